@@ -1,0 +1,137 @@
+"""Bytes to events and back.  Any bytes at all either decode or raise DecodeError: quickly, in bounded memory.
+
+Old versions are read for ever: ``upcast`` lifts a raw map of version n to n + 1, step by step.  A version that this
+code does not know yet raises UnknownVersion, which a reader keeps and reports but does not apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import msgpack
+from pydantic import BaseModel, ValidationError
+
+from schemas import event
+
+EVENT_BYTES_MAX = 1 << 20  # nats-server's default max_payload; Kubernetes' own object limit is 1.5 MB in etcd
+DEPTH_MAX = 100  # deeper than any real object; msgpack's C code stops at 512, pydantic and JSON clients much earlier
+
+
+class CodecError(ValueError):
+    """Base of the two ways that bytes and models can fail each other."""
+
+
+class EncodeError(CodecError):
+    """A model that has no bytes: too large, too deep, or a value that msgpack does not have."""
+
+
+class DecodeError(CodecError):
+    """Bytes that are not what they should be; the message says what was wrong, and where."""
+
+
+class UnknownVersion(DecodeError):
+    """A well-formed event of a version from the future."""
+
+
+M = TypeVar("M", bound=BaseModel)
+Raw = dict[str, Any]
+
+
+def _no_ext(code: int, data: bytes) -> None:
+    raise ValueError(f"extension type {code} is not used here")
+
+
+def unpack(data: bytes, bytes_max: int = EVENT_BYTES_MAX) -> Any:
+    """The value of one msgpack document; raises DecodeError."""
+    if len(data) > bytes_max:
+        raise DecodeError(f"{len(data)} bytes, the limit is {bytes_max}")
+    try:
+        value = msgpack.unpackb(data, ext_hook=_no_ext, strict_map_key=True, raw=False, timestamp=0)
+        _check_depth(value)
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException, MemoryError) as e:
+        raise DecodeError(f"not a msgpack document: {type(e).__name__}: {str(e)[:200]}") from e
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(DEPTH_MAX):
+        deeper: list[Any] = []
+        for v in level:
+            if isinstance(v, dict):
+                if any(not isinstance(k, str) for k in v):
+                    raise ValueError("a map key is not text")
+                deeper.extend(x for x in v.values() if isinstance(x, dict | list))
+            elif isinstance(v, list):
+                deeper.extend(x for x in v if isinstance(x, dict | list))
+            elif type(v).__name__ == "Timestamp":
+                raise ValueError("extension type -1 is not used here")
+        if not deeper:
+            return
+        level = deeper
+    raise ValueError(f"nested deeper than {DEPTH_MAX}")
+
+
+def pack(value: Any, bytes_max: int = EVENT_BYTES_MAX) -> bytes:
+    """msgpack bytes of a plain value; raises EncodeError."""
+    try:
+        _check_depth(value)
+        data: bytes = msgpack.packb(value, use_bin_type=True)
+    except (ValueError, TypeError, OverflowError, RecursionError) as e:
+        raise EncodeError(f"can't be written as msgpack: {type(e).__name__}: {str(e)[:200]}") from e
+    if len(data) > bytes_max:
+        raise EncodeError(f"{len(data)} bytes, the limit is {bytes_max}")
+    return data
+
+
+def encode(model: BaseModel, bytes_max: int = EVENT_BYTES_MAX) -> bytes:
+    """Bytes of any of our models; defaults are left out, so that absent means default for ever."""
+    return pack(model.model_dump(exclude_defaults=True), bytes_max)
+
+
+def decode_as(model: type[M], data: bytes, bytes_max: int = EVENT_BYTES_MAX) -> M:
+    """One of our models from bytes; raises DecodeError naming the first bad field."""
+    return _validate(model, unpack(data, bytes_max))
+
+
+def _validate(model: type[M], raw: Any) -> M:
+    try:
+        return model.model_validate(raw)
+    except ValidationError as e:
+        first = e.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(p) for p in first["loc"]) or "(whole)"
+        raise DecodeError(f"not a {model.__name__}: {where}: {first['msg']}") from e
+    except RecursionError as e:
+        raise DecodeError(f"not a {model.__name__}: nested too deep") from e
+
+
+# --- events: versions -----------------------------------------------------------------------------------------------
+
+# UPCASTERS[n] lifts a raw event of version n to n + 1.  Once shipped, an entry is never changed or removed.
+UPCASTERS: Mapping[int, Callable[[Raw], Raw]] = {}
+
+
+def upcast(raw: Raw, upcasters: Mapping[int, Callable[[Raw], Raw]] = UPCASTERS, current: int = event.EVENT_VERSION) -> Raw:
+    """A raw event in the current version; raises UnknownVersion for one from the future."""
+    v = raw.get("v", 1)
+    if not isinstance(v, int) or isinstance(v, bool) or v < 1:
+        raise DecodeError(f"not an Event: v: {v!r} is not a version")
+    if v > current:
+        raise UnknownVersion(f"event version {v}, this code knows up to {current}")
+    while v < current:
+        raw = {**upcasters[v](raw), "v": v + 1}
+        v += 1
+    return raw
+
+
+def encode_event(ev: event.Event) -> bytes:
+    """``v`` is always written: it is what a reader looks at first."""
+    return pack({"v": ev.v, **ev.model_dump(exclude_defaults=True)})
+
+
+def decode_event(data: bytes) -> event.Event:
+    raw = unpack(data)
+    if not isinstance(raw, dict):
+        raise DecodeError(f"not an Event: a map is needed, got {type(raw).__name__}")
+    return _validate(event.Event, upcast(raw))

@@ -1,0 +1,55 @@
+"""How a node joins: the token an operator hands over, what the node asks, what it gets.  Never stored whole."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class JoinToken(Model):
+    """``skerry1.`` + base64url(msgpack of this).  ``jwt`` and ``seed`` are the bootstrap credentials: they allow one subject."""
+
+    urls: Annotated[list[str], Field(min_length=1)] = Field(
+        description="where nodes' own connections reach the hub (tls://host:port)"
+    )
+    leaf_urls: list[str] = Field(default_factory=list, description="where leaf servers reach the hub")
+    ca: str = Field(description="PEM of the hub's CA")
+    id: str
+    secret: str
+    jwt: str
+    seed: str
+
+
+class JoinRequest(Model):
+    token: str = Field(description="the token's id")
+    secret: str
+    node: str
+    public_key: str = Field(description="the node's user nkey; its seed never leaves the node")
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+class NodeIdentity(Model):
+    """What the node keeps beside its seed."""
+
+    node: str
+    hub: str = Field(description="the hub's id; another hub's answers are refused")
+    shards: int
+    jwt: str
+    urls: list[str]
+    leaf_urls: list[str]
+    ca: str
+
+
+class JoinAnswer(Model):
+    status: Literal["ok", "refused"]
+    message: str = ""
+    identity: NodeIdentity | None = None
+
+
+class RenewRequest(Model):
+    public_key: str

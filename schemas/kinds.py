@@ -1,0 +1,57 @@
+"""The Kubernetes kinds that Skerry knows by itself (custom resources come from their definitions)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One served resource.  ``resource`` is the plural; storage is by (group, resource), whatever the version."""
+
+    group: str
+    version: str
+    resource: str
+    kind: str
+    namespaced: bool = True
+    short: tuple[str, ...] = ()
+    singular: str = ""
+    subresources: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+
+_DEVICES = "devices.kubeedge.io"
+
+BUILTIN: tuple[Kind, ...] = (
+    Kind("", "v1", "namespaces", "Namespace", False, ("ns",), "namespace", ("status", "finalize")),
+    Kind("", "v1", "nodes", "Node", False, ("no",), "node", ("status",)),
+    Kind("", "v1", "pods", "Pod", True, ("po",), "pod", ("status", "binding", "eviction"), ("all",)),
+    Kind("", "v1", "configmaps", "ConfigMap", True, ("cm",), "configmap"),
+    Kind("", "v1", "secrets", "Secret", True, (), "secret"),
+    Kind("", "v1", "services", "Service", True, ("svc",), "service", ("status",), ("all",)),
+    Kind("", "v1", "events", "Event", True, ("ev",), "event"),
+    Kind("events.k8s.io", "v1", "events", "Event", True, ("ev",), "event"),
+    Kind("apps", "v1", "deployments", "Deployment", True, ("deploy",), "deployment", ("status", "scale"), ("all",)),
+    Kind("apps", "v1", "replicasets", "ReplicaSet", True, ("rs",), "replicaset", ("status", "scale"), ("all",)),
+    Kind("coordination.k8s.io", "v1", "leases", "Lease", True, (), "lease"),
+    Kind(
+        "apiextensions.k8s.io",
+        "v1",
+        "customresourcedefinitions",
+        "CustomResourceDefinition",
+        False,
+        ("crd", "crds"),
+        "customresourcedefinition",
+        ("status",),
+        ("api-extensions",),
+    ),
+    Kind(_DEVICES, "v1beta1", "devices", "Device", True, (), "device"),
+    Kind(_DEVICES, "v1beta1", "devicemodels", "DeviceModel", True, (), "devicemodel"),
+    Kind(_DEVICES, "v1beta1", "devicestatuses", "DeviceStatus", True, (), "devicestatus"),
+)
+
+BY_RESOURCE: dict[tuple[str, str], Kind] = {(k.group, k.resource): k for k in BUILTIN}

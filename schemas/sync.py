@@ -1,0 +1,52 @@
+"""Catch-up: what a replica asks the sync service, and the pages it gets.  Not stored.
+
+A page is *complete up to* a sequence: every event of the scope with ``cursor < sequence <= up_to`` is in it or was
+overtaken by a later one that is (state, not history).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCOPES_MAX = 64
+PAGE_BYTES_MAX = 512 << 10  # one answer message; half of nats-server's default max_payload
+
+Seq = Annotated[int, Field(ge=0, lt=1 << 63)]
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ScopeCursor(Model):
+    scope: str
+    epoch: str = Field(default="", description="epoch of the log that the cursor belongs to; '' when there is none yet")
+    cursor: Seq = Field(default=0, description="applied up to here; 0 asks for everything")
+
+
+class SyncRequest(Model):
+    scopes: Annotated[list[ScopeCursor], Field(min_length=1, max_length=SCOPES_MAX)]
+
+
+class SyncEvent(Model):
+    seq: Seq
+    event: bytes = Field(description="the event's bytes exactly as in the log")
+
+
+class ScopePage(Model):
+    """``reset`` tells the replica to forget its cursor: this page starts the scope from nothing (list, mark, sweep)."""
+
+    scope: str
+    epoch: str
+    up_to: Seq = Field(description="complete up to this sequence of the scope's stream")
+    more: bool = Field(default=False, description="ask again from up_to")
+    reset: bool = False
+    events: list[SyncEvent] = Field(default_factory=list, description="in stream order")
+
+
+class SyncAnswer(Model):
+    status: Literal["ok", "refused", "busy"] = "ok"
+    message: str = ""
+    pages: list[ScopePage] = Field(default_factory=list)
