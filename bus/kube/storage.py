@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from schemas.subjects import ObjectKey
 
@@ -48,6 +48,9 @@ class Change:
     old: Stored | None = None
 
 
+Listing = list[Stored]  # a name of its own: inside a class with a ``list`` method, ``list`` is that method
+
+
 class StorageError(Exception):
     """Base of what a storage can answer."""
 
@@ -82,8 +85,11 @@ class Reader(Protocol):
 
     def get(self, key: ObjectKey) -> Stored | None: ...
 
-    def list(self, group: str, resource: str, namespace: str | None = None) -> list[Stored]:
+    def list(self, group: str, resource: str, namespace: str | None = None) -> Listing:
         """All objects of a resource (of one namespace), sorted by namespace and name."""
+
+    def list_at(self, group: str, resource: str, namespace: str | None, rev: int) -> Listing:
+        """``list`` as it was at revision ``rev``, so that pages of one list fit each other; raises Expired."""
 
     def watch(self, group: str, resource: str, namespace: str | None = None, *, after: int) -> AsyncIterator[Change]:
         """Changes with a revision above ``after``, for ever; a BOOKMARK now and then when idle.
@@ -91,6 +97,7 @@ class Reader(Protocol):
         Raises Expired at the first step, or later when the watcher was too slow for the bounded buffer."""
 
 
+@runtime_checkable
 class Storage(Reader, Protocol):
     """Writes return after the reader sees them (read your own writes)."""
 
