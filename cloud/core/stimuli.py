@@ -1,0 +1,123 @@
+"""What the dispatcher's core is told, and what it asks for.  ``cloud/dispatcher.py`` speaks these words with the log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.event import Event
+from schemas.subjects import ObjectKey
+
+# --- stimuli ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MetaEvent:
+    """Before Loaded: the last event of one subject of META, in any order."""
+
+    seq: int
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterEvent:
+    """One event of CLUSTER: before Loaded the last of each subject, then every one, in order."""
+
+    seq: int
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """META was told first, CLUSTER after it up to ``seq``: from now on the difference is acted on."""
+
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """Every event of CLUSTER up to ``seq`` was told, or is of no use to anyone (bytes that don't decode)."""
+
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    scope: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class AppendConflict:
+    """Somebody else wrote to the scope since we looked: the log refused ours."""
+
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class AppendFailed:
+    """No answer: the event may be in the log, or not."""
+
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class AppendRefused:
+    """The event can never be written as it is (too large)."""
+
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeReloaded:
+    """The last event of every subject of one scope, and a sequence of CLUSTER that was its last *after* these were read."""
+
+    scope: str
+    events: tuple[MetaEvent, ...]
+    cluster_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadFailed:
+    scope: str
+
+
+Stimulus = (
+    MetaEvent
+    | ClusterEvent
+    | Loaded
+    | Folded
+    | Appended
+    | AppendConflict
+    | AppendFailed
+    | AppendRefused
+    | ScopeReloaded
+    | ReloadFailed
+)
+
+# --- instructions ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Write one META event, expecting that the scope's last sequence is ``prev``; exactly one stimulus answers it."""
+
+    scope: str
+    key: ObjectKey
+    prev: int
+    rev: int
+    uid: str
+    data: dict[str, Any] | None
+    cause: str | None
+    trace: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadScope:
+    """After ``delay_ms`` read the scope again; answered by ScopeReloaded or ReloadFailed."""
+
+    scope: str
+    delay_ms: int
+
+
+Instruction = Append | ReloadScope
