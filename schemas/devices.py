@@ -4,7 +4,7 @@
   (model merged in, every property with its visitor), with what is desired and a revision.
 * The daemon publishes ``device.changed.<protocol>`` (empty) when that list changed; the mapper asks again.
 * A mapper requests ``device.twin`` with TwinUpdate; the daemon answers TwinUpdateAnswer after the new twin is stored.
-* Telemetry does not pass through the daemon: mappers publish ``telemetry.<node>.<device>.<property>`` into the leaf's stream.
+* Telemetry does not pass through the daemon: mappers publish it into the leaf's stream.
 
 Times in configuration are milliseconds, as in KubeEdge's v1beta1 (``collectCycle``, ``reportCycle``).
 """

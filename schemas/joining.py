@@ -12,7 +12,7 @@ class Model(BaseModel):
 
 
 class JoinToken(Model):
-    """``skerry1.`` + base64url(msgpack of this).  ``jwt`` and ``seed`` are the bootstrap credentials: they allow one subject."""
+    """``skerry1.`` + base64url(msgpack of this).  ``jwt`` and ``seed`` allow one subject."""
 
     urls: Annotated[list[str], Field(min_length=1)] = Field(
         description="where nodes' own connections reach the hub (tls://host:port)"

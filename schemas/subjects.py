@@ -163,6 +163,16 @@ def parse_live(subject: str) -> tuple[str, ObjectKey]:
     return unescape(parts[1]), key_of_tokens(parts[2:])
 
 
+def stream_of(subject: str) -> str:
+    """The stream that stores a subject; raises SubjectError for one that is not stored."""
+    room, _, rest = subject.partition(".")
+    if room in ("meta", "report"):
+        return f"{room.upper()}-{rest.partition('.')[0]}"
+    if room in ("cluster", "telemetry", "identity", "audit"):
+        return room.upper()
+    raise SubjectError(f"{subject[:160]!r} is not stored in a stream")
+
+
 # --- REPORT, TELEMETRY ---------------------------------------------------------------------------------------------
 
 

@@ -32,6 +32,7 @@ class SyncRequest(Model):
 
 class SyncEvent(Model):
     seq: Seq
+    subject: str = Field(description="<scope>.<group>.<resource>.<namespace>.<name>: the event's place in the log")
     event: bytes = Field(description="the event's bytes exactly as in the log")
 
 

@@ -46,3 +46,14 @@ class Store(Reading, Protocol):
         """Commits (durably) when the block ends, rolls back when it raises.  Raises StoreFull, StoreCorrupt, StoreError."""
 
     def close(self) -> None: ...
+
+
+KEY_BYTES_MAX = 511  # LMDB's limit; bus/fold.py shortens longer addresses
+
+
+def check(table: str, key: bytes, value: bytes) -> None:
+    """One rule for all versions, so that memory refuses what a disk would refuse."""
+    if table not in TABLES:
+        raise StoreError(f"no table {table!r}")
+    if not 0 < len(key) <= KEY_BYTES_MAX:
+        raise StoreError(f"a key of {len(key)} bytes; 1 to {KEY_BYTES_MAX} are possible")

@@ -1,0 +1,154 @@
+"""What a node has to say, kept until the hub has acknowledged it.
+
+A report is put into the outbox in the transaction that changed the node's state, and removed when the log has it; the
+event's id makes sending it again harmless.  Reports of one subject are sent one at a time, in order, so an older one never
+overtakes a newer one.  Nothing is dropped while there is room; above the limit, reports that a later one of the same subject
+has overtaken go first: they are history, not state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from typing import Protocol
+
+import msgpack
+import structlog
+
+from bus import log
+from bus.stores import base
+from schemas import codec, event
+
+logger = structlog.get_logger(__name__)
+
+EVENTS_MAX = 10_000  # about 20 MB of reports: days of a busy node without a link
+IN_FLIGHT_MAX = 64
+RETRY_S = 0.5
+RETRY_S_MAX = 15.0
+STORE_RETRY_S = 2.0
+
+
+class BytesAppender(Protocol):
+    async def append_bytes(self, subject: str, payload: bytes, msg_id: str) -> int: ...
+
+
+def _key(n: int) -> bytes:
+    return n.to_bytes(8, "big")
+
+
+class Outbox:
+    """Events of one node on their way to the log, in the ``outbox`` table of its store."""
+
+    def __init__(self, store: base.Store, *, events_max: int = EVENTS_MAX) -> None:
+        self._store = store
+        self._events_max = events_max
+        self._subjects: dict[int, str] = {}  # what waits, by number (dicts keep the order)
+        self._busy: set[str] = set()
+        self._flying: dict[int, asyncio.Task[None]] = {}
+        self._wake = asyncio.Event()
+        self._failures = 0
+        self.sent = 0
+        self.overtaken = 0
+        self.refused = 0
+        self.load()
+
+    def load(self) -> None:
+        """Read what a crash or a restart left."""
+        self._subjects = {}
+        for key, value in self._store.items("outbox"):
+            self._subjects[int.from_bytes(key, "big")] = msgpack.unpackb(value)[0]
+        self._next = max(self._subjects, default=0) + 1
+
+    @property
+    def pending(self) -> int:
+        return len(self._subjects)
+
+    def add(self, txn: base.Transaction, subject: str, ev: event.Event) -> int:
+        """Put one event in, within the caller's transaction; call ``committed`` with the numbers after it."""
+        n, self._next = self._next, self._next + 1
+        txn.put("outbox", _key(n), msgpack.packb([subject, ev.id, codec.encode_event(ev)]))
+        return n
+
+    def committed(self, added: list[tuple[int, str]]) -> None:
+        """The transaction is on disk: (number, subject) of what was added may be sent."""
+        self._subjects.update(added)
+        if len(self._subjects) > self._events_max:
+            self._compact()
+        self._wake.set()
+
+    def _compact(self) -> None:
+        newest = {s: n for n, s in self._subjects.items()}
+        old = [n for n, s in self._subjects.items() if newest[s] != n and n not in self._flying]
+        drop = old[: max(1, len(self._subjects) - self._events_max * 9 // 10)]
+        if not drop:
+            logger.error("outbox.full", events=len(self._subjects), limit=self._events_max)
+            return
+        with self._store.transact() as txn:
+            for n in drop:
+                txn.delete("outbox", _key(n))
+        for n in drop:
+            del self._subjects[n]
+        self.overtaken += len(drop)
+        logger.warning("outbox.compacted", dropped=len(drop), overtaken=self.overtaken)
+
+    def link_up(self) -> None:
+        """The cloud can be reached again: don't wait for the backoff to end."""
+        self._failures = 0
+        self._wake.set()
+
+    async def run(self, appender: BytesAppender) -> None:
+        """Send, until cancelled."""
+        try:
+            while True:
+                self._wake.clear()
+                for n, subject in list(self._subjects.items()):
+                    if len(self._flying) >= IN_FLIGHT_MAX:
+                        break
+                    if n not in self._flying and subject not in self._busy:
+                        self._busy.add(subject)
+                        self._flying[n] = asyncio.create_task(self._send(appender, n, subject), name=f"outbox.{n}")
+                await self._wake.wait()
+                if self._failures:
+                    wait = min(RETRY_S_MAX, RETRY_S * 2 ** min(self._failures - 1, 10)) * random.uniform(0.5, 1.0)
+                    self._wake.clear()
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._link(), wait)
+        finally:
+            tasks = list(self._flying.values())
+            for t in tasks:
+                t.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _link(self) -> None:
+        while self._failures:
+            await self._wake.wait()
+            self._wake.clear()
+
+    async def _send(self, appender: BytesAppender, n: int, subject: str) -> None:
+        try:
+            value = self._store.get("outbox", _key(n))
+            if value is not None:
+                _, msg_id, payload = msgpack.unpackb(value)
+                try:
+                    await appender.append_bytes(subject, payload, msg_id)
+                    self._failures = 0
+                    self.sent += 1
+                except log.EventTooLarge as e:
+                    self.refused += 1
+                    logger.error("outbox.refused", subject=subject, id=msg_id, error=str(e))
+                with self._store.transact() as txn:
+                    txn.delete("outbox", _key(n))
+            self._subjects.pop(n, None)
+        except log.LogError as e:
+            self._failures += 1
+            if self._failures == 1:
+                logger.info("outbox.waiting", error=str(e), pending=len(self._subjects))
+        except base.StoreError as e:
+            # Sent, but not removed: it is sent again after a while, which is harmless.
+            self._failures += 1
+            logger.warning("outbox.store.failed", error=str(e))
+        finally:
+            self._flying.pop(n, None)
+            self._busy.discard(subject)
+            self._wake.set()

@@ -1,0 +1,347 @@
+"""The replica's rim: subscription, catch-up requests, transactions.  What to do is decided in replica_core.py.
+
+A change is told to the node (``on_change``) after its transaction is committed, so nobody acts on what a crash would undo.
+When the store can't be written (disk full), the replica keeps its cursor, says so, and tries again: what runs on the node
+goes on from what was applied last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import nats.errors
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from bus import fold, replica_core
+from bus.stores import base
+from schemas import codec, subjects, sync
+
+logger = structlog.get_logger(__name__)
+
+STIMULI_MAX = 8192  # live messages waiting for the store; beyond it they are dropped and a catch-up repairs
+TRANSACTION_FACTS_MAX = 500  # LMDB's sweet spot (NATS-FACTS.md), and a bound on how long the loop is held
+ANSWER_TIMEOUT_S = 10.0
+ASK_RETRY_S = 0.5
+ASK_RETRY_S_MAX = 15.0
+REFRESH_S = 300.0  # an empty catch-up costs a few hundred bytes: 288 a day are about 100 kB
+STORE_RETRY_S = 2.0
+_STAGE = "\x01"  # prefix of the scope while it is reset; no scope begins so
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """One fact that changed the replica; ``resync`` when it came by catch-up and not live."""
+
+    fact: fold.Fact
+    resync: bool
+
+
+@dataclass(slots=True)
+class Stats:
+    """Since the start of the process."""
+
+    live_events: int = 0
+    live_bytes: int = 0
+    asks: int = 0
+    answers: int = 0
+    page_events: int = 0
+    page_bytes: int = 0
+    resets: int = 0
+    refused: int = 0
+    last_refused: str = ""
+    store_failures: int = 0
+
+
+class Replica:
+    """The slice of the log that a node needs, kept in its store.
+
+    ``on_change`` gets what changed, in order, after each commit; ``on_synced`` is told when a catch-up is complete.
+    ``on_trouble`` gets a sentence while the store can't be written, and "" when it can again."""
+
+    def __init__(
+        self,
+        node: str,
+        scopes: Sequence[str],
+        store: base.Store,
+        *,
+        on_change: Callable[[list[Applied]], None],
+        on_synced: Callable[[], None] = lambda: None,
+        on_trouble: Callable[[str], None] = lambda _: None,
+        refresh_s: float = REFRESH_S,
+        answer_timeout_s: float = ANSWER_TIMEOUT_S,
+    ) -> None:
+        self._node, self._scopes, self._store = node, list(scopes), store
+        self._on_change, self._on_synced, self._on_trouble = on_change, on_synced, on_trouble
+        self._refresh_s, self._answer_timeout_s = refresh_s, answer_timeout_s
+        self._core = replica_core.ReplicaCore(self._cursors())
+        self._stimuli: asyncio.Queue[replica_core.Stimulus] = asyncio.Queue(STIMULI_MAX)
+        self._answers: dict[str, asyncio.Future[bytes]] = {}
+        self._ask_task: asyncio.Task[None] | None = None
+        self._client: Client | None = None
+        self._failures = 0
+        self._idle_asks = 0
+        self.stats = Stats()
+
+    # --- what others may ask
+
+    @property
+    def complete(self) -> bool:
+        """Every scope was complete once, now or before a restart: the replica may be trusted on what is *not* there."""
+        return all(self._core.cursor(s).epoch for s in self._scopes)
+
+    @property
+    def synced(self) -> bool:
+        return self._core.synced
+
+    def cursors(self) -> dict[str, fold.Cursor]:
+        return {s: self._core.cursor(s) for s in self._scopes}
+
+    def facts(self) -> list[fold.Fact]:
+        """Everything held, for a start: facts that can't be read any more are left out and counted."""
+        out = []
+        for scope in self._scopes:
+            for _, value in self._store.items("objects", fold.scope_prefix(scope)):
+                seq, payload = fold.split_value(value)
+                try:
+                    ev = codec.decode_event(payload)
+                    out.append(fold.Fact(scope, ev.key, seq, payload, ev))
+                except codec.DecodeError as e:
+                    self._refused(scope, seq, "stored", str(e))
+        return out
+
+    # --- running
+
+    async def attach(self, client: Client) -> None:
+        """Subscribe; call once, before ``run``.  nats-py subscribes again by itself after a reconnect of this client."""
+        self._client = client
+        for scope in self._scopes:
+            await client.subscribe(subjects.live_scope(scope), cb=self._live, pending_msgs_limit=STIMULI_MAX)
+        await client.subscribe(subjects.sync_answer(self._node, "x").rpartition(".")[0] + ".*", cb=self._answer)
+
+    def link_up(self) -> None:
+        """The cloud can be reached: catch up."""
+        self._put(replica_core.Connected())
+
+    def link_down(self) -> None:
+        self._put(replica_core.Disconnected())
+
+    async def run(self) -> None:
+        refresh = asyncio.create_task(self._refreshing(), name="replica.refresh")
+        try:
+            while True:
+                batch = [await self._stimuli.get()]
+                while len(batch) < TRANSACTION_FACTS_MAX and not self._stimuli.empty():
+                    batch.append(self._stimuli.get_nowait())
+                instructions: list[replica_core.Instruction] = []
+                for stimulus in batch:
+                    instructions.extend(self._core.handle(stimulus))
+                await self._execute(instructions)
+        finally:
+            refresh.cancel()
+            if self._ask_task is not None:
+                self._ask_task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await refresh
+            if self._ask_task is not None:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._ask_task
+
+    async def _refreshing(self) -> None:
+        while True:
+            await asyncio.sleep(self._refresh_s * random.uniform(0.8, 1.2))
+            self._put(replica_core.Refresh())
+
+    def _put(self, stimulus: replica_core.Stimulus) -> None:
+        try:
+            self._stimuli.put_nowait(stimulus)
+        except asyncio.QueueFull:
+            # Only live events come in such numbers.  Dropping one is a gap that the chain shows at the next event.
+            logger.warning("replica.overrun", node=self._node, limit=STIMULI_MAX)
+
+    async def _live(self, msg: Msg) -> None:
+        headers = msg.headers or {}
+        try:
+            scope, key = subjects.parse_live(msg.subject)
+            seq = int(headers["Nats-Sequence"])
+        except (subjects.SubjectError, KeyError, ValueError) as e:
+            self._refused("", 0, msg.subject, f"not a republished event: {e!r}")
+            return
+        self.stats.live_events += 1
+        self.stats.live_bytes += len(msg.data) + len(msg.subject)
+        self._put(replica_core.Live(scope, key, seq, msg.data))
+
+    # --- instructions
+
+    async def _execute(self, instructions: list[replica_core.Instruction]) -> None:
+        group: list[replica_core.Instruction] = []
+        for i in instructions:
+            if isinstance(i, replica_core.Apply | replica_core.Stage | replica_core.Finish):
+                group.append(i)
+                continue
+            if not await self._commit(group):
+                return
+            group = []
+            match i:
+                case replica_core.Ask():
+                    self._start_ask(i)
+                case replica_core.Refuse(scope, seq, about, reason):
+                    self._refused(scope, seq, about, reason)
+                case replica_core.Synced():
+                    self._idle_asks = 0
+                    self._on_synced()
+                case _:
+                    raise AssertionError(i)
+        await self._commit(group)
+
+    async def _commit(self, group: list[replica_core.Instruction]) -> bool:
+        """One transaction; False when it failed, after the core was told."""
+        if not group:
+            return True
+        try:
+            with self._store.transact() as txn:
+                changed = [a for i in group for a in _write(txn, i)]
+        except base.StoreError as e:
+            self.stats.store_failures += 1
+            logger.warning("replica.store.failed", node=self._node, error=str(e))
+            self._on_trouble(str(e))
+            await asyncio.sleep(STORE_RETRY_S)
+            lost = replica_core.Lost(self._cursors(fallback=True))
+            for instruction in self._core.handle(lost):
+                if isinstance(instruction, replica_core.Ask):
+                    self._start_ask(instruction)
+            return False
+        self._on_trouble("")
+        self.stats.resets += sum(isinstance(i, replica_core.Finish) for i in group)
+        if changed:
+            self._on_change(changed)
+        return True
+
+    def _cursors(self, *, fallback: bool = False) -> dict[str, fold.Cursor]:
+        try:
+            return {s: fold.Cursor.from_bytes(self._store.get("cursors", s.encode())) for s in self._scopes}
+        except base.StoreError:
+            if not fallback:
+                raise
+            return {s: fold.Cursor() for s in self._scopes}
+
+    def _refused(self, scope: str, seq: int, about: str, reason: str) -> None:
+        self.stats.refused += 1
+        self.stats.last_refused = f"{scope} #{seq} {about}: {reason}"
+        logger.warning("replica.event.refused", node=self._node, scope=scope, seq=seq, about=about, reason=reason)
+
+    # --- catch-up
+
+    def _start_ask(self, ask: replica_core.Ask) -> None:
+        if self._ask_task is not None and not self._ask_task.done():
+            self._ask_task.cancel()
+        self._ask_task = asyncio.create_task(self._ask(ask), name="replica.ask")
+
+    async def _ask(self, ask: replica_core.Ask) -> None:
+        if not ask.soon:
+            self._failures += 1
+            await asyncio.sleep(min(ASK_RETRY_S_MAX, ASK_RETRY_S * 2 ** min(self._failures, 10)) * random.uniform(0.5, 1.0))
+        elif self._idle_asks:
+            # Asked again and again without progress (a server that lags): not at the speed of the link.
+            await asyncio.sleep(min(2.0, 0.01 * 2 ** min(self._idle_asks, 10)))
+        self.stats.asks += 1
+        nonce = os.urandom(9).hex()
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._answers[nonce] = future
+        try:
+            assert self._client is not None
+            request = codec.encode(sync.SyncRequest(scopes=ask.cursors))
+            await self._client.publish(subjects.sync_request(self._node, nonce), request)
+            data = await asyncio.wait_for(future, self._answer_timeout_s)
+            answer = codec.decode_as(sync.SyncAnswer, data)
+        except (nats.errors.Error, OSError, TimeoutError, codec.CodecError) as e:
+            logger.debug("replica.ask.failed", node=self._node, error=repr(e))
+            self._put(replica_core.Failed())
+            return
+        finally:
+            del self._answers[nonce]
+        if answer.status != "ok":
+            logger.warning("replica.ask.refused", node=self._node, status=answer.status, message=answer.message)
+            self._put(replica_core.Failed())
+            return
+        self._failures = 0
+        self.stats.answers += 1
+        self.stats.page_bytes += len(data)
+        events = sum(len(p.events) for p in answer.pages)
+        self.stats.page_events += events
+        self._idle_asks = 0 if events else self._idle_asks + 1
+        await self._stimuli.put(replica_core.Answered(answer.pages))
+
+    async def _answer(self, msg: Msg) -> None:
+        future = self._answers.get(msg.subject.rpartition(".")[2])
+        if future is not None and not future.done():
+            future.set_result(msg.data)
+
+
+def _write(txn: base.Transaction, i: replica_core.Instruction) -> list[Applied]:
+    match i:
+        case replica_core.Apply(scope, facts, cursor):
+            changed = [Applied(f, False) for f in facts if fold.put(txn, f)]
+            txn.put("cursors", scope.encode(), cursor.to_bytes())
+            return changed
+        case replica_core.Stage(scope, facts, first):
+            if first:
+                for key, _ in txn.items("objects", fold.scope_prefix(_STAGE + scope)):
+                    txn.delete("objects", key)
+            for f in facts:
+                staged = fold.Fact(_STAGE + scope, f.key, f.seq, f.payload, f.event)
+                fold.put(txn, staged)
+            return []
+        case replica_core.Finish(scope, cursor):
+            return _finish(txn, scope, cursor)
+        case _:
+            raise AssertionError(i)
+
+
+def _finish(txn: base.Transaction, scope: str, cursor: fold.Cursor) -> list[Applied]:
+    """Swap what is aside in, and sweep: only what differs is a change."""
+    changed: list[Applied] = []
+    keep: set[bytes] = set()
+    for staged_key, value in txn.items("objects", fold.scope_prefix(_STAGE + scope)):
+        seq, payload = fold.split_value(value)
+        txn.delete("objects", staged_key)
+        try:
+            fact = _refact(scope, seq, payload)
+        except codec.DecodeError:
+            fact = None
+        if fact is None:
+            # From the future: its key is the staged one without the prefix (never shortened to a hash here).
+            key = staged_key[len(_STAGE) :]
+            txn.put("objects", key, value)
+            keep.add(key)
+            continue
+        key = fold.store_key(scope, fact.key)
+        keep.add(key)
+        if fold.put(txn, fact):
+            changed.append(Applied(fact, True))
+    for key, value in txn.items("objects", fold.scope_prefix(scope)):
+        if key not in keep:
+            seq, payload = fold.split_value(value)
+            txn.delete("objects", key)
+            with contextlib.suppress(codec.DecodeError):
+                changed.append(Applied(_tombstone(_refact(scope, seq, payload)), True))
+    txn.put("cursors", scope.encode(), cursor.to_bytes())
+    return changed
+
+
+def _refact(scope: str, seq: int, payload: bytes) -> fold.Fact:
+    ev = codec.decode_event(payload)
+    return fold.Fact(scope, ev.key, seq, payload, ev)
+
+
+def _tombstone(swept: fold.Fact) -> fold.Fact:
+    """What a sweep tells the node: as if the object's tombstone had come."""
+    assert swept.event is not None
+    gone = swept.event.model_copy(update={"type": "object.deleted", "data": None})
+    return fold.Fact(swept.scope, swept.key, swept.seq, swept.payload, gone)

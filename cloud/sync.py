@@ -1,0 +1,133 @@
+"""The sync service: answers a replica's catch-up with the state of its scopes since its cursor.
+
+Stateless: several instances share the work (queue group).  Who asks is the subject (a node's permission names it), the
+answer goes to the subject derived from it, never to a reply that the asker chose (NATS-FACTS.md, reply injection).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+
+import nats.errors
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from bus import log
+from schemas import codec, subjects, sync
+
+logger = structlog.get_logger(__name__)
+
+CONCURRENT_MAX = 64  # catch-ups read at once by one instance
+WAITING_MAX = 4096  # beyond it a node is told "busy" and comes again with jitter
+INFO_AGE_S_MAX = 0.2  # epoch and horizon of a stream are read at most this often: a storm costs five reads a second
+
+ALL = "all"
+
+
+def scopes_of(node: str) -> list[str]:
+    """The scopes a node may ask for (groups come with node groups)."""
+    return [node, ALL]
+
+
+class SyncService:
+    def __init__(
+        self, client: Client, store: log.Log, *, shards: int, scopes_of: Callable[[str], list[str]] = scopes_of
+    ) -> None:
+        self._nc, self._log, self._shards, self._scopes_of = client, store, shards, scopes_of
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._slots = asyncio.Semaphore(CONCURRENT_MAX)
+        self._infos: dict[str, tuple[float, log.StreamInfo]] = {}
+        self._sub: Subscription | None = None
+        self.answered = 0
+        self.refused = 0
+
+    async def start(self) -> None:
+        self._sub = await self._nc.subscribe("sync.*.*", queue="sync", cb=self._take)
+
+    async def stop(self) -> None:
+        if self._sub is not None:
+            with contextlib.suppress(nats.errors.Error):
+                await self._sub.unsubscribe()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _take(self, msg: Msg) -> None:
+        _, node_token, nonce = msg.subject.split(".")
+        try:
+            node = subjects.unescape(node_token)
+            subjects.unescape(nonce)
+        except subjects.SubjectError:
+            self.refused += 1
+            return
+        to = f"answer.{node_token}.{nonce}"
+        if len(self._tasks) >= WAITING_MAX:
+            await self._answer(to, sync.SyncAnswer(status="busy", message="too many catch-ups at once"))
+            return
+        task = asyncio.create_task(self._serve(node, to, msg.data))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, node: str, to: str, data: bytes) -> None:
+        try:
+            request = codec.decode_as(sync.SyncRequest, data, 64 << 10)
+            allowed = self._scopes_of(node)
+            for c in request.scopes:
+                if c.scope not in allowed:
+                    raise codec.DecodeError(f"{node} may not read scope {c.scope!r}")
+            async with self._slots:
+                answer = await self._read(request)
+        except codec.DecodeError as e:
+            self.refused += 1
+            logger.warning("sync.refused", node=node, reason=str(e))
+            answer = sync.SyncAnswer(status="refused", message=str(e)[:500])
+        except log.LogError as e:
+            logger.warning("sync.failed", node=node, error=str(e))
+            answer = sync.SyncAnswer(status="busy", message=str(e)[:500])
+        await self._answer(to, answer)
+
+    async def _answer(self, to: str, answer: sync.SyncAnswer) -> None:
+        with contextlib.suppress(nats.errors.Error, OSError):  # the node asks again
+            await self._nc.publish(to, codec.encode(answer))
+            self.answered += 1
+
+    async def _read(self, request: sync.SyncRequest) -> sync.SyncAnswer:
+        room = sync.PAGE_BYTES_MAX
+        pages = []
+        for asked in request.scopes:
+            page, size = await self._scope(asked, room)
+            pages.append(page)
+            room = max(1, room - size)  # at least one event a scope, so that every answer makes progress
+        return sync.SyncAnswer(pages=pages)
+
+    async def _scope(self, asked: sync.ScopeCursor, room: int) -> tuple[sync.ScopePage, int]:
+        stream = f"META-{subjects.shard_of(asked.scope, self._shards)}"
+        info = await self._info(stream, at_least=asked.cursor)
+        reset = asked.epoch != info.epoch or asked.cursor > info.last_seq or 0 < asked.cursor < info.horizon
+        after = 0 if reset else asked.cursor
+        filter_ = subjects.meta_scope(asked.scope, self._shards)
+        # ``up_to`` is the answering server's own: one that lags must not move a cursor past what it lacks.
+        last = await self._log.last(stream, [filter_], after=after, bytes_max=room)
+        events = [sync.SyncEvent(seq=r.seq, subject=r.subject.split(".", 2)[2], event=r.payload) for r in last.records]
+        page = sync.ScopePage(
+            scope=asked.scope,
+            epoch=info.epoch,
+            up_to=last.up_to,
+            more=last.more,
+            reset=reset and asked.epoch != "",
+            events=events,
+        )
+        return page, sum(len(e.event) + len(e.subject) for e in events)
+
+    async def _info(self, stream: str, *, at_least: int) -> log.StreamInfo:
+        now = time.monotonic()
+        held = self._infos.get(stream)
+        if held is None or now - held[0] > INFO_AGE_S_MAX or held[1].last_seq < at_least:
+            held = (now, await self._log.info(stream))
+            self._infos[stream] = held
+        return held[1]
