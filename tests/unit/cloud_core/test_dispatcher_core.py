@@ -9,7 +9,6 @@ import pytest
 
 from cloud.core import stimuli
 from cloud.core.dispatcher import APPENDS_IN_FLIGHT_MAX, RETRY_DELAY_MS, RETRY_DELAY_MS_MAX, Dispatcher
-from tests.unit.cloud_core import worlds
 from tests.unit.cloud_core.worlds import Cluster, Meta, key, pod, settle, start, thing
 
 
