@@ -92,10 +92,11 @@ def encode(model: BaseModel, bytes_max: int = EVENT_BYTES_MAX) -> bytes:
 
 def decode_as(model: type[M], data: bytes, bytes_max: int = EVENT_BYTES_MAX) -> M:
     """One of our models from bytes; raises DecodeError naming the first bad field."""
-    return _validate(model, unpack(data, bytes_max))
+    return validate(model, unpack(data, bytes_max))
 
 
-def _validate(model: type[M], raw: Any) -> M:
+def validate(model: type[M], raw: Any) -> M:
+    """One of our models from a plain value (an event's ``data``); raises DecodeError naming the first bad field."""
     try:
         return model.model_validate(raw)
     except ValidationError as e:
@@ -134,4 +135,4 @@ def decode_event(data: bytes) -> event.Event:
     raw = unpack(data)
     if not isinstance(raw, dict):
         raise DecodeError(f"not an Event: a map is needed, got {type(raw).__name__}")
-    return _validate(event.Event, upcast(raw))
+    return validate(event.Event, upcast(raw))
