@@ -16,7 +16,7 @@ import contextlib
 import json
 import random
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -274,7 +274,7 @@ class Log:
         after: int = 0,
         last_per_subject: bool = False,
         epoch: str | None = None,
-    ) -> AsyncIterator[Batch]:
+    ) -> AsyncGenerator[Batch, None]:
         """Batches for ever, through reconnects and server restarts; each sequence once, in order.
 
         ``last_per_subject`` (with after=0) begins with the last record of every subject, then goes on live.  The first batch

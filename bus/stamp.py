@@ -1,0 +1,41 @@
+"""What an event is stamped with at the rim: time, a new id, this boot, the code's version.  Cores get these handed in."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from pathlib import Path
+
+from schemas import event
+
+VERSION = "0.1.0"
+
+
+def now_us() -> int:
+    """Wall time in microseconds since 1970 (UTC)."""
+    return time.time_ns() // 1000
+
+
+def mono_us() -> int:
+    """Monotonic time of this boot in microseconds."""
+    return time.monotonic_ns() // 1000
+
+
+def new_id() -> str:
+    """A new UUIDv7."""
+    return event.uuid7(now_us(), os.urandom(10))
+
+
+@functools.cache
+def boot_id() -> str:
+    """The kernel's id of this boot (Linux), so that monotonic times can be compared; "" where there is none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def source(component: str) -> str:
+    """``cloud/api@0.1.0``"""
+    return f"{component}@{VERSION}"

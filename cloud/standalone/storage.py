@@ -1,0 +1,217 @@
+"""The storage of the standalone Kubernetes API: the CLUSTER stream, and a watch cache folded from it.
+
+resourceVersion is the stream's sequence.  Create expects that the subject's last message is nothing or a tombstone, replace
+and delete expect the version they read; the server decides, so any number of API servers write to one log without a
+leader.  A write returns when the cache has folded it: one reads one's own writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+import structlog
+
+from bus import log, stamp
+from bus.kube import cache
+from bus.kube.storage import (
+    AlreadyExists,
+    Change,
+    Conflict,
+    Listing,
+    Object,
+    Origin,
+    Stored,
+    TooLarge,
+    Unavailable,
+)
+from schemas import codec, event, subjects
+from schemas.subjects import ObjectKey
+
+logger = structlog.get_logger(__name__)
+
+STREAM = "CLUSTER"
+FOLD_TIMEOUT_S = 10.0  # how long a write waits to be seen; the fold is milliseconds behind unless the hub is in trouble
+APPEND_TRIES = 3  # an append without acknowledgement is repeated with the same id
+
+
+class ClusterStorage:
+    """Implements ``Storage``.  ``start`` returns when the first fold is complete."""
+
+    def __init__(self, store: log.Log, *, component: str = "cloud/api") -> None:
+        self._log = store
+        self._source = stamp.source(component)
+        self.cache = cache.WatchCache()
+        self._gone: dict[ObjectKey, int] = {}  # sequence of each tombstone: what a create has to expect
+        self._loaded = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.refused = 0
+        self.on_reset: Callable[[], None] = lambda: None
+
+    async def start(self, timeout_s: float = 60.0) -> None:
+        """Raises Unavailable when the log can't be read in time."""
+        self._task = asyncio.create_task(self._fold(), name="cluster.fold")
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._loaded.wait()
+        except TimeoutError as e:
+            await self.stop()
+            raise Unavailable(f"stream {STREAM} could not be read within {timeout_s:g} s") from e
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    # --- folding
+
+    async def _fold(self) -> None:
+        while True:
+            try:
+                await self._follow()
+            except log.EpochChanged as e:
+                logger.warning("cluster.epoch_changed", error=str(e))
+                self._gone.clear()
+                self.cache.reset(0, [])
+                self.on_reset()
+
+    async def _follow(self) -> None:
+        loading = True
+        async with contextlib.aclosing(self._log.follow(STREAM, last_per_subject=True)) as batches:
+            async for batch in batches:
+                for r in batch.records:
+                    self._take(r)
+                if loading and batch.pending == 0:
+                    loading = False
+                    # Holes between last states are not history: watches begin here.
+                    self.cache.begin(self.cache.revision())
+                    self._loaded.set()
+
+    def _take(self, r: log.Recorded) -> None:
+        try:
+            ev = r.event()
+        except codec.DecodeError as e:
+            self.refused += 1
+            logger.warning("cluster.event.refused", seq=r.seq, subject=r.subject, reason=str(e))
+            self.cache.advance(r.seq)
+            return
+        if ev.deleted or ev.data is None:
+            self._gone[ev.key] = r.seq
+            self.cache.apply(r.seq, ev.key, None, ev.id, ev.trace)
+        else:
+            self._gone.pop(ev.key, None)
+            self.cache.apply(r.seq, ev.key, ev.data, ev.id, ev.trace)
+
+    # --- Reader
+
+    def revision(self) -> int:
+        return self.cache.revision()
+
+    def get(self, key: ObjectKey) -> Stored | None:
+        return self.cache.get(key)
+
+    def list(self, group: str, resource: str, namespace: str | None = None) -> Listing:
+        return self.cache.list(group, resource, namespace)
+
+    def list_at(self, group: str, resource: str, namespace: str | None, rev: int) -> Listing:
+        return self.cache.list_at(group, resource, namespace, rev)
+
+    def watch(self, group: str, resource: str, namespace: str | None = None, *, after: int) -> AsyncIterator[Change]:
+        return self.cache.watch(group, resource, namespace, after=after)
+
+    # --- Storage
+
+    async def create(self, key: ObjectKey, obj: Object, origin: Origin) -> Stored:
+        if self.cache.get(key) is not None:
+            raise AlreadyExists(f"{key} exists")
+        try:
+            return await self._write(key, obj, self._gone.get(key, 0), origin)
+        except log.WrongSequence as e:
+            await self._refresh(key)
+            if self.cache.get(key) is not None:
+                raise AlreadyExists(f"{key} exists") from e
+            # Made and deleted again behind our back: now its tombstone is known.
+            try:
+                return await self._write(key, obj, self._gone.get(key, 0), origin)
+            except log.WrongSequence as again:
+                raise AlreadyExists(f"{key} is being created by another") from again
+
+    async def replace(self, key: ObjectKey, obj: Object, expect: int, origin: Origin) -> Stored:
+        return await self._change(key, obj, expect, origin)
+
+    async def delete(self, key: ObjectKey, expect: int, origin: Origin) -> Stored:
+        return await self._change(key, None, expect, origin)
+
+    async def _change(self, key: ObjectKey, obj: Object | None, expect: int, origin: Origin) -> Stored:
+        held = self.cache.get(key)
+        if held is not None and held.rev > expect:
+            raise Conflict(f"{key} is at {held.rev}, not at {expect}", held.rev)
+        try:
+            return await self._write(key, obj, expect, origin, last=held)
+        except log.WrongSequence as e:
+            await self._refresh(key)
+            current = self.cache.get(key)
+            rev = current.rev if current else None
+            raise Conflict(f"{key} is at {rev}, not at {expect}", rev) from e
+
+    async def _write(
+        self, key: ObjectKey, obj: Object | None, expect: int, origin: Origin, *, last: Stored | None = None
+    ) -> Stored:
+        now, new_id = stamp.now_us(), stamp.new_id()
+        uid = ((obj or (last.object if last else {})).get("metadata") or {}).get("uid", "")
+        ev = event.Event(
+            id=new_id,
+            type=event.OBJECT_APPLIED if obj is not None else event.OBJECT_DELETED,
+            group=key.group,
+            resource=key.resource,
+            namespace=key.namespace,
+            name=key.name,
+            uid=uid,
+            time=now,
+            source=self._source,
+            actor=origin.actor,
+            cause=origin.cause,
+            trace=origin.trace or new_id,
+            data=obj,
+        )
+        try:
+            payload = codec.encode_event(ev)
+        except codec.EncodeError as e:
+            raise TooLarge(f"{key}: {e}") from e
+        seq = await self._append(subjects.cluster(key), payload, ev.id, expect)
+        await self._seen(seq)
+        if obj is None:
+            state = last.object if last is not None else {}
+            return Stored(key, seq, state, ev.id, ev.trace)
+        return Stored(key, seq, obj, ev.id, ev.trace)
+
+    async def _append(self, subject: str, payload: bytes, msg_id: str, expect: int) -> int:
+        for attempt in range(APPEND_TRIES):
+            try:
+                return await self._log.append_bytes(subject, payload, msg_id, expect=log.Expect(expect))
+            except log.EventTooLarge as e:
+                raise TooLarge(str(e)) from e
+            except log.LogUnavailable as e:
+                if attempt == APPEND_TRIES - 1:
+                    raise Unavailable(str(e)) from e
+                await asyncio.sleep(0.1 * (attempt + 1))
+        raise AssertionError
+
+    async def _seen(self, seq: int) -> None:
+        try:
+            async with asyncio.timeout(FOLD_TIMEOUT_S):
+                await self.cache.wait_for(seq)
+        except TimeoutError as e:
+            raise Unavailable(f"written as #{seq}, but not seen within {FOLD_TIMEOUT_S:g} s") from e
+
+    async def _refresh(self, key: ObjectKey) -> None:
+        """After a lost race: fold at least as far as what beat us."""
+        try:
+            last = await self._log.last_of(STREAM, subjects.cluster(key))
+        except log.LogError as e:
+            raise Unavailable(f"{key}: {e}") from e
+        if last is not None:
+            await self._seen(last.seq)
