@@ -1,0 +1,84 @@
+"""Whether the cloud can be reached, proven by round trips.
+
+A node's own bus is up while its leaf has lost the hub, and a dead TCP connection looks alive for minutes: only an answer
+proves the link.  The beat is that question.  It carries the replica's cursors, so the cloud sees how far a node is behind,
+and the answer is the cloud's sign of life.  Beats are rare while all is well (they are most of an idle node's traffic) and
+quick while the link is down (they end at the node's own leaf then, and cost the link nothing).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from typing import Literal
+
+import nats.errors
+import structlog
+from nats.aio.client import Client
+
+from schemas import codec, reports, subjects
+
+logger = structlog.get_logger(__name__)
+
+BEAT_S = 20.0
+ANSWER_TIMEOUT_S = 5.0
+RETRY_S = 1.0
+FAILURES_MAX = 2  # one lost question is bad luck, two in a row are a lost link
+
+State = Literal["unknown", "up", "down"]
+
+
+class Link:
+    """Beats for ever; ``on_up`` and ``on_down`` are told once a change."""
+
+    def __init__(
+        self,
+        client: Client,
+        node: str,
+        beat: Callable[[], reports.Beat],
+        *,
+        on_up: Callable[[], None],
+        on_down: Callable[[], None],
+        beat_s: float = BEAT_S,
+        answer_timeout_s: float = ANSWER_TIMEOUT_S,
+        retry_s: float = RETRY_S,
+    ) -> None:
+        self._nc, self._node, self._beat = client, node, beat
+        self._on_up, self._on_down = on_up, on_down
+        self._beat_s, self._answer_timeout_s, self._retry_s = beat_s, answer_timeout_s, retry_s
+        self._nudge = asyncio.Event()
+        self.state: State = "unknown"
+
+    def nudge(self) -> None:
+        """Something happened to the connection: ask now instead of at the next beat."""
+        self._nudge.set()
+
+    async def run(self) -> None:
+        failures = 0
+        while True:
+            if await self._ask():
+                failures = 0
+                if self.state != "up":
+                    logger.info("link.up", node=self._node)
+                    self.state = "up"
+                    self._on_up()
+            else:
+                failures += 1
+                if self.state != "down" and (failures >= FAILURES_MAX or self.state == "unknown"):
+                    logger.warning("link.down", node=self._node)
+                    self.state = "down"
+                    self._on_down()
+            wait = self._beat_s if failures == 0 else self._retry_s
+            self._nudge.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._nudge.wait(), wait * random.uniform(0.9, 1.1))
+
+    async def _ask(self) -> bool:
+        try:
+            data = codec.encode(self._beat())
+            await self._nc.request(subjects.beat(self._node), data, timeout=self._answer_timeout_s)
+        except (nats.errors.Error, OSError, TimeoutError):
+            return False
+        return True
