@@ -1,8 +1,9 @@
 """What a node changes about itself and what it says of it, in one transaction.
 
-``commit`` is how every part of the daemon reports: its own durable state and the reports that tell of it are stored together
-or not at all (DESIGN.md, invariant 3).  When the store can't be written (disk full), what was to be said waits in memory, the
-newest of each subject, and is written when there is room: the node goes on, and tells the truth as soon as it can.
+``commit`` is how every part of the daemon reports: its own durable state and the reports that tell of it are stored
+together or not at all (DESIGN.md, invariant 3).  When the store can't be written (disk full), what was to be said waits
+in memory, the newest of each subject, and is written when there is room: the node goes on, and tells the truth as soon
+as it can.
 """
 
 from __future__ import annotations

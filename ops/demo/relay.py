@@ -1,0 +1,86 @@
+"""A link that can be cut: a TCP relay between a node's leaf and the hub.
+
+Cut means what a pulled cable means to both ends: open connections die and new ones are refused, until it is healed.
+Commands come as lines on standard input (``cut``, ``heal``, ``count``) and are answered on standard output; the end of the
+input ends the relay.  ``count`` answers the bytes carried up and down, so that what a reconnect cost on the wire is
+measured, not guessed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+
+CHUNK = 64 << 10
+
+
+class Relay:
+    def __init__(self, to_host: str, to_port: int) -> None:
+        self._to = (to_host, to_port)
+        self._open: set[asyncio.Task[None]] = set()
+        self._up = self._down = 0
+        self._cut = False
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        try:
+            if self._cut:
+                return
+            up_reader, up_writer = await asyncio.open_connection(*self._to)
+            try:
+                async with asyncio.TaskGroup() as both:
+                    both.create_task(self._pump(reader, up_writer, up=True))
+                    both.create_task(self._pump(up_reader, writer, up=False))
+            finally:
+                up_writer.transport.abort()
+        except* (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            self._open.discard(task)
+            writer.transport.abort()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
+        while data := await reader.read(CHUNK):
+            if up:
+                self._up += len(data)
+            else:
+                self._down += len(data)
+            writer.write(data)
+            await writer.drain()
+        raise ConnectionResetError("one side is done")
+
+    def command(self, line: str) -> str:
+        match line.strip():
+            case "cut":
+                self._cut = True
+                for task in list(self._open):
+                    task.cancel()
+                return "cut"
+            case "heal":
+                self._cut = False
+                return "healed"
+            case "count":
+                return f"{self._up} {self._down}"
+            case other:
+                return f"unknown command {other!r}"
+
+
+async def main(to_host: str, to_port: int, listen_port: int) -> None:
+    relay = Relay(to_host, to_port)
+    server = await asyncio.start_server(relay.serve, "127.0.0.1", listen_port)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    stdin = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
+    while line := await stdin.readline():
+        print(relay.command(line.decode()), flush=True)
+    relay.command("cut")
+    server.close()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(server.wait_closed(), 2)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
