@@ -1,0 +1,119 @@
+"""What the reports core is told, and what it asks for.  ``cloud/reports.py`` speaks these words with log and registry.
+
+Times are microseconds since 1970 by the cloud's clock: ``now_us`` by the worker's, ``time_us`` by the log's (when the hub
+stored the event).  The edge's own clock is never compared with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from schemas.event import Event
+from schemas.subjects import ObjectKey
+
+# --- stimuli ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ApiEvent:
+    """One event of CLUSTER: before Loaded the last of each subject, then every one, in order."""
+
+    seq: int
+    event: Event
+    time_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """One event of REPORT: before Loaded the last of each subject, then every one, in order."""
+
+    seq: int
+    event: Event
+    time_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    now_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class BeatSeen:
+    node: str
+    now_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDown:
+    """The hub says that the node's connection is gone."""
+
+    node: str
+    now_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    now_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A write was done; CLUSTER will tell what became of the object."""
+
+    key: ObjectKey
+    rev: int
+
+
+@dataclass(frozen=True, slots=True)
+class WriteConflict:
+    """The object is not as we saw it: CLUSTER will tell how it is (or has told already)."""
+
+    key: ObjectKey
+
+
+@dataclass(frozen=True, slots=True)
+class WriteFailed:
+    """No answer from the log; tried again at a later Tick."""
+
+    key: ObjectKey
+
+
+@dataclass(frozen=True, slots=True)
+class WriteRefused:
+    """The API refuses the object as it is (4xx): not tried again until report or object change."""
+
+    key: ObjectKey
+
+
+Stimulus = ApiEvent | Reported | Loaded | BeatSeen | LinkDown | Tick | Written | WriteConflict | WriteFailed | WriteRefused
+
+# --- instructions ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One write to the API; exactly one stimulus answers it.
+
+    ``create``: ``object`` whole.  ``update`` and ``status``: ``object`` whole, ``rev`` is the revision that it was made
+    from (a conflict when it isn't the current one).  ``delete``: at once (grace 0), if the uid is still ``uid``."""
+
+    verb: Literal["create", "update", "status", "delete"]
+    key: ObjectKey
+    object: dict[str, Any] | None
+    rev: int
+    uid: str
+    cause: str | None
+    trace: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Complain:
+    """A report that can't be used: counted and said, nothing else."""
+
+    seq: int
+    about: str
+    reason: str
+
+
+Instruction = Write | Complain

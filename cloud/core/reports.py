@@ -1,0 +1,403 @@
+"""What the edges report, into the API: the decisions.
+
+It holds two folds, what the nodes said last (REPORT, and the beats of their links) and what the API shows (CLUSTER), and
+writes where they differ.  Each object is settled on its own, one write in flight for each: a write that is lost, refused
+for a conflict or overtaken is found again by comparing, never by a queue that could be lost with the process.
+
+What users see of a cut link:
+
+* the Node's conditions become Unknown, reason LinkLost, message ``unknown since <time>``, and it is tainted
+  ``node.kubernetes.io/unreachable:NoSchedule``;
+* its pods keep their phase; their Ready condition becomes Unknown.  Nothing is evicted, however long it lasts;
+* its devices keep the state that was reported last; ``lastOnlineTime`` says how old that is.
+
+A node speaks only for what is its own: pods bound to it, devices placed on it, itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from cloud.core import attempts, links, status
+from cloud.core.report_words import (
+    ApiEvent,
+    BeatSeen,
+    Complain,
+    Instruction,
+    LinkDown,
+    Loaded,
+    Reported,
+    Stimulus,
+    Tick,
+    Write,
+    WriteConflict,
+    WriteFailed,
+    WriteRefused,
+    Written,
+)
+from schemas import codec, reports, times
+from schemas.event import Event
+from schemas.subjects import ObjectKey
+
+DEVICES = "devices.kubeedge.io"
+GRACE_US = 40 * times.US_PER_S  # the node-monitor-grace-period that Kubernetes had for a decade: four beats of 10 s
+EVENT_TTL_US = 3600 * times.US_PER_S  # Kubernetes keeps Events for an hour (--event-ttl)
+WRITES_IN_FLIGHT_MAX = 64  # an API write is one append and one read back; beyond this they only wait in the hub
+CONFLICT_US = 5 * times.US_PER_S  # CLUSTER tells of the other write within milliseconds; this is the safety net
+GONE_UNMATCHED_MAX = 4096  # reports that a pod is gone whose pod isn't known (yet): the oldest are forgotten
+
+_EDGE_LABEL = "node-role.kubernetes.io/edge"
+_FOLDED = frozenset({("", "nodes"), ("", "pods"), ("", "events"), (DEVICES, "devices"), (DEVICES, "devicestatuses")})
+
+
+R = TypeVar("R", reports.NodeReport, reports.PodReport, reports.TwinReport, reports.EventReport)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    rev: int
+    object: dict[str, Any]
+
+    @property
+    def uid(self) -> str:
+        return str(self.object["metadata"].get("uid", ""))
+
+    @property
+    def node(self) -> str:
+        return str(self.object.get("spec", {}).get("nodeName") or "")
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return self.object["metadata"].get("labels") or {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Said(Generic[R]):
+    """A report with where it came from."""
+
+    node: str
+    report: R
+    event: Event
+    time_us: int
+
+
+class Reports:
+    """``handle`` is the only mutator.  ``grace_us``: how long a link may be silent before it counts as lost."""
+
+    def __init__(self, grace_us: int = GRACE_US) -> None:
+        self._loaded = False
+        self._now_us = 0
+        self._links = links.Links(grace_us)
+        self._objects: dict[ObjectKey, _Known] = {}
+        self._pods_on: dict[str, dict[ObjectKey, None]] = {}
+        self._nodes: dict[str, _Said[reports.NodeReport]] = {}
+        self._pods: dict[tuple[str, ObjectKey], _Said[reports.PodReport]] = {}
+        self._gone: dict[tuple[str, ObjectKey], _Said[reports.PodReport]] = {}
+        self._twins: dict[tuple[str, ObjectKey], _Said[reports.TwinReport]] = {}
+        self._events: dict[ObjectKey, _Said[reports.EventReport]] = {}
+        self._buried: dict[str, int] = {}  # when a Node was deleted: only a later report registers it again
+        self._writes = attempts.Attempts(WRITES_IN_FLIGHT_MAX)
+        self._out: list[Instruction] = []
+
+    @property
+    def idle(self) -> bool:
+        """Nothing in flight and nothing owed."""
+        return self._loaded and self._writes.idle
+
+    def link_unknown(self, node: str) -> str | None:
+        return self._links.unknown(node)
+
+    # --- the one mutator -------------------------------------------------------------------------------------------
+
+    def handle(self, stimulus: Stimulus) -> list[Instruction]:
+        handler: Callable[[Any], None] = self._HANDLERS[type(stimulus)].__get__(self)
+        handler(stimulus)
+        while (key := self._writes.next()) is not None:
+            write = self._owed(key)
+            if write is not None:
+                self._writes.begin(key, write.rev)
+                self._out.append(write)
+        out, self._out = self._out, []
+        return out
+
+    def _api_event(self, s: ApiEvent) -> None:
+        ev, key = s.event, s.event.key
+        if (key.group, key.resource) not in _FOLDED:
+            return
+        old = self._objects.get(key)
+        rev = ev.rev or s.seq
+        if old is not None and rev <= old.rev:
+            return  # told twice
+        if ev.data is not None and not _shaped(ev.data):
+            self._out.append(Complain(s.seq, str(key), "metadata, spec or status is not a map"))
+            return
+        if old is not None and key.resource == "pods":
+            self._pods_on.get(old.node, {}).pop(key, None)
+        if ev.data is None:
+            self._objects.pop(key, None)
+            self._removed(key, old, s.time_us)
+        else:
+            known = self._objects[key] = _Known(rev, ev.data)
+            self._changed(key, known)
+        if self._writes.shown(key, rev) and self._loaded:
+            self._settle(key)
+
+    def _changed(self, key: ObjectKey, known: _Known) -> None:
+        match key.resource:
+            case "pods" if known.node:
+                self._pods_on.setdefault(known.node, {})[key] = None
+            case "nodes":
+                self._buried.pop(key.name, None)
+                if self._loaded and not self._links.knows(key.name) and _is_edge(known):
+                    self._links.seen(key.name, self._now_us)  # its grace begins now
+            case "devices" if self._loaded:
+                self._settle(_status_of(key))
+
+    def _removed(self, key: ObjectKey, old: _Known | None, time_us: int) -> None:
+        match key.resource:
+            case "pods" if old is not None:
+                for said in (self._pods, self._gone):
+                    if (mine := said.get((old.node, key))) is not None and mine.report.uid == old.uid:
+                        del said[old.node, key]
+            case "nodes":
+                self._links.forget(key.name)
+                self._buried[key.name] = time_us
+                if (last := self._nodes.get(key.name)) is not None and last.time_us <= time_us:
+                    del self._nodes[key.name]
+
+    def _reported(self, s: Reported) -> None:
+        ev = s.event
+        if self._loaded and self._links.unknown(ev.scope) is None and self._links.knows(ev.scope):
+            self._links.seen(ev.scope, self._now_us)  # but only a beat revives a link: a report may have waited on the way
+        reader = self._READERS.get(ev.resource)
+        if reader is None:
+            self._out.append(Complain(s.seq, f"{ev.scope} {ev.resource}", "not a kind of report that is known here"))
+            return
+        try:
+            reader.__get__(self)(s)
+        except codec.DecodeError as e:
+            self._out.append(Complain(s.seq, f"{ev.scope} {ev.resource} {ev.namespace}/{ev.name}", str(e)))
+
+    def _node_report(self, s: Reported) -> None:
+        said = _said(reports.NodeReport, s)
+        if said.time_us > self._buried.get(said.node, -1):
+            self._nodes[said.node] = said
+            self._settle(_node(said.node))
+
+    def _pod_report(self, s: Reported) -> None:
+        said = _said(reports.PodReport, s)
+        key = ObjectKey("", "pods", s.event.namespace, s.event.name)
+        at = (said.node, key)
+        self._pods.pop(at, None)
+        self._gone.pop(at, None)
+        known = self._objects.get(key)
+        if said.report.status is None and (known is None or known.uid != said.report.uid):
+            self._gone[at] = said
+            if len(self._gone) > GONE_UNMATCHED_MAX:
+                del self._gone[next(iter(self._gone))]
+        else:
+            self._pods[at] = said
+        self._settle(key)
+
+    def _twin_report(self, s: Reported) -> None:
+        said = _said(reports.TwinReport, s)
+        key = ObjectKey(DEVICES, "devicestatuses", s.event.namespace, s.event.name)
+        self._twins[said.node, key] = said
+        self._settle(key)
+
+    def _event_report(self, s: Reported) -> None:
+        said = _said(reports.EventReport, s)
+        key = status.event_key(said.node, f"{s.event.namespace}/{s.event.name}", said.report)
+        self._events[key] = said
+        self._settle(key)
+
+    def _load_done(self, s: Loaded) -> None:
+        """A node that was Unknown stays so until it is heard; any other has its grace from now."""
+        self._loaded, self._now_us = True, s.now_us
+        for key, known in self._objects.items():
+            if key.resource == "nodes" and (_is_edge(known) or key.name in self._nodes):
+                since = status.unknown_since(known.object)
+                if since is not None:
+                    self._links.remember_lost(key.name, since)
+                else:
+                    self._links.seen(key.name, s.now_us)
+        for key in [*map(_node, self._nodes), *self._objects, *(k for _, k in self._twins), *self._events]:
+            self._settle(key)
+
+    def _tick(self, s: Tick) -> None:
+        self._now_us = max(self._now_us, s.now_us)
+        if self._loaded:
+            for node in self._links.expire(self._now_us):
+                self._settle_node(node)
+        self._writes.tick(self._now_us)
+
+    def _beat(self, s: BeatSeen) -> None:
+        self._now_us = max(self._now_us, s.now_us)
+        if self._loaded:
+            self._alive(s.node)
+
+    def _link_down(self, s: LinkDown) -> None:
+        self._now_us = max(self._now_us, s.now_us)
+        if self._loaded and self._links.knows(s.node) and self._links.lost(s.node, self._now_us):
+            self._settle_node(s.node)
+
+    def _written(self, s: Written) -> None:
+        known = self._objects.get(s.key)
+        self._writes.done(s.key, s.rev, known.rev if known else 0, self._now_us)
+
+    def _conflict(self, s: WriteConflict) -> None:
+        known = self._objects.get(s.key)
+        self._writes.conflict(s.key, known.rev if known else 0, self._now_us + CONFLICT_US)
+
+    def _failed(self, s: WriteFailed) -> None:
+        self._writes.failed(s.key, self._now_us)
+
+    def _refused(self, s: WriteRefused) -> None:
+        self._writes.refused(s.key)
+
+    _HANDLERS: dict[type, Callable[..., None]] = {  # noqa: RUF012 - one table for the class, never changed
+        ApiEvent: _api_event,
+        Reported: _reported,
+        Loaded: _load_done,
+        BeatSeen: _beat,
+        LinkDown: _link_down,
+        Tick: _tick,
+        Written: _written,
+        WriteConflict: _conflict,
+        WriteFailed: _failed,
+        WriteRefused: _refused,
+    }
+    _READERS: dict[str, Callable[..., None]] = {  # noqa: RUF012 - as above
+        "node": _node_report,
+        "pod": _pod_report,
+        "twin": _twin_report,
+        "event": _event_report,
+    }
+
+    # --- links -----------------------------------------------------------------------------------------------------
+
+    def _alive(self, node: str) -> None:
+        """Only nodes that the API or a report knows: a beat alone makes no node."""
+        if (self._links.knows(node) or node in self._nodes) and self._links.seen(node, self._now_us):
+            self._settle_node(node)
+
+    def _settle_node(self, node: str) -> None:
+        self._settle(_node(node))
+        for key in self._pods_on.get(node, ()):
+            self._settle(key)
+
+    # --- what is owed ----------------------------------------------------------------------------------------------
+
+    def _settle(self, key: ObjectKey) -> None:
+        if self._loaded:
+            self._writes.want(key)
+
+    def _owed(self, key: ObjectKey) -> Write | None:
+        """The one write that brings an object nearer to what was reported; None when there is nothing to do."""
+        match key.resource:
+            case "nodes":
+                return self._owed_node(key)
+            case "pods":
+                return self._owed_pod(key)
+            case "devicestatuses":
+                return self._owed_twin(key)
+            case "events":
+                return self._owed_event(key)
+        return None
+
+    def _owed_node(self, key: ObjectKey) -> Write | None:
+        said, known = self._nodes.get(key.name), self._objects.get(key)
+        report, unknown = (said.report if said else None), self._links.unknown(key.name)
+        cause = said.event if said and unknown is None else None
+        if known is None:
+            if report is None:
+                return None
+            whole = status.node_status(
+                status.node_main(status.new_node(key.name), report, unknown), report, unknown, self._now_us
+            )
+            return _write("create", key, whole, None, cause)
+        if report is None and not _is_edge(known):
+            return None
+        main = status.node_main(known.object, report, unknown)
+        if main != known.object:
+            return _write("update", key, main, known, cause)
+        with_status = status.node_status(known.object, report, unknown, self._now_us)
+        return _write("status", key, with_status, known, cause)
+
+    def _owed_pod(self, key: ObjectKey) -> Write | None:
+        known = self._objects.get(key)
+        if known is None or not known.node:
+            return None
+        at = (known.node, key)
+        said = self._pods.get(at) or self._gone.get(at)
+        if said is not None and said.report.uid != known.uid:
+            said = None
+        unknown = self._links.unknown(known.node)
+        if said is not None and said.report.status is None:
+            deleting = "deletionTimestamp" in known.object["metadata"]
+            return Write("delete", key, None, known.rev, known.uid, said.event.id, said.event.trace) if deleting else None
+        new = status.pod_status(known.object, said.report.status if said else None, unknown, self._now_us)
+        return _write("status", key, new, known, said.event if said and unknown is None else None)
+
+    def _owed_twin(self, key: ObjectKey) -> Write | None:
+        device = self._objects.get(ObjectKey(DEVICES, "devices", key.namespace, key.name))
+        if device is None:
+            return None
+        said = self._twins.get((device.node, key))
+        if said is None or said.report.uid != device.uid:
+            return None
+        known = self._objects.get(key)
+        new = status.device_status(known.object if known else None, device.object, said.report, said.time_us)
+        return _write("update" if known else "create", key, new, known, said.event)
+
+    def _owed_event(self, key: ObjectKey) -> Write | None:
+        """Told once: an Event that the API has, or that is older than Events are kept, is not owed any more."""
+        said = self._events.get(key)
+        if said is None:
+            return None
+        known = self._objects.get(key)
+        new = status.api_event(known.object if known else None, key, said.node, said.report)
+        write = _write("update" if known else "create", key, new, known, said.event)
+        if write is None or self._now_us - said.time_us > EVENT_TTL_US:
+            del self._events[key]
+            return None
+        return write
+
+
+def _write(verb: Any, key: ObjectKey, new: dict[str, Any], known: _Known | None, cause: Event | None) -> Write | None:
+    if known is not None and new == known.object:
+        return None
+    return Write(
+        verb,
+        key,
+        new,
+        known.rev if known else 0,
+        known.uid if known else "",
+        cause.id if cause else None,
+        cause.trace if cause else None,
+    )
+
+
+def _said(model: type[R], s: Reported) -> _Said[R]:
+    """Raises DecodeError."""
+    return _Said(s.event.scope, codec.validate(model, s.event.data), s.event, s.time_us)
+
+
+def _node(name: str) -> ObjectKey:
+    return ObjectKey("", "nodes", "", name)
+
+
+def _status_of(device: ObjectKey) -> ObjectKey:
+    return ObjectKey(DEVICES, "devicestatuses", device.namespace, device.name)
+
+
+def _is_edge(node: _Known) -> bool:
+    return _EDGE_LABEL in node.labels
+
+
+def _shaped(obj: dict[str, Any]) -> bool:
+    """What the merges rely on, whoever wrote the object."""
+    parts = (obj.get("metadata"), obj.get("spec", {}), obj.get("status", {}), (obj.get("metadata") or {}).get("labels", {}))
+    return all(isinstance(p, dict) for p in parts)
