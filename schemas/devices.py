@@ -3,8 +3,12 @@
 * A mapper requests ``device.list`` with DeviceListRequest and gets DeviceList: the devices of its protocol, resolved
   (model merged in, every property with its visitor), with what is desired and a revision.
 * The daemon publishes ``device.changed.<protocol>`` (empty) when that list changed; the mapper asks again.
-* A mapper requests ``device.twin`` with TwinUpdate; the daemon answers TwinUpdateAnswer after the new twin is stored.
-* Telemetry does not pass through the daemon: mappers publish it into the leaf's stream.
+* A mapper requests ``device.twin`` with TwinUpdate; the daemon answers TwinUpdateAnswer once the new twin is taken (what
+  goes to the cloud, and every acknowledged desired value, is on disk by then).
+* A mapper says something about each of its devices at least every HEARTBEAT_MS; a device of which nothing was heard for
+  STALE_MS has the state "unknown".
+* Telemetry does not pass through the daemon: mappers publish ``telemetry.<node>.<device>.<property>`` into the leaf's
+  stream.
 
 Times in configuration are milliseconds, as in KubeEdge's v1beta1 (``collectCycle``, ``reportCycle``).
 """
@@ -15,9 +19,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.reports import TwinValue
+from schemas.reports import Hop, TwinValue
 
 PropertyType = Literal["INT", "FLOAT", "DOUBLE", "STRING", "BOOLEAN", "BYTES", "STREAM"]
+DeviceState = Literal["online", "offline", "unknown"]
+
+HEARTBEAT_MS = 10_000  # local traffic only; three of them may be lost before a device counts as unknown
+STALE_MS = 35_000
+CYCLE_MS_DEFAULT = 1000  # KubeEdge's mapper framework polls every second when a manifest doesn't say
+CYCLE_MS_MIN = 10  # faster is a mistake in the manifest, not a wish: one asyncio process can't keep it up
+NANOSECONDS_FROM = 10_000_000  # as milliseconds 2 h 47 min, as nanoseconds 10 ms: nobody means the first
 
 
 class Model(BaseModel):
@@ -33,8 +44,8 @@ class Property(Model):
     unit: str = ""
     minimum: str | None = None
     maximum: str | None = None
-    collect_cycle_ms: Annotated[int, Field(ge=1)] = 1000
-    report_cycle_ms: Annotated[int, Field(ge=1)] = 1000
+    collect_cycle_ms: Annotated[int, Field(ge=1)] = CYCLE_MS_DEFAULT
+    report_cycle_ms: Annotated[int, Field(ge=1)] = CYCLE_MS_DEFAULT
     report_to_cloud: bool = True
     visitor: dict[str, Any] = Field(default_factory=dict, description="visitors.configData over the model's, free")
     desired: str | None = None
@@ -48,10 +59,11 @@ class DeviceConfig(Model):
     uid: str
     model: str
     protocol: str
-    config: dict[str, Any] = Field(default_factory=dict, description="protocol.configData, free")
+    config: dict[str, Any] = Field(default_factory=dict, description="protocol.configData over the model's, free")
     properties: list[Property]
     rev: int = Field(description="changes when anything above changed")
     trace: str | None = Field(default=None, description="trace of the last change, for the story")
+    warnings: list[str] = Field(default_factory=list, description="what in the manifests was odd, in words")
 
 
 class DeviceListRequest(Model):
@@ -65,16 +77,52 @@ class DeviceList(Model):
 
 
 class TwinUpdate(Model):
-    """What a mapper saw: whole for the properties named, the others are kept."""
+    """What a mapper saw: whole for the properties named, the others are kept.
+
+    ``seq`` counts the updates of one run (``boot``) of the mapper from 1 on: within a run it alone says what is newer,
+    because a wall clock can be set back.
+    """
 
     namespace: str
     device: str
     uid: str
-    state: Literal["online", "offline", "unknown"]
+    boot: str
+    seq: Annotated[int, Field(ge=1)]
+    state: DeviceState
     message: str = ""
     values: list[TwinValue] = Field(default_factory=list)
+    hops: list[Hop] = Field(default_factory=list, description="what the mapper did for a desired value, with times")
 
 
 class TwinUpdateAnswer(Model):
+    """``known`` is False when the daemon has no such device (any more): the mapper asks for the list again."""
+
     ok: bool
+    known: bool = True
     message: str = ""
+
+
+def cycle_ms(value: int | None, what: str) -> tuple[int, str]:
+    """Milliseconds of a cycle or timeout as written in a manifest, and a warning in words ("" if there is none).
+
+    KubeEdge says milliseconds, but several published v1beta1 samples carry nanoseconds: 10000000000 for 10 s."""
+    if value is None or value == 0:
+        return CYCLE_MS_DEFAULT, ""
+    if value < 0:
+        return CYCLE_MS_DEFAULT, f"{what} {value} is negative: {words(CYCLE_MS_DEFAULT)} is used"
+    if value >= NANOSECONDS_FROM:
+        ms = max(value // 1_000_000, CYCLE_MS_MIN)
+        return ms, f"{what} {value} is taken as nanoseconds, that is {words(ms)}; the unit is milliseconds: write {ms}"
+    if value < CYCLE_MS_MIN:
+        return CYCLE_MS_MIN, f"{what} {value} ms is below the shortest possible: {words(CYCLE_MS_MIN)} is used"
+    return value, ""
+
+
+def words(ms: int) -> str:
+    """A duration as a person says it."""
+    if ms < 1000:
+        return f"{ms} ms"
+    for size, unit in ((3_600_000, "h"), (60_000, "min")):
+        if ms >= size and ms % size == 0:
+            return f"{ms // size} {unit}"
+    return f"{ms / 1000:g} s"
