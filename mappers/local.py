@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from bus import local
 from bus.publisher import Connected, Publisher
 from schemas import codec, subjects
-from schemas.devices import DeviceList, DeviceListRequest, TwinUpdate, TwinUpdateAnswer
+from schemas.devices import DeviceConfig, DeviceList, DeviceListRequest, TwinUpdate, TwinUpdateAnswer
 from schemas.telemetry import Sample
 
 M = TypeVar("M", bound=BaseModel)
@@ -59,7 +59,15 @@ class BusDaemon:
         return local.listening(self._connection, {notice: on_notice}, again=changed)
 
     async def devices(self) -> DeviceList:
-        return await self._ask(subjects.LOCAL_DEVICES, self._request, DeviceList)
+        found: list[DeviceConfig] = []
+        request = self._request
+        while True:
+            page = await self._ask(subjects.LOCAL_DEVICES, request, DeviceList)
+            found.extend(page.devices)
+            if not page.more or not page.devices:
+                return DeviceList(node=page.node, devices=found)
+            last = page.devices[-1]
+            request = request.model_copy(update={"after": f"{last.namespace}/{last.name}"})
 
     async def report(self, update: TwinUpdate) -> TwinUpdateAnswer:
         return await self._ask(subjects.LOCAL_TWIN_REPORT, update, TwinUpdateAnswer)

@@ -28,6 +28,7 @@ HEARTBEAT_MS = 10_000  # local traffic only; three of them may be lost before a 
 STALE_MS = 35_000
 CYCLE_MS_DEFAULT = 1000  # KubeEdge's mapper framework polls every second when a manifest doesn't say
 CYCLE_MS_MIN = 10  # faster is a mistake in the manifest, not a wish: one asyncio process can't keep it up
+PAGE_BYTES_MAX = 512 << 10  # half of nats-server's default max_payload
 NANOSECONDS_FROM = 10_000_000  # as milliseconds 2 h 47 min, as nanoseconds 10 ms: nobody means the first
 
 
@@ -69,11 +70,15 @@ class DeviceConfig(Model):
 class DeviceListRequest(Model):
     protocol: str
     mapper: str = Field(description="who asks, for the log")
+    after: str = Field(default="", description="<namespace>/<name> of the last device of the page before")
 
 
 class DeviceList(Model):
+    """``more``: ask again with ``after``; a page is never above PAGE_BYTES_MAX."""
+
     node: str
     devices: list[DeviceConfig]
+    more: bool = False
 
 
 class TwinUpdate(Model):
@@ -100,6 +105,25 @@ class TwinUpdateAnswer(Model):
     ok: bool
     known: bool = True
     message: str = ""
+
+
+class TwinRecordValue(Model):
+    value: TwinValue
+    boot: str = Field(description="the run of the mapper that said it, and its count")
+    seq: int
+
+
+class TwinRecord(Model):
+    """The twin of one device as the daemon keeps it on disk: what was last reported, and what isn't for the cloud."""
+
+    v: Literal[1] = 1
+    namespace: str
+    name: str
+    uid: str
+    state: DeviceState
+    message: str = Field(default="", description="the mapper's")
+    reported: str = Field(default="", description="the message that was reported: the mapper's and the manifest's warnings")
+    values: list[TwinRecordValue] = Field(default_factory=list)
 
 
 def cycle_ms(value: int | None, what: str) -> tuple[int, str]:
