@@ -258,3 +258,47 @@ LOCAL_TWIN_REPORT = "device.twin"  # request: TwinReport -> TwinReportAnswer; st
 def local_devices_changed(protocol: str) -> str:
     """Published (empty) by the daemon when a device, a model or a desired value of this protocol changed."""
     return f"device.changed.{escape(protocol)}"
+
+
+# --- joining, identity, and the link of a node's leaf server --------------------------------------------------------
+
+
+def join_request(token: str) -> str:
+    """A node that has only a join token asks here; the token's bootstrap credentials allow exactly this subject."""
+    return f"join.{escape(token)}"
+
+
+def renew_request(node: str) -> str:
+    """A node asks for a fresh JWT; its permission names the asker."""
+    return f"renew.{escape(node)}"
+
+
+def inbox(node: str) -> str:
+    """Prefix of a node's inboxes: the only place where it may receive replies."""
+    return f"_INBOX.{escape(node)}"
+
+
+def identity_token(token: str) -> str:
+    return f"identity.tokens.{escape(token)}"
+
+
+def identity_node(node: str) -> str:
+    return f"identity.nodes.{escape(node)}"
+
+
+def audit(what: str, name: str) -> str:
+    """``audit.<what>.<name>``, e.g. ``audit.join.edge-1``."""
+    return f"audit.{escape(what)}.{escape(name)}"
+
+
+def telemetry_node(node: str) -> str:
+    """Filter for the telemetry of one node."""
+    return f"telemetry.{escape(node)}.>"
+
+
+def uplink(node: str, life: str) -> str:
+    """Prefix of the subjects on which the hub fetches a leaf's telemetry stream.
+
+    ``life`` is one life of the leaf's store: a node that was wiped and joined again numbers its stream anew, and the hub
+    must not go on from the old number."""
+    return f"up.{escape(node)}.{escape(life)}"

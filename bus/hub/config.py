@@ -1,0 +1,171 @@
+"""nats-server configuration as text: the hub's and a leaf's.  Pure; nats-server reads JSON as a form of its own format.
+
+Limits here are the engine's; each has its reason beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bus.identity.permissions import TELEMETRY_STREAM
+
+PAYLOAD_BYTES_MAX = 1 << 20  # schemas.codec.EVENT_BYTES_MAX
+_HEADER_ROOM = 64 << 10  # Nats-* headers of an event at the limit, and the sync envelope
+PENDING_BYTES_MAX = 32 << 20  # what the server buffers for one slow reader before it drops it (default 64 MB)
+LOG_BYTES_MAX = 10 << 20
+LOG_FILES_MAX = 3
+CONNECTIONS_MAX = 65_536
+# Links are proved by our own beats and round trips; the server's pings only find the dead ones that nobody uses.  They are idle
+# traffic on metered links: two sides, some 60 bytes each, so 2 minutes is 80 kB a day.
+PING_INTERVAL = "2m"
+PINGS_MAX = 2  # a dead link is closed after PING_INTERVAL * (PINGS_MAX + 1)
+# An acknowledgement says "written", not "on the platter": after a power cut the last SYNC_INTERVAL may be missing on one
+# server.  The engine's default is 2 minutes; 10 s costs next to nothing, `always` a factor of seven (NATS-FACTS.md).
+SYNC_INTERVAL = "10s"
+
+
+@dataclass(frozen=True, slots=True)
+class HubConfig:
+    dir: Path
+    server_name: str
+    listen: str
+    client_port: int
+    leaf_port: int
+    websocket_port: int
+    operator_jwt: str
+    system_account: str
+
+
+@dataclass(frozen=True, slots=True)
+class LocalUser:
+    name: str
+    password_hash: str
+    publish: Sequence[str] | None = None  # None: everything
+    subscribe: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeafConfig:
+    dir: Path
+    server_name: str
+    port: int
+    domain: str
+    hub_urls: Sequence[str]
+    hub_ca: Path
+    credentials: Path
+    uplink: str  # subjects.uplink(): where the hub may create its telemetry consumer
+    users: Sequence[LocalUser]
+    store_bytes_max: int
+    memory_bytes_max: int
+    compression: str
+    node_inbox: str
+
+
+def _dump(value: dict[str, Any]) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _common(directory: Path, server_name: str) -> dict[str, Any]:
+    return {
+        "server_name": server_name,
+        "max_payload": PAYLOAD_BYTES_MAX + _HEADER_ROOM,
+        "max_pending": PENDING_BYTES_MAX,
+        "ping_interval": PING_INTERVAL,
+        "ping_max": PINGS_MAX,
+        "write_deadline": "10s",
+        "lame_duck_duration": "30s",  # the least that the server takes; SIGTERM doesn't use it
+        "log_file": str(directory / "log" / "nats-server.log"),
+        "logfile_size_limit": LOG_BYTES_MAX,
+        "logfile_max_num": LOG_FILES_MAX,
+    }
+
+
+def hub(c: HubConfig) -> str:
+    tls = {"cert_file": str(c.dir / "tls" / "server.pem"), "key_file": str(c.dir / "tls" / "server.key"), "timeout": 10}
+    return _dump(
+        {
+            **_common(c.dir, c.server_name),
+            "listen": f"{c.listen}:{c.client_port}",
+            "tls": tls,
+            "max_connections": CONNECTIONS_MAX,
+            "leafnodes": {
+                "listen": f"{c.listen}:{c.leaf_port}",
+                "tls": tls,
+                # Nodes don't talk to each other: without this, each leaf would learn the interest of all others.
+                "isolate_leafnode_interest": True,
+                # The leaf chooses: s2 triples the hub's memory of a link (NATS-FACTS.md), a metered link is worth it.
+                "compression": "accept",
+                "no_advertise": True,
+            },
+            "websocket": {"listen": f"{c.listen}:{c.websocket_port}", "tls": tls, "compression": True},
+            "jetstream": {
+                "store_dir": str(c.dir / "jetstream"),
+                "domain": "hub",
+                "max_memory_store": 256 << 20,
+                "max_file_store": 1 << 40,  # the disk is the limit; `skerry doctor` watches it
+                "sync_interval": SYNC_INTERVAL,
+            },
+            "operator": c.operator_jwt,
+            "system_account": c.system_account,
+            "resolver": {
+                "type": "full",
+                "dir": str(c.dir / "accounts"),
+                "allow_delete": False,
+                "interval": "2m",
+                "timeout": "2s",
+            },
+        }
+    )
+
+
+def leaf(c: LeafConfig) -> str:
+    users = [
+        {
+            "user": u.name,
+            "password": u.password_hash,
+            **({} if u.publish is None else {"permissions": {"publish": list(u.publish), "subscribe": list(u.subscribe or [])}}),
+        }
+        for u in c.users
+    ]
+    create = f"CONSUMER.CREATE.{TELEMETRY_STREAM}.>"
+    return _dump(
+        {
+            **_common(c.dir, c.server_name),
+            "listen": f"127.0.0.1:{c.port}",
+            "max_connections": 256,
+            "accounts": {
+                "EDGE": {
+                    "jetstream": True,
+                    "users": users,
+                    # The hub reaches one JetStream call of this leaf, and by a name that carries the leaf's life.
+                    "mappings": {f"{c.uplink}.api.{create}": f"$JS.API.{create}"},
+                },
+                "SYS": {},
+            },
+            "system_account": "SYS",
+            "leafnodes": {
+                "reconnect": "2s",
+                "remotes": [
+                    {
+                        "urls": list(c.hub_urls),
+                        "account": "EDGE",
+                        "credentials": str(c.credentials),
+                        "tls": {"ca_file": str(c.hub_ca), "timeout": 10},
+                        "compression": c.compression,
+                        "first_info_timeout": "10s",  # default 1 s: too short for a slow radio link
+                    }
+                ],
+            },
+            "jetstream": {
+                "store_dir": str(c.dir / "jetstream"),
+                "domain": c.domain,
+                "max_memory_store": c.memory_bytes_max,
+                "max_file_store": c.store_bytes_max,
+                "sync_interval": SYNC_INTERVAL,
+            },
+        }
+    )

@@ -1,0 +1,309 @@
+"""Making a hub: once, whole or not at all.
+
+``init_hub`` builds everything beside the target and renames it into place, so that a crash leaves either no hub or a hub.
+Called again it loads what is there, and brings up to date what may change (host names, ports, the accounts' doors);
+what may not (shards, keys) is refused.
+"""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+import shutil
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bus.hub import accounts, config, tls
+from bus.identity import creds, jwt, keys, permissions
+
+SHARDS_DEFAULT = 4  # NATS-FACTS.md: 4-16 are plenty for a million subjects
+SHARDS_MAX = 256
+_CORE_USER = "core-admin"
+_SYS_USER = "sys-admin"
+
+
+class HubError(Exception):
+    """The hub's folder can't be used as asked; the message says what to do."""
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class HubPorts(Model):
+    """0 takes a free port when the hub is made, and keeps it."""
+
+    client: int = Field(default=4222, ge=0, le=65535)
+    leaf: int = Field(default=7422, ge=0, le=65535)
+    websocket: int = Field(default=8443, ge=0, le=65535, description="443 needs root; sites that allow only 443 need it")
+
+
+class HubFile(Model):
+    """``hub.json``: what a hub is, without secrets."""
+
+    id: str
+    epoch: str = Field(description="of this making of the log; streams carry their own, see bus.hub.streams")
+    shards: int
+    hosts: list[str] = Field(min_length=1)
+    listen: str
+    ports: HubPorts
+    core: str
+    edge: str
+    join: str
+    sys: str
+    operator: str
+
+
+class Hub:
+    """A hub's folder.  Everything about it that is not running."""
+
+    def __init__(self, data_dir: Path, file: HubFile) -> None:
+        self.dir = data_dir
+        self.file = file
+
+    @property
+    def id(self) -> str:
+        return self.file.id
+
+    @property
+    def shards(self) -> int:
+        return self.file.shards
+
+    @property
+    def accounts(self) -> accounts.Accounts:
+        f = self.file
+        return accounts.Accounts(core=f.core, edge=f.edge, join=f.join, sys=f.sys)
+
+    @property
+    def server_name(self) -> str:
+        return f"hub-{self.file.id}"
+
+    @property
+    def config_path(self) -> Path:
+        return self.dir / "nats.conf"
+
+    @property
+    def ca_path(self) -> Path:
+        return self.dir / "tls" / "ca.pem"
+
+    @property
+    def core_creds(self) -> Path:
+        return self.dir / "creds" / "core.creds"
+
+    @property
+    def sys_creds(self) -> Path:
+        return self.dir / "creds" / "sys.creds"
+
+    @property
+    def urls(self) -> list[str]:
+        return [f"tls://{_bracket(h)}:{self.file.ports.client}" for h in self.file.hosts]
+
+    @property
+    def leaf_urls(self) -> list[str]:
+        return [f"tls://{_bracket(h)}:{self.file.ports.leaf}" for h in self.file.hosts]
+
+    @property
+    def websocket_urls(self) -> list[str]:
+        return [f"wss://{_bracket(h)}:{self.file.ports.websocket}" for h in self.file.hosts]
+
+    def account_jwt(self, public: str) -> Path:
+        return self.dir / "accounts" / f"{public}.jwt"
+
+    def key(self, name: str) -> keys.Key:
+        """``operator``, ``core``, ``edge``, ``edge-signing``, ``join``, ``join-signing`` or ``sys``."""
+        path = self.dir / "keys" / f"{name}.seed"
+        try:
+            return keys.from_seed(path.read_text(), "operator" if name == "operator" else "account")
+        except (OSError, keys.BadKey) as e:
+            raise HubError(f"can't read the key {path}: {e}") from e
+
+
+def _bracket(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def load_hub(data_dir: Path) -> Hub:
+    """Raises HubError when there is no whole hub in ``data_dir``."""
+    path = data_dir / "hub.json"
+    try:
+        file = HubFile.model_validate_json(path.read_bytes())
+    except FileNotFoundError as e:
+        raise HubError(f"{data_dir} holds no hub ({path.name} is missing): make one with `skerry hub init`") from e
+    except (OSError, ValidationError) as e:
+        raise HubError(f"can't read {path}: {e}") from e
+    missing = [n for n in ("keys", "tls", "accounts", "creds") if not (data_dir / n).is_dir()]
+    if missing:
+        raise HubError(f"the hub in {data_dir} is damaged: {', '.join(missing)} is missing; restore it from a backup")
+    return Hub(data_dir, file)
+
+
+def init_hub(
+    data_dir: Path,
+    *,
+    hosts: Sequence[str] | None = None,
+    ports: HubPorts | None = None,
+    listen: str | None = None,
+    shards: int | None = None,
+) -> Hub:
+    """The hub in ``data_dir``, made if there is none.
+
+    ``hosts`` are the names and addresses under which nodes reach it (default: localhost).  None keeps what is there.
+    Raises HubError: the folder holds something else, or the hub there differs in what can't change.
+    """
+    data_dir = data_dir.absolute()
+    if (data_dir / "hub.json").exists():
+        hub = load_hub(data_dir)
+        if shards is not None and shards != hub.shards:
+            raise HubError(f"the hub in {data_dir} has {hub.shards} shards, fixed when it was made; {shards} were asked for")
+        return _update(hub, hosts, ports, listen)
+    if data_dir.exists() and any(data_dir.iterdir()):
+        raise HubError(
+            f"{data_dir} is not empty and holds no hub.json: it is half-made or something else. Move it away or name another folder"
+        )
+    return _make(data_dir, list(hosts or ("localhost", "127.0.0.1")), ports or HubPorts(), listen or "0.0.0.0", shards)
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _make(data_dir: Path, hosts: list[str], ports: HubPorts, listen: str, shards: int | None) -> Hub:
+    shards = SHARDS_DEFAULT if shards is None else shards
+    if not 1 <= shards <= SHARDS_MAX:
+        raise HubError(f"a hub has 1 to {SHARDS_MAX} shards, {shards} were asked for")
+    data_dir.parent.mkdir(parents=True, exist_ok=True)
+    work = data_dir.parent / f".{data_dir.name}.{secrets.token_hex(4)}.making"
+    work.mkdir(mode=0o700)
+    try:
+        for name in ("keys", "tls", "accounts", "creds", "jetstream", "log"):
+            (work / name).mkdir(mode=0o700)
+        made = {n: keys.generate("account") for n in ("core", "edge", "edge-signing", "join", "join-signing", "sys")}
+        made["operator"] = keys.generate("operator")
+        for name, key in made.items():
+            keys.write_private(work / "keys" / f"{name}.seed", key.seed + "\n")
+        file = HubFile(
+            id=secrets.token_hex(5),
+            epoch=secrets.token_hex(8),
+            shards=shards,
+            hosts=hosts,
+            listen=listen,
+            ports=_fixed(ports),
+            operator=made["operator"].public,
+            core=made["core"].public,
+            edge=made["edge"].public,
+            join=made["join"].public,
+            sys=made["sys"].public,
+        )
+        building = Hub(work, file)
+        tls.make_ca(work / "tls", file.id, _now())
+        _write_accounts(building)
+        _write_users(building)
+        _render(building, data_dir)
+        if data_dir.exists():
+            data_dir.rmdir()  # empty, checked by the caller; a rename onto it would fail on some file systems
+        work.rename(data_dir)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    return load_hub(data_dir)
+
+
+def _update(hub: Hub, hosts: Sequence[str] | None, ports: HubPorts | None, listen: str | None) -> Hub:
+    changes: dict[str, object] = {}
+    if hosts is not None:
+        changes["hosts"] = list(hosts)
+    if ports is not None:
+        asked, had = ports.model_dump(), hub.file.ports.model_dump()
+        changes["ports"] = HubPorts(**{n: asked[n] or had[n] for n in had})
+    if listen is not None:
+        changes["listen"] = listen
+    hub = Hub(hub.dir, hub.file.model_copy(update=changes))
+    _write_accounts(hub)
+    _render(hub, hub.dir)
+    return hub
+
+
+def _fixed(ports: HubPorts) -> HubPorts:
+    """Every 0 replaced by a port that is free now; held open together so that they differ."""
+    sockets: list[socket.socket] = []
+    out: dict[str, int] = {}
+    try:
+        for name, port in ports.model_dump().items():
+            if port == 0:
+                s = socket.socket()
+                sockets.append(s)
+                s.bind(("127.0.0.1", 0))
+                port = s.getsockname()[1]
+            out[name] = port
+    finally:
+        for s in sockets:
+            s.close()
+    return HubPorts(**out)
+
+
+def _write_accounts(hub: Hub) -> None:
+    """Account JWTs for the resolver.  What a newer version of this code says differently is written anew, revocations kept;
+    a server that runs already hears of it at its next start."""
+    operator = hub.key("operator")
+    names = hub.accounts
+    wanted = {
+        "CORE": (names.core, accounts.core(names)),
+        "EDGE": (names.edge, accounts.edge(names, hub.key("edge-signing").public)),
+        "JOIN": (names.join, accounts.join(names, hub.key("join-signing").public)),
+        "SYS": (names.sys, accounts.sys()),
+    }
+    now_s = int(_now().timestamp())
+    for name, (public, nats) in wanted.items():
+        path = hub.account_jwt(public)
+        old = jwt.claims_of(path.read_text()) if path.exists() else None
+        if old and "revocations" in old["nats"]:
+            nats = {**nats, "revocations": old["nats"]["revocations"]}
+        token = jwt.sign(public, name, nats, operator, now_s=now_s)
+        if old is None or not jwt.same_claims(old, jwt.claims_of(token)):
+            keys.write_private(path, token)
+
+
+def _write_users(hub: Hub) -> None:
+    now_s = int(_now().timestamp())
+    for user, account, path in ((_CORE_USER, "core", hub.core_creds), (_SYS_USER, "sys", hub.sys_creds)):
+        key = keys.generate("user")
+        token = jwt.sign(key.public, user, permissions.everything(), hub.key(account), now_s=now_s)
+        creds.Credentials(token, key.seed).write(path)
+
+
+def _render(hub: Hub, final: Path) -> None:
+    """Certificate, server configuration and hub.json; paths in the configuration are those of ``final``."""
+    directory = hub.dir / "tls"
+    hosts = list(dict.fromkeys([*hub.file.hosts, "localhost", "127.0.0.1"]))
+    if not tls.good(directory / "server.pem", hosts, _now()):
+        tls.issue(directory, directory / "server.pem", directory / "server.key", hosts, _now())
+    operator = hub.key("operator")
+    operator_jwt = jwt.sign(
+        operator.public, f"skerry-{hub.id}", {"type": "operator", "system_account": hub.file.sys}, operator, now_s=0
+    )
+    text = config.hub(
+        config.HubConfig(
+            dir=final,
+            server_name=hub.server_name,
+            listen=hub.file.listen,
+            client_port=hub.file.ports.client,
+            leaf_port=hub.file.ports.leaf,
+            websocket_port=hub.file.ports.websocket,
+            operator_jwt=operator_jwt,
+            system_account=hub.file.sys,
+        )
+    )
+    keys.write_private(hub.dir / "nats.conf", text)
+    keys.write_private(hub.dir / "hub.json", hub.file.model_dump_json(indent=2) + "\n")
+
+
+def issue_server_cert(hub: Hub, name: str, hosts: Sequence[str]) -> tuple[Path, Path]:
+    """(certificate, key) paths of a server certificate of the hub's CA under ``tls/<name>.pem``; reissued when it no longer
+    fits.  The Kubernetes API's, for one.  Raises tls.TlsError."""
+    cert, key = hub.dir / "tls" / f"{name}.pem", hub.dir / "tls" / f"{name}.key"
+    if not key.exists() or not tls.good(cert, hosts, _now()):
+        tls.issue(hub.dir / "tls", cert, key, hosts, _now())
+    return cert, key
