@@ -1,0 +1,161 @@
+"""The demo's world: folders, processes, kubectl, and waiting for what must become true."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ops.demo.processes import Processes
+from ops.demo.show import Line, StepFailed
+
+NODES = ("edge-1", "edge-2")
+POLL_S = 0.1
+KUBECTL_TIMEOUT_S = 60
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+class World:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.processes = Processes(folder)
+        self.hub = folder / "hub"
+        self.kubeconfig = folder / "kubeconfig"
+
+    def node_dir(self, node: str) -> Path:
+        return self.folder / node
+
+    # --- commands
+
+    def skerry(self, *args: str, check: bool = True) -> str:
+        """Output of one ``skerry`` command; raises StepFailed with what it said."""
+        return self.run([sys.executable, "-m", "ops.cli", *args], check=check)
+
+    def start(self, name: str, *args: str, env: dict[str, str] | None = None) -> None:
+        self.processes.start(name, [sys.executable, "-m", "ops.cli", *args], env=env)
+
+    def run(self, argv: list[str], *, stdin: str | None = None, check: bool = True) -> str:
+        try:
+            done = subprocess.run(
+                argv, input=stdin, capture_output=True, text=True, timeout=KUBECTL_TIMEOUT_S, check=False
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as e:
+            raise StepFailed(f"{' '.join(argv)}: no end after {KUBECTL_TIMEOUT_S} s") from e
+        if check and done.returncode != 0:
+            said = (done.stderr or done.stdout).strip()[-2000:]
+            raise StepFailed(f"{' '.join(argv[:8])}: exit {done.returncode}: {said}")
+        return done.stdout
+
+    def kubectl(self, *args: str, stdin: str | None = None, check: bool = True) -> str:
+        found = shutil.which("kubectl", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        if found is None:
+            raise StepFailed("kubectl is not there; it is in the locked requirements (./just installs it)")
+        return self.run([found, "--kubeconfig", str(self.kubeconfig), *args], stdin=stdin, check=check)
+
+    def get(self, *args: str) -> dict[str, Any]:
+        """One object or list as JSON; {} when it is not found."""
+        text = self.kubectl("get", *args, "-o", "json", "--ignore-not-found")
+        found: dict[str, Any] = json.loads(text) if text.strip() else {}
+        return found
+
+    def pods(self, node: str | None = None) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = self.get("pods").get("items", [])
+        return [p for p in items if node is None or p["spec"].get("nodeName") == node]
+
+    def docker(self, *args: str) -> str:
+        found = shutil.which("docker") or shutil.which("podman")
+        if found is None:
+            raise StepFailed("no docker or podman command")
+        return self.run([found, *args])
+
+    def containers(self, node: str) -> dict[str, tuple[str, str]]:
+        """``pod/container`` -> (id, time of start) of the running ones of a node, as the engine itself says."""
+        ids = self.docker("ps", "-q", "--no-trunc", "--filter", f"label=io.skerry.node={node}").split()
+        if not ids:
+            return {}
+        out = {}
+        for c in json.loads(self.docker("inspect", *ids)):
+            labels = c["Config"]["Labels"]
+            out[f"{labels['io.skerry.pod.name']}/{labels['io.skerry.container']}"] = (c["Id"], c["State"]["StartedAt"])
+        return out
+
+    def node_status(self, node: str) -> dict[str, Any]:
+        """What the daemon says of itself on its own bus; {} when it doesn't answer."""
+        text = self.skerry("edge", "status", "--data", str(self.node_dir(node)), "--json", check=False)
+        try:
+            found: dict[str, Any] = json.loads(text)
+        except ValueError:
+            return {}
+        return found
+
+    # --- waiting
+
+    def until(self, what: str, check: Callable[[], object], *, seconds: float = 60, line: Line | None = None) -> Any:
+        """The first true answer of ``check``; raises StepFailed when there is none in time."""
+        deadline = time.monotonic() + seconds
+        while True:
+            if line is not None:
+                line.now(what)
+            found = check()
+            if found:
+                return found
+            if time.monotonic() > deadline:
+                raise StepFailed(f"not within {seconds:g} s: {what}")
+            time.sleep(POLL_S)
+
+
+def node_ready(node: dict[str, Any]) -> str:
+    """``True``, ``False`` or ``Unknown``."""
+    for c in (node.get("status") or {}).get("conditions") or []:
+        if c["type"] == "Ready":
+            return str(c["status"])
+    return "Unknown"
+
+
+def pod_ready(pod: dict[str, Any]) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+class Wire:
+    """The relay between edge-1's leaf and the hub."""
+
+    def __init__(self, world: World, to_port: int) -> None:
+        argv = [sys.executable, "-m", "ops.demo.relay", "127.0.0.1", str(to_port), "0"]
+        self._child = world.processes.start("link-of-edge-1", argv, pipes=True)
+        self.port = int(self._ask(None))
+
+    def _ask(self, command: str | None) -> str:
+        assert self._child.stdin is not None and self._child.stdout is not None
+        if command is not None:
+            self._child.stdin.write(command.encode() + b"\n")
+            self._child.stdin.flush()
+        return self._child.stdout.readline().decode().strip()
+
+    def cut(self) -> None:
+        self._ask("cut")
+
+    def heal(self) -> None:
+        self._ask("heal")
+
+    def count(self) -> tuple[int, int]:
+        """Bytes carried (to the hub, to the node) so far."""
+        up, down = self._ask("count").split()
+        return int(up), int(down)
+
+
+def wait_async(coroutine: Any) -> Any:
+    return asyncio.run(coroutine)
