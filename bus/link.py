@@ -16,8 +16,8 @@ from typing import Literal
 
 import nats.errors
 import structlog
-from nats.aio.client import Client
 
+from bus.connect import Connection, NotConnected
 from schemas import codec, reports, subjects
 
 logger = structlog.get_logger(__name__)
@@ -35,7 +35,7 @@ class Link:
 
     def __init__(
         self,
-        client: Client,
+        connection: Connection,
         node: str,
         beat: Callable[[], reports.Beat],
         *,
@@ -45,7 +45,7 @@ class Link:
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
         retry_s: float = RETRY_S,
     ) -> None:
-        self._nc, self._node, self._beat = client, node, beat
+        self._connection, self._node, self._beat = connection, node, beat
         self._on_up, self._on_down = on_up, on_down
         self._beat_s, self._answer_timeout_s, self._retry_s = beat_s, answer_timeout_s, retry_s
         self._nudge = asyncio.Event()
@@ -78,7 +78,7 @@ class Link:
     async def _ask(self) -> bool:
         try:
             data = codec.encode(self._beat())
-            await self._nc.request(subjects.beat(self._node), data, timeout=self._answer_timeout_s)
-        except (nats.errors.Error, OSError, TimeoutError):
+            await self._connection.request(subjects.beat(self._node), data, timeout_s=self._answer_timeout_s)
+        except (nats.errors.Error, NotConnected, OSError, TimeoutError):
             return False
         return True

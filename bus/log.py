@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -26,6 +27,7 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from bus.connect import Connection, NotConnected, Subscribed
 from schemas import codec, event, subjects
 
 logger = structlog.get_logger(__name__)
@@ -38,6 +40,7 @@ FOLLOW_BATCH = 512  # messages asked for at once; at most 1.5 times as many wait
 FOLLOW_EXPIRES_S = 30.0
 FOLLOW_HEARTBEAT_S = 5.0  # the server's idle heartbeat; two missed and we ask again
 FOLLOW_RETRY_S_MAX = 5.0
+CONNECTION_LOOK_S = 0.5  # how soon a follower notices that its connection was replaced
 EPOCH_METADATA = "skerry.epoch"
 HORIZON_METADATA = "skerry.horizon"
 
@@ -45,6 +48,9 @@ _HDR_ID = "Nats-Msg-Id"
 _HDR_EXPECT = "Nats-Expected-Last-Subject-Sequence"
 _HDR_EXPECT_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
 _HDR_STREAM = "Nats-Expected-Stream"
+
+
+_NO_ANSWER = (nats.errors.Error, NotConnected, TimeoutError, OSError)
 
 
 class LogError(Exception):
@@ -165,11 +171,11 @@ class Appender(Protocol):
 class Log:
     """The streams of one account (CORE at the hub).  ``domain`` is JetStream's, when it is not the connection's own."""
 
-    def __init__(self, client: Client, *, domain: str | None = None, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
-        self._nc = client
+    def __init__(self, connection: Connection, *, domain: str | None = None, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
+        self._connection = connection
         self._api = f"$JS.{domain}.API" if domain else "$JS.API"
         self._timeout = timeout_s
-        self._direct = _DirectGets(client)
+        self._direct = _DirectGets(connection)
 
     async def close(self) -> None:
         """Drops our inbox; the connection stays open (it is not ours)."""
@@ -179,8 +185,8 @@ class Log:
         """One JetStream API request; raises LogUnavailable, LogError with the server's own words."""
         try:
             data = json.dumps(body).encode() if body is not None else b""
-            msg = await self._nc.request(f"{self._api}.{what}", data, timeout=self._timeout)
-        except (nats.errors.Error, TimeoutError, OSError) as e:
+            msg = await self._connection.request(f"{self._api}.{what}", data, timeout_s=self._timeout)
+        except _NO_ANSWER as e:
             raise LogUnavailable(f"{what}: no answer from JetStream: {e!r}") from e
         answer: dict[str, Any] = json.loads(msg.data)
         if "error" in answer:
@@ -207,12 +213,12 @@ class Log:
             if expect.filter is not None:
                 headers[_HDR_EXPECT_SUBJECT] = expect.filter
         try:
-            msg = await self._nc.request(subject, payload, timeout=self._timeout, headers=headers)
+            msg = await self._connection.request(subject, payload, timeout_s=self._timeout, headers=headers)
         except nats.errors.MaxPayloadError as e:
             raise EventTooLarge(f"{subject}: {len(payload)} bytes are more than the server takes") from e
         except nats.errors.NoRespondersError as e:
             raise LogUnavailable(f"{subject}: no stream takes this subject (or the link to it is down)") from e
-        except (nats.errors.Error, TimeoutError, OSError) as e:
+        except _NO_ANSWER as e:
             raise LogUnavailable(f"{subject}: append not acknowledged: {e!r}") from e
         try:
             return ack_sequence(subject, msg.data)
@@ -279,7 +285,7 @@ class Log:
 
         ``last_per_subject`` (with after=0) begins with the last record of every subject, then goes on live.  The first batch
         may be empty: it tells that nothing was pending.  Raises EpochChanged when the stream is no longer the same."""
-        follower = _Follower(self, self._nc, self._api, stream, filters or [], after, last_per_subject, epoch)
+        follower = _Follower(self, self._connection, self._api, stream, filters or [], after, last_per_subject, epoch)
         try:
             async for batch in follower.batches():
                 yield batch
@@ -330,9 +336,9 @@ class _Collector:
 class _DirectGets:
     """Direct gets answer with many messages; one inbox serves all of them."""
 
-    def __init__(self, client: Client) -> None:
-        self._nc = client
-        self._sub: Any = None
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sub: Subscribed | None = None
         self._prefix = ""
         self._next = 0
         self._open: dict[str, tuple[_Collector, bool]] = {}
@@ -340,15 +346,14 @@ class _DirectGets:
 
     async def close(self) -> None:
         if self._sub is not None:
-            with contextlib.suppress(nats.errors.Error):
-                await self._sub.unsubscribe()
+            await self._sub.unsubscribe()
             self._sub = None
 
     async def _ready(self) -> None:
         async with self._lock:
             if self._sub is None:
-                self._prefix = self._nc.new_inbox()
-                self._sub = await self._nc.subscribe(f"{self._prefix}.*", cb=self._take)
+                self._prefix = f"{self._connection.settings.inbox}.{os.urandom(12).hex()}"
+                self._sub = await self._connection.subscribe(f"{self._prefix}.*", self._take)
 
     async def get(
         self, api: str, body: dict[str, Any], timeout: float, *, single: bool = False
@@ -359,7 +364,7 @@ class _DirectGets:
         c = _Collector()
         self._open[token] = (c, single)
         try:
-            await self._nc.publish(api, json.dumps(body).encode(), reply=f"{self._prefix}.{token}")
+            await self._connection.client.publish(api, json.dumps(body).encode(), reply=f"{self._prefix}.{token}")
             while True:
                 seen = c.progress
                 try:
@@ -368,7 +373,7 @@ class _DirectGets:
                 except TimeoutError as e:
                     if c.progress == seen:  # nothing at all came within the timeout
                         raise LogUnavailable(f"{api}: no answer within {timeout:g} s") from e
-        except (nats.errors.Error, OSError) as e:
+        except _NO_ANSWER as e:
             raise LogUnavailable(f"{api}: {e!r}") from e
         finally:
             del self._open[token]
@@ -426,7 +431,7 @@ class _Follower:
     def __init__(
         self,
         log: Log,
-        client: Client,
+        connection: Connection,
         api: str,
         stream: str,
         filters: list[str],
@@ -434,7 +439,8 @@ class _Follower:
         last_per_subject: bool,
         epoch: str | None,
     ) -> None:
-        self._log, self._nc, self._api = log, client, api
+        self._log, self._connection, self._api = log, connection, api
+        self._nc: Client | None = None
         self._stream, self._filters = stream, filters
         self._seq = after
         self._last_per_subject = last_per_subject and after == 0
@@ -474,10 +480,10 @@ class _Follower:
         name, self._consumer = self._consumer, None
         self._queue.clear()
         if sub is not None:
-            with contextlib.suppress(nats.errors.Error):
+            with contextlib.suppress(*_NO_ANSWER):
                 await sub.unsubscribe()
-        if name is not None and self._nc.is_connected:
-            with contextlib.suppress(nats.errors.Error, OSError):  # it ends by itself when this doesn't arrive
+        if name is not None and self._nc is not None and self._nc.is_connected:
+            with contextlib.suppress(*_NO_ANSWER):  # it ends by itself when this doesn't arrive
                 await self._nc.publish(f"{self._api}.CONSUMER.DELETE.{self._stream}.{name}", b"")
 
     async def _start(self) -> int:
@@ -512,9 +518,12 @@ class _Follower:
         self._consumer_seq = 0
         self._asked = 0
         self._queue.clear()
-        inbox = self._nc.new_inbox()
-        self._sub = await self._nc.subscribe(inbox, cb=self._take, pending_msgs_limit=4 * FOLLOW_BATCH)
-        self._inbox = inbox
+        try:
+            self._nc = self._connection.client
+            self._inbox = self._nc.new_inbox()
+            self._sub = await self._nc.subscribe(self._inbox, cb=self._take, pending_msgs_limit=4 * FOLLOW_BATCH)
+        except _NO_ANSWER as e:
+            raise LogUnavailable(f"{self._stream}: can't subscribe: {e!r}") from e
         await self._ask()
         return int(created["num_pending"])
 
@@ -526,6 +535,7 @@ class _Follower:
         want = FOLLOW_BATCH - self._asked
         body = {"batch": want, "expires": int(FOLLOW_EXPIRES_S * 1e9), "idle_heartbeat": int(FOLLOW_HEARTBEAT_S * 1e9)}
         self._asked += want
+        assert self._nc is not None
         try:
             subject = f"{self._api}.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
             await self._nc.publish(subject, json.dumps(body).encode(), reply=self._inbox)
@@ -534,11 +544,7 @@ class _Follower:
 
     async def _records(self) -> list[Recorded]:
         if not self._queue:
-            self._wake.clear()
-            try:
-                await asyncio.wait_for(self._wake.wait(), 2.5 * FOLLOW_HEARTBEAT_S)
-            except TimeoutError as e:
-                raise _Gap("no message and no heartbeat from the server") from e
+            await self._something()
         out: list[Recorded] = []
         while self._queue and len(out) < FOLLOW_BATCH:
             msg = self._queue.popleft()
@@ -558,6 +564,19 @@ class _Follower:
         if self._asked <= FOLLOW_BATCH // 2:
             await self._ask()
         return out
+
+    async def _something(self) -> None:
+        """Returns when a message is there; raises _Gap when the connection is another or the server fell silent."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + 2.5 * FOLLOW_HEARTBEAT_S
+        while not self._queue:
+            self._wake.clear()
+            if not self._connection.connected or self._connection.client is not self._nc:
+                raise _Gap("the connection is another")
+            if loop.time() > deadline:
+                raise _Gap("no message and no heartbeat from the server")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), CONNECTION_LOOK_S)
 
     def _status(self, h: dict[str, str]) -> None:
         status = h["Status"]

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import nats.errors
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from bus import fold, replica_core
+from bus.connect import Connection, NotConnected
 from bus.stores import base
 from schemas import codec, subjects, sync
 
@@ -84,7 +84,7 @@ class Replica:
         self._stimuli: asyncio.Queue[replica_core.Stimulus] = asyncio.Queue(STIMULI_MAX)
         self._answers: dict[str, asyncio.Future[bytes]] = {}
         self._ask_task: asyncio.Task[None] | None = None
-        self._client: Client | None = None
+        self._connection: Connection | None = None
         self._failures = 0
         self._idle_asks = 0
         self.stats = Stats()
@@ -118,12 +118,12 @@ class Replica:
 
     # --- running
 
-    async def attach(self, client: Client) -> None:
-        """Subscribe; call once, before ``run``.  nats-py subscribes again by itself after a reconnect of this client."""
-        self._client = client
+    async def attach(self, connection: Connection) -> None:
+        """Subscribe; call once, before ``run``.  The connection subscribes again by itself after a reconnect."""
+        self._connection = connection
         for scope in self._scopes:
-            await client.subscribe(subjects.live_scope(scope), cb=self._live, pending_msgs_limit=STIMULI_MAX)
-        await client.subscribe(subjects.sync_answer(self._node, "x").rpartition(".")[0] + ".*", cb=self._answer)
+            await connection.subscribe(subjects.live_scope(scope), self._live)
+        await connection.subscribe(subjects.sync_answer(self._node, "x").rpartition(".")[0] + ".*", self._answer)
 
     def link_up(self) -> None:
         """The cloud can be reached: catch up."""
@@ -255,12 +255,12 @@ class Replica:
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._answers[nonce] = future
         try:
-            assert self._client is not None
+            assert self._connection is not None
             request = codec.encode(sync.SyncRequest(scopes=ask.cursors))
-            await self._client.publish(subjects.sync_request(self._node, nonce), request)
+            await self._connection.client.publish(subjects.sync_request(self._node, nonce), request)
             data = await asyncio.wait_for(future, self._answer_timeout_s)
             answer = codec.decode_as(sync.SyncAnswer, data)
-        except (nats.errors.Error, OSError, TimeoutError, codec.CodecError) as e:
+        except (nats.errors.Error, NotConnected, OSError, TimeoutError, codec.CodecError) as e:
             logger.debug("replica.ask.failed", node=self._node, error=repr(e))
             self._put(replica_core.Failed())
             return

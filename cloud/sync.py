@@ -13,11 +13,10 @@ from collections.abc import Callable
 
 import nats.errors
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
 from bus import log
+from bus.connect import Connection, NotConnected, Subscribed
 from schemas import codec, subjects, sync
 
 logger = structlog.get_logger(__name__)
@@ -36,23 +35,22 @@ def scopes_of(node: str) -> list[str]:
 
 class SyncService:
     def __init__(
-        self, client: Client, store: log.Log, *, shards: int, scopes_of: Callable[[str], list[str]] = scopes_of
+        self, connection: Connection, store: log.Log, *, shards: int, scopes_of: Callable[[str], list[str]] = scopes_of
     ) -> None:
-        self._nc, self._log, self._shards, self._scopes_of = client, store, shards, scopes_of
+        self._connection, self._log, self._shards, self._scopes_of = connection, store, shards, scopes_of
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(CONCURRENT_MAX)
         self._infos: dict[str, tuple[float, log.StreamInfo]] = {}
-        self._sub: Subscription | None = None
+        self._sub: Subscribed | None = None
         self.answered = 0
         self.refused = 0
 
     async def start(self) -> None:
-        self._sub = await self._nc.subscribe("sync.*.*", queue="sync", cb=self._take)
+        self._sub = await self._connection.subscribe("sync.*.*", self._take, queue="sync")
 
     async def stop(self) -> None:
         if self._sub is not None:
-            with contextlib.suppress(nats.errors.Error):
-                await self._sub.unsubscribe()
+            await self._sub.unsubscribe()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -92,8 +90,8 @@ class SyncService:
         await self._answer(to, answer)
 
     async def _answer(self, to: str, answer: sync.SyncAnswer) -> None:
-        with contextlib.suppress(nats.errors.Error, OSError):  # the node asks again
-            await self._nc.publish(to, codec.encode(answer))
+        with contextlib.suppress(nats.errors.Error, NotConnected, OSError):  # the node asks again
+            await self._connection.client.publish(to, codec.encode(answer))
             self.answered += 1
 
     async def _read(self, request: sync.SyncRequest) -> sync.SyncAnswer:

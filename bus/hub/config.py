@@ -127,7 +127,11 @@ def leaf(c: LeafConfig) -> str:
         {
             "user": u.name,
             "password": u.password_hash,
-            **({} if u.publish is None else {"permissions": {"publish": list(u.publish), "subscribe": list(u.subscribe or [])}}),
+            **(
+                {}
+                if u.publish is None
+                else {"permissions": {"publish": list(u.publish), "subscribe": list(u.subscribe or [])}}
+            ),
         }
         for u in c.users
     ]

@@ -28,7 +28,9 @@ class TlsError(Exception):
 
 
 def _name(common: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Skerry"), x509.NameAttribute(NameOID.COMMON_NAME, common)])
+    return x509.Name(
+        [x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Skerry"), x509.NameAttribute(NameOID.COMMON_NAME, common)]
+    )
 
 
 def _pem_key(key: ec.EllipticCurvePrivateKey) -> str:

@@ -12,10 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import nats
-from nats.aio.client import Client
-
 from bus import log
+from bus.connect import Connection, ConnectSettings, connect
 from schemas import event, subjects
 
 
@@ -62,11 +60,8 @@ class PlainServer:
             self.process = None
 
 
-async def client(server: PlainServer) -> Client:
-    async def ignore(_: Exception) -> None:
-        pass
-
-    return await nats.connect(server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.05, error_cb=ignore)
+async def client(server: PlainServer) -> Connection:
+    return await connect(ConnectSettings(urls=(server.url,), name="test"))
 
 
 async def make_streams(store: log.Log, epoch: str = "epoch-1") -> None:

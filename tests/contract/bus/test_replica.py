@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from nats.aio.client import Client
 
 from bus import fold, log, replica
+from bus.connect import Connection
 from bus.stores import base
 from bus.stores.failing import FailingStore
 from bus.stores.lmdb_store import LmdbStore
@@ -28,7 +28,7 @@ SCOPES = ["edge-1", "all"]
 
 
 class Hub:
-    def __init__(self, server: plain.PlainServer, nc: Client, store: log.Log, service: sync.SyncService) -> None:
+    def __init__(self, server: plain.PlainServer, nc: Connection, store: log.Log, service: sync.SyncService) -> None:
         self.server, self.nc, self.log, self.service = server, nc, store, service
         self.edge = plain.Writer(store, "edge-1")
         self.all = plain.Writer(store, "all")
@@ -63,7 +63,7 @@ async def hub(server: plain.PlainServer) -> AsyncIterator[Hub]:
 
 
 @contextlib.asynccontextmanager
-async def running(hub: Hub, store: base.Store) -> AsyncIterator[tuple[replica.Replica, list[replica.Applied], Client]]:
+async def running(hub: Hub, store: base.Store) -> AsyncIterator[tuple[replica.Replica, list[replica.Applied], Connection]]:
     changes: list[replica.Applied] = []
     nc = await plain.client(hub.server)
     r = replica.Replica("edge-1", SCOPES, store, on_change=changes.extend, answer_timeout_s=1.0)
@@ -244,12 +244,12 @@ async def test_kill_9_of_the_node_at_any_instant_resumes_from_the_cursor(hub: Hu
     code = textwrap.dedent("""
         import asyncio, sys
         from pathlib import Path
-        import nats
         from bus import replica
+        from bus.connect import ConnectSettings, connect
         from bus.stores.lmdb_store import LmdbStore
         async def main():
             store = LmdbStore(Path(sys.argv[2]))
-            nc = await nats.connect(sys.argv[1])
+            nc = await connect(ConnectSettings(urls=(sys.argv[1],), name="child"))
             r = replica.Replica("edge-1", ["edge-1", "all"], store, on_change=lambda c: None)
             await r.attach(nc)
             r.link_up()

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from nats.aio.client import Client
 
 from bus import log
+from bus.connect import Connection
 from bus.kube.storage import AlreadyExists, Conflict, Expired, Origin, TooLarge
 from cloud.standalone.storage import ClusterStorage
 from schemas import subjects
@@ -33,7 +33,7 @@ async def server(tmp_path: Path) -> AsyncIterator[plain.PlainServer]:
 
 
 @contextlib.asynccontextmanager
-async def api(server: plain.PlainServer) -> AsyncIterator[tuple[ClusterStorage, log.Log, Client]]:
+async def api(server: plain.PlainServer) -> AsyncIterator[tuple[ClusterStorage, log.Log, Connection]]:
     nc = await plain.client(server)
     store = log.Log(nc)
     storage = ClusterStorage(store)
