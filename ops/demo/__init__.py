@@ -1,0 +1,1 @@
+"""The main job, live: every step checked, not narrated (`./just demo`)."""

@@ -1,8 +1,7 @@
-"""The demo's world: folders, processes, kubectl, and waiting for what must become true."""
+"""The lab's world: folders, processes, kubectl, and waiting for what must become true."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
@@ -14,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ops.demo.processes import Processes
-from ops.demo.show import Line, StepFailed
+from ops.lab.processes import Processes
+from ops.lab.show import Line, StepFailed
 
 NODES = ("edge-1", "edge-2")
 POLL_S = 0.1
@@ -134,7 +133,7 @@ class Wire:
     """The relay between edge-1's leaf and the hub."""
 
     def __init__(self, world: World, to_port: int) -> None:
-        argv = [sys.executable, "-m", "ops.demo.relay", "127.0.0.1", str(to_port), "0"]
+        argv = [sys.executable, "-m", "ops.lab.relay", "127.0.0.1", str(to_port), "0"]
         self._child = world.processes.start("link-of-edge-1", argv, pipes=True)
         self.port = int(self._ask(None))
 
@@ -156,6 +155,3 @@ class Wire:
         up, down = self._ask("count").split()
         return int(up), int(down)
 
-
-def wait_async(coroutine: Any) -> Any:
-    return asyncio.run(coroutine)

@@ -1,4 +1,4 @@
-"""The demo's processes: started with their output in a file, remembered on disk, ended by pid and never by name."""
+"""The processes of a lab: started with their output in a file, remembered on disk, ended by pid and never by name."""
 
 from __future__ import annotations
 
