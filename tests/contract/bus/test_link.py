@@ -1,0 +1,87 @@
+"""The link is what round trips prove: a cloud that answers, one that is silent, a server that is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+from nats.aio.msg import Msg
+
+from bus import link
+from schemas import codec, reports, subjects
+from tests.contract.bus import plain
+
+pytestmark = pytest.mark.contract
+
+
+async def test_up_down_and_up_again(server: plain.PlainServer) -> None:
+    cloud, node = await plain.client(server), await plain.client(server)
+    seen: list[str] = []
+    beats: list[reports.Beat] = []
+    silent = False
+
+    async def answer(msg: Msg) -> None:
+        beats.append(codec.decode_as(reports.Beat, msg.data))
+        if not silent:
+            await msg.respond(b"")
+
+    await cloud.subscribe(subjects.beat("edge-1"), answer)
+    await cloud.flush()
+    the_link = link.Link(
+        node, "edge-1", lambda: reports.Beat(boot="b", time=plain.now_us(), heads={"edge-1": 7}),
+        on_up=lambda: seen.append("up"), on_down=lambda: seen.append("down"),
+        beat_s=0.05, answer_timeout_s=0.3, retry_s=0.05,
+    )  # fmt: skip
+    task = asyncio.create_task(the_link.run())
+
+    async def until(state: str) -> None:
+        async with asyncio.timeout(20):
+            while the_link.state != state:
+                await asyncio.sleep(0.01)
+
+    await until("up")
+    assert beats[0].heads == {"edge-1": 7}
+    silent = True
+    await until("down")
+    silent = False
+    await until("up")
+    server.kill()
+    await until("down")
+    await server.start()
+    await until("up")
+    assert seen == ["up", "down", "up", "down", "up"]
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    await node.close()
+    await cloud.close()
+
+
+async def test_one_lost_question_is_not_a_lost_link(server: plain.PlainServer) -> None:
+    cloud, node = await plain.client(server), await plain.client(server)
+    count = 0
+    seen: list[str] = []
+
+    async def answer(msg: Msg) -> None:
+        nonlocal count
+        count += 1
+        if count % 3 != 2:
+            await msg.respond(b"")
+
+    await cloud.subscribe(subjects.beat("edge-1"), answer)
+    await cloud.flush()
+    the_link = link.Link(
+        node, "edge-1", lambda: reports.Beat(boot="b", time=1), on_up=lambda: seen.append("up"),
+        on_down=lambda: seen.append("down"), beat_s=0.02, answer_timeout_s=0.1, retry_s=0.02,
+    )  # fmt: skip
+    task = asyncio.create_task(the_link.run())
+    async with asyncio.timeout(20):
+        while count < 20:
+            await asyncio.sleep(0.01)
+    assert seen == ["up"]
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    await node.close()
+    await cloud.close()

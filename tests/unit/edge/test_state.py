@@ -1,0 +1,59 @@
+"""What a node knows and what it says of it are stored together; a full disk delays, and loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgpack
+import pytest
+
+from bus import outbox
+from bus.stores import base
+from bus.stores.failing import FailingStore
+from bus.stores.memory import MemoryStore
+from edge import state
+from schemas import codec, reports, subjects
+
+
+def pod(name: str, n: int) -> state.Report:
+    return state.Report("pod", "default", name, reports.PodReport(uid=f"u{n}", status={"n": n}))
+
+
+def waiting(store: base.Store) -> list[tuple[str, int]]:
+    out = []
+    for _, value in store.items("outbox"):
+        subject, _, payload = msgpack.unpackb(value)
+        out.append((subject, (codec.decode_event(payload).data or {})["status"]["n"]))
+    return out
+
+
+async def test_state_and_report_are_one_transaction() -> None:
+    store = MemoryStore()
+    node = state.NodeState("edge-1", 4, store, outbox.Outbox(store))
+    node.commit({b"k": b"v"}, [pod("web", 1)])
+    assert store.get("state", b"k") == b"v"
+    subject = subjects.report("edge-1", "pod", 4, "default", "web")
+    assert waiting(store) == [(subject, 1)]
+    subjects.parse_report(subject)
+    node.commit({b"k": None}, [])
+    assert store.get("state", b"k") is None
+
+
+async def test_a_full_disk_keeps_the_newest_of_each_and_writes_it_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "RETRY_S", 0.01)
+    inner = MemoryStore()
+    full = True
+    store = FailingStore(inner, lambda s: base.StoreFull("disk full") if full and s == "commit" else None)
+    box = outbox.Outbox(store)
+    troubles: list[str] = []
+    node = state.NodeState("edge-1", 1, store, box, on_trouble=troubles.append)
+    node.commit({b"k": b"1"}, [pod("web", 1)])
+    node.commit({b"k": b"2", b"j": b"1"}, [pod("web", 2), pod("db", 3)])
+    assert troubles and box.pending == 0 and waiting(inner) == []
+    assert node.get(b"k") == b"2", "one reads what one wrote, on disk or not"
+    full = False
+    async with asyncio.timeout(5):
+        while box.pending < 2:
+            await asyncio.sleep(0.005)
+    assert [n for _, n in waiting(inner)] == [2, 3] and inner.get("state", b"k") == b"2" and troubles[-1] == ""
+    node.close()
