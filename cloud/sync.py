@@ -33,6 +33,23 @@ def scopes_of(node: str) -> list[str]:
     return [node, ALL]
 
 
+def starts_anew(asked: sync.ScopeCursor, info: log.StreamInfo) -> bool:
+    """A cursor of another epoch, from the future, or from before the horizon is worth nothing."""
+    return asked.epoch != info.epoch or asked.cursor > info.last_seq or 0 < asked.cursor < info.horizon
+
+
+def page_of(asked: sync.ScopeCursor, info: log.StreamInfo, last: log.LastState) -> sync.ScopePage:
+    """What answers one cursor, from what the log holds of its scope (after it, or all when it starts anew)."""
+    return sync.ScopePage(
+        scope=asked.scope,
+        epoch=info.epoch,
+        up_to=last.up_to,
+        more=last.more,
+        reset=starts_anew(asked, info) and asked.epoch != "",
+        events=[sync.SyncEvent(seq=r.seq, subject=r.subject.split(".", 2)[2], event=r.payload) for r in last.records],
+    )
+
+
 class SyncService:
     def __init__(
         self, connection: Connection, store: log.Log, *, shards: int, scopes_of: Callable[[str], list[str]] = scopes_of
@@ -106,21 +123,12 @@ class SyncService:
     async def _scope(self, asked: sync.ScopeCursor, room: int) -> tuple[sync.ScopePage, int]:
         stream = f"META-{subjects.shard_of(asked.scope, self._shards)}"
         info = await self._info(stream, at_least=asked.cursor)
-        reset = asked.epoch != info.epoch or asked.cursor > info.last_seq or 0 < asked.cursor < info.horizon
-        after = 0 if reset else asked.cursor
+        after = 0 if starts_anew(asked, info) else asked.cursor
         filter_ = subjects.meta_scope(asked.scope, self._shards)
         # ``up_to`` is the answering server's own: one that lags must not move a cursor past what it lacks.
         last = await self._log.last(stream, [filter_], after=after, bytes_max=room)
-        events = [sync.SyncEvent(seq=r.seq, subject=r.subject.split(".", 2)[2], event=r.payload) for r in last.records]
-        page = sync.ScopePage(
-            scope=asked.scope,
-            epoch=info.epoch,
-            up_to=last.up_to,
-            more=last.more,
-            reset=reset and asked.epoch != "",
-            events=events,
-        )
-        return page, sum(len(e.event) + len(e.subject) for e in events)
+        page = page_of(asked, info, last)
+        return page, sum(len(e.event) + len(e.subject) for e in page.events)
 
     async def _info(self, stream: str, *, at_least: int) -> log.StreamInfo:
         now = time.monotonic()
