@@ -16,6 +16,8 @@ from schemas import event
 
 EVENT_BYTES_MAX = 1 << 20  # nats-server's default max_payload; Kubernetes' own object limit is 1.5 MB in etcd
 DEPTH_MAX = 100  # deeper than any real object; msgpack's C code stops at 512, pydantic and JSON clients much earlier
+CONTAINERS_MAX = 50_000  # maps and lists in one document; a real object of 1 MiB has some thousands
+_LEAVES = frozenset({str, int, float, bool, bytes, type(None)})
 
 
 class CodecError(ValueError):
@@ -48,27 +50,37 @@ def unpack(data: bytes, bytes_max: int = EVENT_BYTES_MAX) -> Any:
         raise DecodeError(f"{len(data)} bytes, the limit is {bytes_max}")
     try:
         value = msgpack.unpackb(data, ext_hook=_no_ext, strict_map_key=True, raw=False, timestamp=0)
-        _check_depth(value)
+        _check_shape(value)
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException, MemoryError) as e:
         raise DecodeError(f"not a msgpack document: {type(e).__name__}: {str(e)[:200]}") from e
     return value
 
 
-def _check_depth(value: Any) -> None:
+def _check_shape(value: Any) -> None:
+    """Raises ValueError for what no event has: deep nesting, a flood of containers, keys that are not text, extensions.
+
+    Level by level, so that no input can exhaust the stack; exact types, because this runs for every event."""
     level = [value]
+    containers = 0
     for _ in range(DEPTH_MAX):
         deeper: list[Any] = []
         for v in level:
-            if isinstance(v, dict):
-                if any(not isinstance(k, str) for k in v):
-                    raise ValueError("a map key is not text")
-                deeper.extend(x for x in v.values() if isinstance(x, dict | list))
-            elif isinstance(v, list):
-                deeper.extend(x for x in v if isinstance(x, dict | list))
-            elif type(v).__name__ == "Timestamp":
-                raise ValueError("extension type -1 is not used here")
+            kind = type(v)
+            if kind is dict:
+                for key, item in v.items():
+                    if type(key) is not str:
+                        raise ValueError("a map key is not text")
+                    if type(item) not in _LEAVES:
+                        deeper.append(item)
+            elif kind is list:
+                deeper += [item for item in v if type(item) not in _LEAVES]
+            elif kind not in _LEAVES:
+                raise ValueError(f"a {kind.__name__} is not used here")
         if not deeper:
             return
+        containers += len(deeper)
+        if containers > CONTAINERS_MAX:
+            raise ValueError(f"more than {CONTAINERS_MAX} maps and lists")
         level = deeper
     raise ValueError(f"nested deeper than {DEPTH_MAX}")
 
@@ -76,7 +88,7 @@ def _check_depth(value: Any) -> None:
 def pack(value: Any, bytes_max: int = EVENT_BYTES_MAX) -> bytes:
     """msgpack bytes of a plain value; raises EncodeError."""
     try:
-        _check_depth(value)
+        _check_shape(value)
         data: bytes = msgpack.packb(value, use_bin_type=True)
     except (ValueError, TypeError, OverflowError, RecursionError) as e:
         raise EncodeError(f"can't be written as msgpack: {type(e).__name__}: {str(e)[:200]}") from e
