@@ -133,7 +133,10 @@ def upcast(raw: Raw, upcasters: Mapping[int, Callable[[Raw], Raw]] = UPCASTERS, 
     if v > current:
         raise UnknownVersion(f"event version {v}, this code knows up to {current}")
     while v < current:
-        raw = {**upcasters[v](raw), "v": v + 1}
+        try:
+            raw = {**upcasters[v](raw), "v": v + 1}
+        except (LookupError, TypeError, ValueError, AttributeError) as e:  # an upcaster reads fields that may be anything
+            raise DecodeError(f"not an Event of version {v}: {type(e).__name__}: {str(e)[:200]}") from e
         v += 1
     return raw
 

@@ -16,6 +16,7 @@ import re
 import zlib
 from dataclasses import dataclass
 
+_READABLE = re.compile(r"[A-Za-z0-9\-:=@+~.]{2,1024}")  # only dots to replace: nearly every name there is
 _PLAIN = re.compile(r"[A-Za-z0-9\-:=@+~]")
 _TOKEN = re.compile(r"(?:[A-Za-z0-9\-:=@+~_]|%[0-9A-F]{2})+\Z")
 TOKEN_BYTES_MAX = 1024  # a Kubernetes name has at most 253 characters; three bytes for each when escaped
@@ -29,6 +30,8 @@ class SubjectError(ValueError):
 
 def escape(text: str) -> str:
     """One subject token for any non-empty text; the empty text becomes ``-``."""
+    if _READABLE.fullmatch(text):
+        return text.replace(".", "_")
     if text == "":
         return EMPTY
     if text == EMPTY:
@@ -56,6 +59,8 @@ def unescape(token: str) -> str:
         return ""
     if len(token) > TOKEN_BYTES_MAX or not _TOKEN.match(token):
         raise SubjectError(f"{token[:80]!r} is not a token of this grammar")
+    if "%" not in token:
+        return token.replace("_", ".")
     raw = bytearray()
     i = 0
     while i < len(token):
@@ -84,6 +89,8 @@ def escape_group(group: str) -> str:
 def unescape_group(token: str) -> str:
     if token == CORE_GROUP:
         return ""
+    if token == EMPTY:
+        raise SubjectError(f"{token!r} is not the token of a group: the empty group is {CORE_GROUP!r}")
     return CORE_GROUP if token == "%63ore" else unescape(token)
 
 
@@ -206,13 +213,19 @@ def parse_report(subject: str) -> ReportAddress:
 
 def device_token(namespace: str, device: str) -> str:
     """A device in subjects: its name in the default namespace, ``namespace/name`` elsewhere (the slash is escaped)."""
+    if "/" in namespace or "/" in device or not namespace or not device:
+        raise SubjectError(f"{namespace!r}/{device!r} does not name a device")
     return escape(device if namespace == "default" else f"{namespace}/{device}")
 
 
 def parse_device_token(token: str) -> tuple[str, str]:
     text = unescape(token)
     namespace, slash, device = text.partition("/")
-    return (namespace, device) if slash else ("default", text)
+    if not slash:
+        namespace, device = "default", text
+    if device_token(namespace, device) != token:
+        raise SubjectError(f"{token[:80]!r} is not the canonical token of a device")
+    return namespace, device
 
 
 def telemetry(node: str, namespace: str, device: str, prop: str) -> str:
