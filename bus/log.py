@@ -212,7 +212,11 @@ class Log:
             headers[_HDR_EXPECT] = str(expect.seq)
             if expect.filter is not None:
                 headers[_HDR_EXPECT_SUBJECT] = expect.filter
+        size = len(payload) + _headers_size(headers)
         try:
+            if size > (limit := self._connection.client.max_payload):
+                # nats-py counts the payload only, and the server closes the connection of whoever sends more.
+                raise EventTooLarge(f"{subject}: {size} bytes with headers, the server takes {limit}")
             msg = await self._connection.request(subject, payload, timeout_s=self._timeout, headers=headers)
         except nats.errors.MaxPayloadError as e:
             raise EventTooLarge(f"{subject}: {len(payload)} bytes are more than the server takes") from e
@@ -293,6 +297,11 @@ class Log:
             await follower.close()
 
 
+def _headers_size(headers: dict[str, str]) -> int:
+    """Bytes of a header block on the wire (NATS ADR-4)."""
+    return len("NATS/1.0\r\n\r\n") + sum(len(k.encode()) + len(v.encode()) + len(": \r\n") for k, v in headers.items())
+
+
 def ack_sequence(subject: str, data: bytes) -> int:
     """The sequence in a publish acknowledgement (ADR-22); raises WrongSequence, EventTooLarge, LogError."""
     try:
@@ -358,12 +367,12 @@ class _DirectGets:
     async def get(
         self, api: str, body: dict[str, Any], timeout: float, *, single: bool = False
     ) -> tuple[list[Recorded], _End]:
-        await self._ready()
         self._next += 1
         token = str(self._next)
         c = _Collector()
         self._open[token] = (c, single)
         try:
+            await self._ready()
             await self._connection.client.publish(api, json.dumps(body).encode(), reply=f"{self._prefix}.{token}")
             while True:
                 seen = c.progress
