@@ -39,7 +39,6 @@ from cloud.core.stimuli import (
     Stimulus,
 )
 from schemas import subjects
-from schemas.event import Event
 from schemas.subjects import ObjectKey
 
 APPENDS_IN_FLIGHT_MAX = 256  # nats-py is at full speed from a window of 100 (NATS-FACTS.md); more only holds memory
@@ -50,6 +49,9 @@ RETRY_DELAY_MS_MAX = 10_000
 
 # Order within a scope: a pod should find its config there, and lose it only after the pod itself is gone.
 _SUPPORT, _MAIN, _LEAVING = range(3)
+
+
+_UNREADABLE = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +150,8 @@ class Dispatcher:
 
     def _meta_event(self, s: MetaEvent) -> None:
         assert not self._loaded, "META is folded before Loaded; afterwards a scope is read again as a whole"
-        if self._mine(s.event.scope):
-            _hold(self._scope(s.event.scope), s)
+        if self._mine(s.scope):
+            _hold(self._scope(s.scope), s)
 
     def _cluster_event(self, s: ClusterEvent) -> None:
         key = s.event.key
@@ -209,7 +211,10 @@ class Dispatcher:
         self._queue(scope)
 
     def _conflict(self, s: AppendConflict) -> None:
-        self._read_again(self._landed(s.scope), 0)
+        """At once the first time; two workers that keep refusing each other give way more and more."""
+        scope = self._landed(s.scope)
+        self._read_again(scope, _backoff_ms(scope.attempts) if scope.attempts else 0)
+        scope.attempts += 1
 
     def _failed(self, s: AppendFailed) -> None:
         """Whether it was written is told by the log, not guessed."""
@@ -389,12 +394,14 @@ class Dispatcher:
 
 
 def _hold(scope: _Scope, entry: MetaEvent) -> None:
-    ev: Event = entry.event
     scope.head = max(scope.head, entry.seq)
-    if ev.deleted or ev.data is None:
-        scope.holds.pop(ev.key, None)
+    ev = entry.event
+    if ev is None:
+        scope.holds[entry.key] = _Held(_UNREADABLE, "")  # like nothing that we would write: replaced or withdrawn
+    elif ev.deleted or ev.data is None:
+        scope.holds.pop(entry.key, None)
     else:
-        scope.holds[ev.key] = _Held(projection.digest(ev.data), ev.uid)
+        scope.holds[entry.key] = _Held(projection.digest(ev.data), ev.uid)
 
 
 def _append(scope: _Scope, key: ObjectKey, known: _Known | None, before: _Held | None, cause: Cause) -> Append:

@@ -42,7 +42,7 @@ from schemas.event import Event
 from schemas.subjects import ObjectKey
 
 DEVICES = "devices.kubeedge.io"
-GRACE_US = 40 * times.US_PER_S  # the node-monitor-grace-period that Kubernetes had for a decade: four beats of 10 s
+GRACE_US = 50 * times.US_PER_S  # Kubernetes' node-monitor-grace-period; two beats of 20 s and room for a retry
 EVENT_TTL_US = 3600 * times.US_PER_S  # Kubernetes keeps Events for an hour (--event-ttl)
 WRITES_IN_FLIGHT_MAX = 64  # an API write is one append and one read back; beyond this they only wait in the hub
 CONFLICT_US = 5 * times.US_PER_S  # CLUSTER tells of the other write within milliseconds; this is the safety net

@@ -13,10 +13,13 @@ from schemas.subjects import ObjectKey
 
 @dataclass(frozen=True, slots=True)
 class MetaEvent:
-    """Before Loaded: the last event of one subject of META, in any order."""
+    """An event of META: the last of its subject, or more of them in order.  ``event`` None: bytes that can't be read
+    (damaged, or from the future), which hold their place in the chain all the same."""
 
     seq: int
-    event: Event
+    scope: str
+    key: ObjectKey
+    event: Event | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class AppendRefused:
 
 @dataclass(frozen=True, slots=True)
 class ScopeReloaded:
-    """The last event of every subject of one scope, and a sequence of CLUSTER that was its last *after* these were read."""
+    """One scope as the log has it, and a sequence of CLUSTER that was its last *after* these were read."""
 
     scope: str
     events: tuple[MetaEvent, ...]

@@ -240,6 +240,31 @@ def test_a_worker_that_slept_does_not_bring_old_state_back(world: tuple[Cluster,
     assert meta.seq == before and meta.holds("edge-1")[key("Pod", "p")]["x"] == 3
 
 
+def test_what_can_not_be_read_keeps_its_place_and_is_replaced(world: tuple[Cluster, Meta]) -> None:
+    cluster, meta = world
+    meta.seq = 7
+    for name in ("p", "q"):
+        meta.seq += 1
+        meta.heads["edge-1"] = meta.seq
+        meta.last["edge-1", key("Pod", name)] = stimuli.MetaEvent(meta.seq, "edge-1", key("Pod", name), None)
+    cluster.apply(pod("p", "edge-1"))
+    landed = settle(*start(cluster, meta), cluster, meta)
+    assert [(a.key.name, a.data is None) for a in landed] == [("p", False), ("q", True)] and landed[0].prev == 9
+
+
+def test_two_workers_that_refuse_each_other_give_way(world: tuple[Cluster, Meta]) -> None:
+    cluster, meta = world
+    core, _ = start(cluster, meta)
+    core.handle(cluster.apply(pod("p", "edge-1")))
+    delays = []
+    for _ in range(4):
+        (reload,) = core.handle(stimuli.AppendConflict("edge-1"))
+        assert isinstance(reload, stimuli.ReloadScope)
+        delays.append(reload.delay_ms)
+        core.handle(stimuli.ScopeReloaded("edge-1", meta.of("edge-1"), cluster.seq))
+    assert delays == [0, RETRY_DELAY_MS, 2 * RETRY_DELAY_MS, 4 * RETRY_DELAY_MS]
+
+
 def test_an_object_that_can_not_be_written_does_not_stop_its_scope(world: tuple[Cluster, Meta]) -> None:
     cluster, meta = world
     core, _ = start(cluster, meta)

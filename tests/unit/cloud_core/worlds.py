@@ -105,7 +105,7 @@ class Meta:
         obj = a.data or {"kind": next(k for k, v in PLURAL.items() if v == (a.key.group, a.key.resource))}
         obj = obj | {"metadata": obj.get("metadata", {"name": a.key.name, "namespace": a.key.namespace, "uid": a.uid})}
         ev = event(obj, self.seq, deleted=a.data is None, scope=a.scope, rev=a.rev)
-        self.last[(a.scope, a.key)] = stimuli.MetaEvent(self.seq, ev)
+        self.last[(a.scope, a.key)] = stimuli.MetaEvent(self.seq, a.scope, a.key, ev)
         self.log.append((self.seq, a))
         return self.seq
 
@@ -113,7 +113,7 @@ class Meta:
         return tuple(e for (s, _), e in self.last.items() if s == scope)
 
     def holds(self, scope: str) -> dict[ObjectKey, dict[str, Any]]:
-        return {k: e.event.data for (s, k), e in self.last.items() if s == scope and e.event.data is not None}
+        return {k: e.event.data for (s, k), e in self.last.items() if s == scope and e.event and e.event.data is not None}
 
 
 def start(cluster: Cluster, meta: Meta, **how: Any) -> tuple[Dispatcher, list[stimuli.Instruction]]:

@@ -1,0 +1,202 @@
+"""The dispatcher at work: reads META and CLUSTER, lets the core decide, writes META.
+
+Everything runs in one loop: a stimulus is handled the moment it is there, and each instruction becomes a task whose end is
+the next stimulus.  Nothing is kept but in the log, so stopping is cancelling, and a second worker on the same shards costs
+some conflicts and no more (``cloud/core/dispatcher.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import structlog
+
+from bus import log, stamp
+from cloud.core import stimuli
+from cloud.core.dispatcher import Dispatcher
+from schemas import codec, event, subjects
+
+logger = structlog.get_logger(__name__)
+
+CLUSTER = "CLUSTER"
+RELOADS_MAX = 16  # scopes read again at once; a hub that was away makes every scope ask
+EPOCH_PAUSE_S = 1.0  # a hub that is being restored isn't read in a tight loop
+
+
+@dataclass(slots=True)
+class Stats:
+    """Since the start of the process."""
+
+    appended: int = 0
+    conflicts: int = 0
+    failures: int = 0
+    too_large: int = 0
+    refused: int = 0
+    last_refused: str = ""
+
+
+class DispatcherWorker:
+    """Dispatches the shards in ``owns`` (None: all ``shards``) until cancelled."""
+
+    def __init__(self, store: log.Log, shards: int, owns: Iterable[int] | None = None) -> None:
+        self._log, self._shards = store, shards
+        self._owns = frozenset(range(shards) if owns is None else owns)
+        self._core = Dispatcher(shards, self._owns)
+        self._effects: asyncio.TaskGroup | None = None
+        self._reloads = asyncio.Semaphore(RELOADS_MAX)
+        self._loaded = asyncio.Event()
+        self._source = stamp.source("cloud/dispatcher")
+        self.stats = Stats()
+
+    @property
+    def loaded(self) -> asyncio.Event:
+        """Set once the first fold is complete."""
+        return self._loaded
+
+    @property
+    def idle(self) -> bool:
+        """Every scope holds what CLUSTER up to ``folded`` makes it owed."""
+        return self._core.idle
+
+    @property
+    def folded(self) -> int:
+        """Sequence of CLUSTER that decisions are based on."""
+        return self._core.folded
+
+    async def run(self) -> None:
+        """Until cancelled.  A log that was made anew or restored is read from the start, as after a restart."""
+        while True:
+            try:
+                async with asyncio.TaskGroup() as self._effects:
+                    self._core = Dispatcher(self._shards, self._owns)
+                    await self._session()
+            except* log.EpochChanged as e:
+                logger.warning("dispatcher.epoch_changed", error=str(e.exceptions[0]))
+            self._loaded.clear()
+            await asyncio.sleep(EPOCH_PAUSE_S)
+
+    async def _session(self) -> None:
+        # META before CLUSTER: what a scope holds was then decided from nothing newer than what is folded next.
+        for shard in sorted(self._owns):
+            await self._load_meta(shard)
+        loading = True
+        async with contextlib.aclosing(self._log.follow(CLUSTER, last_per_subject=True)) as batches:
+            async for batch in batches:
+                for r in batch.records:
+                    self._fold(r)
+                if loading and batch.pending == 0:
+                    loading = False
+                    self._tell(stimuli.Loaded(self._core.folded))
+                    self._loaded.set()
+
+    async def _load_meta(self, shard: int) -> None:
+        stream = f"META-{shard}"
+        async with contextlib.aclosing(self._log.follow(stream, last_per_subject=True)) as batches:
+            async for batch in batches:
+                for r in batch.records:
+                    entry = self._meta_event(r)
+                    if entry is not None:
+                        self._tell(entry)
+                if batch.pending == 0:
+                    return
+
+    def _fold(self, r: log.Recorded) -> None:
+        try:
+            self._tell(stimuli.ClusterEvent(r.seq, r.event()))
+        except codec.DecodeError as e:
+            self._refuse(str(e))
+            self._tell(stimuli.Folded(r.seq))
+
+    def _meta_event(self, r: log.Recorded) -> stimuli.MetaEvent | None:
+        try:
+            _, scope, key = subjects.parse_meta(r.subject)
+        except subjects.SubjectError as e:
+            self._refuse(f"{r.stream} #{r.seq}: {e}")
+            return None
+        try:
+            return stimuli.MetaEvent(r.seq, scope, key, r.event())
+        except codec.DecodeError as e:
+            self._refuse(str(e))
+            return stimuli.MetaEvent(r.seq, scope, key, None)
+
+    def _refuse(self, reason: str) -> None:
+        self.stats.refused += 1
+        self.stats.last_refused = reason
+        logger.warning("dispatcher.event.refused", reason=reason)
+
+    # --- stimuli in, effects out -----------------------------------------------------------------------------------
+
+    def _tell(self, stimulus: stimuli.Stimulus) -> None:
+        assert self._effects is not None
+        for instruction in self._core.handle(stimulus):
+            match instruction:
+                case stimuli.Append():
+                    self._effects.create_task(self._append(instruction), name="dispatcher.append")
+                case stimuli.ReloadScope():
+                    self._effects.create_task(self._reload(instruction), name="dispatcher.reload")
+
+    async def _append(self, a: stimuli.Append) -> None:
+        self._tell(await self._appended(a))
+
+    async def _appended(self, a: stimuli.Append) -> stimuli.Stimulus:
+        try:
+            subject = subjects.meta(a.scope, a.key, self._shards)
+            expect = log.Expect(a.prev, subjects.meta_scope(a.scope, self._shards))
+            seq = await self._log.append(subject, self._event(a), expect=expect)
+        except log.WrongSequence:
+            self.stats.conflicts += 1
+            return stimuli.AppendConflict(a.scope)
+        except (log.EventTooLarge, codec.EncodeError, subjects.SubjectError, ValueError) as e:
+            self.stats.too_large += 1
+            logger.error("dispatcher.object.refused", scope=a.scope, object=str(a.key), reason=str(e))
+            return stimuli.AppendRefused(a.scope)
+        except log.LogError as e:
+            self.stats.failures += 1
+            logger.warning("dispatcher.append.failed", scope=a.scope, object=str(a.key), error=str(e))
+            return stimuli.AppendFailed(a.scope)
+        self.stats.appended += 1
+        return stimuli.Appended(a.scope, seq)
+
+    def _event(self, a: stimuli.Append) -> event.Event:
+        ident = stamp.new_id()
+        return event.Event(
+            id=ident,
+            type=event.OBJECT_DELETED if a.data is None else event.OBJECT_APPLIED,
+            scope=a.scope,
+            group=a.key.group,
+            resource=a.key.resource,
+            namespace=a.key.namespace,
+            name=a.key.name,
+            uid=a.uid,
+            rev=a.rev,
+            time=stamp.now_us(),
+            source=self._source,
+            actor="system:dispatcher",
+            cause=a.cause,
+            trace=a.trace or ident,
+            prev=a.prev,
+            data=a.data,
+        )
+
+    async def _reload(self, r: stimuli.ReloadScope) -> None:
+        await asyncio.sleep(r.delay_ms / 1000)
+        async with self._reloads:
+            self._tell(await self._reloaded(r.scope))
+
+    async def _reloaded(self, scope: str) -> stimuli.Stimulus:
+        stream = f"META-{subjects.shard_of(scope, self._shards)}"
+        entries: list[stimuli.MetaEvent] = []
+        try:
+            after, more = 0, True
+            while more:
+                page = await self._log.last(stream, [subjects.meta_scope(scope, self._shards)], after=after)
+                entries.extend(e for r in page.records if (e := self._meta_event(r)) is not None)
+                after, more = page.up_to, page.more
+            last = await self._log.info(CLUSTER)  # after the scope: what it holds was decided from no more than this
+        except log.LogError as e:
+            logger.warning("dispatcher.reload.failed", scope=scope, error=str(e))
+            return stimuli.ReloadFailed(scope)
+        return stimuli.ScopeReloaded(scope, tuple(entries), last.last_seq)
