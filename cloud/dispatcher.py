@@ -49,6 +49,7 @@ class DispatcherWorker:
         self._reloads = asyncio.Semaphore(RELOADS_MAX)
         self._loaded = asyncio.Event()
         self._source = stamp.source("cloud/dispatcher")
+        self._lost = False  # a log out of reach is said once down, once up
         self.stats = Stats()
 
     @property
@@ -127,6 +128,17 @@ class DispatcherWorker:
         self.stats.last_refused = reason
         logger.warning("dispatcher.event.refused", reason=reason)
 
+    def _unreachable(self, error: log.LogError) -> None:
+        self.stats.failures += 1
+        if not self._lost:
+            self._lost = True
+            logger.warning("dispatcher.log.lost", error=str(error))
+
+    def _reachable(self) -> None:
+        if self._lost:
+            self._lost = False
+            logger.info("dispatcher.log.back")
+
     # --- stimuli in, effects out -----------------------------------------------------------------------------------
 
     def _tell(self, stimulus: stimuli.Stimulus) -> None:
@@ -154,10 +166,10 @@ class DispatcherWorker:
             logger.error("dispatcher.object.refused", scope=a.scope, object=str(a.key), reason=str(e))
             return stimuli.AppendRefused(a.scope)
         except log.LogError as e:
-            self.stats.failures += 1
-            logger.warning("dispatcher.append.failed", scope=a.scope, object=str(a.key), error=str(e))
+            self._unreachable(e)
             return stimuli.AppendFailed(a.scope)
         self.stats.appended += 1
+        self._reachable()
         return stimuli.Appended(a.scope, seq)
 
     def _event(self, a: stimuli.Append) -> event.Event:
@@ -197,6 +209,7 @@ class DispatcherWorker:
                 after, more = page.up_to, page.more
             last = await self._log.info(CLUSTER)  # after the scope: what it holds was decided from no more than this
         except log.LogError as e:
-            logger.warning("dispatcher.reload.failed", scope=scope, error=str(e))
+            self._unreachable(e)
             return stimuli.ReloadFailed(scope)
+        self._reachable()
         return stimuli.ScopeReloaded(scope, tuple(entries), last.last_seq)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nats.aio.client import Client
 
 from bus import log
+from bus.connect import Connection
 from cloud.dispatcher import DispatcherWorker
 from schemas import codec, subjects
 from schemas.subjects import ObjectKey
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.contract
 
 
 class Hub:
-    def __init__(self, server: plain.PlainServer, nc: Client, store: log.Log) -> None:
+    def __init__(self, server: plain.PlainServer, nc: Connection, store: log.Log) -> None:
         self.server, self.nc, self.log = server, nc, store
         self.last_cluster = 0
 
@@ -157,9 +157,9 @@ async def test_two_workers_and_a_killed_hub(hub: Hub, monkeypatch: pytest.Monkey
 
 async def test_foreign_bytes_are_said_and_replaced(hub: Hub) -> None:
     await hub.pod("p", "edge-1")
-    await hub.nc.request(subjects.meta("edge-1", ObjectKey("", "pods", "default", "p"), 1), b"\xc1garbage")
-    await hub.nc.request("cluster.core.pods.default.bad", b"\xc1garbage")
-    await hub.nc.request("cluster.not-a-subject", b"{}")
+    await hub.log.append_bytes(subjects.meta("edge-1", ObjectKey("", "pods", "default", "p"), 1), b"\xc1garbage", "")
+    await hub.log.append_bytes("cluster.core.pods.default.bad", b"\xc1garbage", "")
+    await hub.log.append_bytes("cluster.not-a-subject", b"{}", "")
     async with running(DispatcherWorker(hub.log, 1)) as worker:
         await until(lambda: worker.loaded.is_set() and worker.idle)
         assert worker.stats.refused == 3 and worker.stats.appended == 1
