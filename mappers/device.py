@@ -173,7 +173,8 @@ class DeviceRunner:
             self._writer.seen(name, one)
             if tracked.sample_due(one, now):
                 self._outlet.sample(self._config, name, one, now_us)
-            value = tracked.twin_due(one, now, now_us, self._writer.written(name), self._writer.failure(name))
+            tracked.seen(one, now_us)
+            value = tracked.twin_due(now, self._writer.written(name), self._writer.failure(name))
             if value is not None:
                 values.append(value)
         self._found(values)
@@ -189,9 +190,10 @@ class DeviceRunner:
 
         for name in self._writer.due(_now()):
             seen, hops = await self._writer.write(name, write, read_back)
-            tracked, now_us = self._tracked[name], self._wall_us()
-            last = seen or tracked.last or Measured(None, "uncertain", "not read yet")
-            self._found([tracked.twin(last, _now(), now_us, self._writer.written(name), self._writer.failure(name))], hops)
+            tracked = self._tracked[name]
+            if seen is not None:
+                tracked.seen(seen, self._wall_us())
+            self._found([tracked.twin(_now(), self._writer.written(name), self._writer.failure(name))], hops)
 
     # --- what is told ----------------------------------------------------------------------------------------------
 

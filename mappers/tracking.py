@@ -33,22 +33,27 @@ class Tracked:
         self._sampled, self._sampled_at = measured, now
         return True
 
-    def twin_due(self, measured: Measured, now: float, time_us: int, written: str | None, failure: str) -> TwinValue | None:
-        """On change, and every reportCycle."""
+    def seen(self, measured: Measured, time_us: int) -> None:
+        """What the property is now, by a poll or by reading back a write."""
         self.last, self.last_us = measured, time_us
-        unchanged = not moved(self._told, measured, self.point.deadband) and self._told_with == (written, failure)
+
+    def twin_due(self, now: float, written: str | None, failure: str) -> TwinValue | None:
+        """What was last seen, on change and every reportCycle."""
+        assert self.last is not None
+        unchanged = not moved(self._told, self.last, self.point.deadband) and self._told_with == (written, failure)
         if unchanged and not self._cycle(self._told_at, now):
             return None
-        return self.twin(measured, now, time_us, written, failure)
+        return self.twin(now, written, failure)
 
-    def twin(self, measured: Measured, now: float, time_us: int, written: str | None, failure: str) -> TwinValue:
+    def twin(self, now: float, written: str | None, failure: str) -> TwinValue:
         """``failure`` is why a desired value could not be written; it stands beside a reading that may well be good."""
+        measured = self.last or Measured(None, "uncertain", "not read yet")
         self._told, self._told_at, self._told_with = measured, now, (written, failure)
         return TwinValue(
             property=self.point.property.name,
             value=measured.value,
             desired=written,
-            time=time_us,
+            time=self.last_us,
             quality=measured.quality,
             reason="; ".join(part for part in (measured.reason, failure) if part),
         )
