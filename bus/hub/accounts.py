@@ -1,11 +1,11 @@
 """The four accounts of a hub and the few doors between them.  Pure.
 
 CORE  owns the streams; cloud processes live here.
-EDGE  holds the nodes.  No JetStream: a reply that a node aims at ``$JS.API...`` reaches nobody (NATS-FACTS.md, confused deputy).
+EDGE  holds the nodes.  No JetStream: a reply that a node aims at ``$JS.API...`` reaches nobody (confused deputy).
 JOIN  holds who has only a join token, or an expired JWT: they may ask to join or renew, nothing else.
 SYS   the server's own: account claims and revocations are pushed here.
 
-EDGE -> CORE  requests: sync, report (the stream's ack comes back), renew; messages: beat, telemetry deliveries
+EDGE -> CORE  requests: sync, report (the stream's ack comes back), beat, renew; messages: telemetry deliveries
 CORE -> EDGE  messages: live, answer; requests: cmd, $SRV (`nats micro ls`), and the two that fetch a leaf's telemetry
 """
 
@@ -20,7 +20,7 @@ from bus.identity.permissions import TELEMETRY_STREAM
 _Kind = Literal["service", "stream"]
 
 # Requests that nodes (or joiners) make of CORE.
-_SYNC = ("sync.*.*", "report.>", "renew.*")
+_SYNC = ("sync.*.*", "report.>", "beat.*", "renew.*")
 _JOIN = ("join.*", "renew.*")
 # Messages of CORE that nodes hear.
 _LIVE = ("live.>", "answer.>")
@@ -32,7 +32,12 @@ _COMMANDS = (
     (f"$JS.FC.{TELEMETRY_STREAM}.>", "Singleton"),
 )
 # Messages of nodes that CORE hears.
-_NODES = ("beat.*", "up.*.*.deliver.>")
+_NODES = ("up.*.*.deliver.>",)
+
+# CORE imports this one call from itself under another name, so that a history can mirror its stream as if that were
+# elsewhere (why: bus.hub.streams).  JetStream's own second name, by domain, is not mapped for what the server itself sends.
+_CREATE_CONSUMER = "CONSUMER.CREATE.>"
+MIRROR_API = "mirror.api"
 
 _LIMITS: Claims = {
     "subs": -1,
@@ -83,8 +88,15 @@ def core(accounts: Accounts) -> Claims:
     services = dict.fromkeys(_SYNC + _JOIN)
     return _account(
         {**_LIMITS, **_JETSTREAM},
-        [_export(s, "service") for s in services] + [_export(s, "stream") for s in _LIVE],
-        [_import(s, "service", accounts.edge) for s, _ in _COMMANDS] + [_import(s, "stream", accounts.edge) for s in _NODES],
+        [_export(s, "service") for s in (*services, f"$JS.API.{_CREATE_CONSUMER}")] + [_export(s, "stream") for s in _LIVE],
+        [_import(s, "service", accounts.edge) for s, _ in _COMMANDS]
+        + [_import(s, "stream", accounts.edge) for s in _NODES]
+        + [
+            {
+                **_import(f"$JS.API.{_CREATE_CONSUMER}", "service", accounts.core),
+                "local_subject": f"{MIRROR_API}.{_CREATE_CONSUMER}",
+            }
+        ],
         [],
     )
 

@@ -19,8 +19,8 @@ PENDING_BYTES_MAX = 32 << 20  # what the server buffers for one slow reader befo
 LOG_BYTES_MAX = 10 << 20
 LOG_FILES_MAX = 3
 CONNECTIONS_MAX = 65_536
-# Links are proved by our own beats and round trips; the server's pings only find the dead ones that nobody uses.  They are idle
-# traffic on metered links: two sides, some 60 bytes each, so 2 minutes is 80 kB a day.
+# Links are proved by our own beats and round trips; the server's pings only find the dead ones that nobody uses.  They are
+# idle traffic on metered links: two sides, some 60 bytes each, so 2 minutes is 80 kB a day.
 PING_INTERVAL = "2m"
 PINGS_MAX = 2  # a dead link is closed after PING_INTERVAL * (PINGS_MAX + 1)
 # An acknowledgement says "written", not "on the platter": after a power cut the last SYNC_INTERVAL may be missing on one

@@ -161,7 +161,8 @@ def init_hub(
         return _update(hub, hosts, ports, listen)
     if data_dir.exists() and any(data_dir.iterdir()):
         raise HubError(
-            f"{data_dir} is not empty and holds no hub.json: it is half-made or something else. Move it away or name another folder"
+            f"{data_dir} is not empty and holds no hub.json: it is half-made or something else. "
+            "Move it away or name another folder"
         )
     return _make(data_dir, list(hosts or ("localhost", "127.0.0.1")), ports or HubPorts(), listen or "0.0.0.0", shards)
 

@@ -1,8 +1,8 @@
 """nats-server as a child that outlives us.
 
-An edge daemon that is killed must not take the node's local bus with it: mappers go on, telemetry is kept.  So the server runs in
-a session of its own, and a daemon that starts *adopts* the running one (a pid file says which process, that it is
-ours, and from which configuration) instead of starting a second one on the same store.  The hub's server is run the same way.
+An edge daemon that is killed must not take the node's local bus with it: mappers go on, telemetry is kept.  So the server
+runs in a session of its own, and a daemon that starts *adopts* the running one (a pid file says which process, that it is
+ours, and from which configuration) instead of starting a second one on the same store.  The hub's is run the same way.
 
 systemd could do this too; then there would be two ways, and none on a machine without it.
 """
@@ -26,6 +26,7 @@ from typing import IO, Literal
 
 import structlog
 
+from bus.hub import init
 from bus.identity import keys
 
 log = structlog.get_logger("bus.hub.supervise")
@@ -87,7 +88,7 @@ def _started(pid: int) -> str | None:
 
 
 class NatsServer:
-    """One supervised nats-server.  ``start`` returns when it serves; afterwards it is restarted whenever it dies, until ``stop``.
+    """One supervised nats-server.  ``start`` returns when it serves; then it is restarted whenever it dies, until ``stop``.
 
     ``directory`` holds the pid file and ``stderr.log``; the server logs by itself, bounded (``bus.hub.config``).
     """
@@ -182,7 +183,8 @@ class NatsServer:
         binary = self._binary or find_binary()
         env = {**os.environ, **{k: v for k, v in _GO[self._role].items() if k not in os.environ}}
         with self._stderr() as stderr:
-            self._child = subprocess.Popen(
+            # Not asyncio's: its transport would kill the child when our loop ends, and this one must outlive us.
+            self._child = subprocess.Popen(  # noqa: ASYNC220
                 [str(binary), "--config", str(self._config)],
                 stdin=subprocess.DEVNULL,
                 stdout=stderr,
@@ -266,7 +268,7 @@ class NatsServer:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, sig)
             deadline = time.monotonic() + wait_s
-            while _started(process.pid) == process.started and time.monotonic() < deadline:
+            while _started(process.pid) == process.started and time.monotonic() < deadline:  # noqa: ASYNC110
                 await asyncio.sleep(POLL_S)
         else:
             if _started(process.pid) == process.started:
@@ -308,10 +310,10 @@ async def _gone(process: _Process) -> None:
         if _started(process.pid) != process.started:
             return
         loop = asyncio.get_running_loop()
-        ended = loop.create_future()
-        loop.add_reader(fd, lambda: ended.done() or ended.set_result(None))
+        ended = asyncio.Event()
+        loop.add_reader(fd, ended.set)
         try:
-            await ended
+            await ended.wait()
         finally:
             loop.remove_reader(fd)
     finally:
@@ -332,3 +334,17 @@ async def _server_name(host: str, port: int) -> str:
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
+
+
+def hub_server(hub: init.Hub) -> NatsServer:
+    """The hub's server, by what ``init_hub`` wrote."""
+    listen = hub.file.listen
+    return NatsServer(
+        hub.config_path,
+        directory=hub.dir,
+        url=hub.urls[0],
+        server_name=hub.server_name,
+        role="hub",
+        host="127.0.0.1" if listen in ("0.0.0.0", "::") else listen,
+        port=hub.file.ports.client,
+    )
