@@ -1,0 +1,104 @@
+"""What a delete means for one object: gone, or marked and waiting for whoever must confirm.
+
+An object goes at once unless somebody has a say: a finalizer, a namespace's own finalizers, or the node that runs a pod
+(its grace).  The node confirms by deleting with grace 0.  Source: apiserver's rest.BeforeDelete and the registry store.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from bus.kube import errors, times
+from bus.kube.kinds.base import Strategy, at
+from bus.kube.objectmeta import FOREGROUND, ORPHAN
+from bus.kube.storage import Object
+
+GRACE_S_MAX = 365 * 24 * 3600
+POLICIES = ("Background", "Foreground", "Orphan")
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteOptions:
+    grace_s: int | None = None
+    propagation: str | None = None
+    uid: str | None = None
+    revision: str | None = None
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """The object after the request; ``gone`` says that it is no longer stored."""
+
+    object: Object = field(default_factory=dict)
+    gone: bool = True
+
+
+def options(raw: Any) -> DeleteOptions:
+    """From a DeleteOptions body; raises StatusError 400."""
+    if raw is None:
+        return DeleteOptions()
+    if not isinstance(raw, dict) or raw.get("kind", "DeleteOptions") != "DeleteOptions":
+        raise errors.bad_request("the body of a delete is a DeleteOptions object")
+    grace, policy = raw.get("gracePeriodSeconds"), raw.get("propagationPolicy")
+    if grace is not None and (isinstance(grace, bool) or not isinstance(grace, int) or not 0 <= grace <= GRACE_S_MAX):
+        raise errors.bad_request(f"gracePeriodSeconds must be a number of seconds from 0 to {GRACE_S_MAX}")
+    if policy is None and raw.get("orphanDependents") is not None:
+        policy = "Orphan" if raw["orphanDependents"] else "Background"
+    if policy is not None and policy not in POLICIES:
+        cause = errors.not_supported("propagationPolicy", policy, POLICIES)
+        raise errors.invalid("meta.k8s.io", "DeleteOptions", "", [cause])
+    pre = raw.get("preconditions") or {}
+    dry = raw.get("dryRun") or []
+    if not isinstance(pre, dict) or not isinstance(dry, list) or any(d != "All" for d in dry):
+        raise errors.bad_request('preconditions must be an object and dryRun ["All"]')
+    return DeleteOptions(grace, policy, pre.get("uid"), pre.get("resourceVersion"), bool(dry))
+
+
+def mark(obj: Object, strategy: Strategy, opts: DeleteOptions, now_us: int) -> tuple[Object, bool]:
+    """``obj`` (a copy) after a delete request, and whether it is to be removed now."""
+    meta = obj["metadata"]
+    _propagate(meta, opts)
+    grace = strategy.grace(obj, opts.grace_s)
+    if meta.get("deletionTimestamp"):
+        had = meta.get("deletionGracePeriodSeconds", 0)
+        if opts.grace_s is None or opts.grace_s > had:
+            grace = had
+        if grace < had:
+            meta["deletionGracePeriodSeconds"] = grace
+            end = times.micros(meta["deletionTimestamp"]) - (had - grace) * 1_000_000
+            meta["deletionTimestamp"] = times.of_micros(end)
+    held = bool(meta.get("finalizers")) or bool(at(obj, "spec", "finalizers") if obj["kind"] == "Namespace" else None)
+    if not held and grace == 0:
+        return obj, True
+    if not meta.get("deletionTimestamp"):
+        meta["deletionTimestamp"] = times.of_micros(now_us + grace * 1_000_000)
+        meta["deletionGracePeriodSeconds"] = grace
+        if meta.get("generation"):
+            meta["generation"] += 1
+    if obj["kind"] == "Namespace":
+        obj["status"] = {**obj.get("status", {}), "phase": "Terminating"}
+    return obj, False
+
+
+def _propagate(meta: Object, opts: DeleteOptions) -> None:
+    if opts.propagation is None:
+        return
+    finalizers = [f for f in meta.get("finalizers", []) if f not in (FOREGROUND, ORPHAN)]
+    if opts.propagation == "Foreground":
+        finalizers.append(FOREGROUND)
+    if opts.propagation == "Orphan":
+        finalizers.append(ORPHAN)
+    if finalizers:
+        meta["finalizers"] = finalizers
+    else:
+        meta.pop("finalizers", None)
+
+
+def finished(obj: Object) -> bool:
+    """Whether a marked object waits for nobody any more."""
+    meta = obj["metadata"]
+    if not meta.get("deletionTimestamp") or meta.get("finalizers") or meta.get("deletionGracePeriodSeconds"):
+        return False
+    return not (obj["kind"] == "Namespace" and at(obj, "spec", "finalizers"))

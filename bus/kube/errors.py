@@ -1,0 +1,203 @@
+"""What the Kubernetes API says when it says no: one error with the fields of a ``Status`` (meta/v1).
+
+Codes, reasons and wording follow apimachinery's pkg/api/errors, because clients parse them: ``kubectl`` decides by reason,
+and people read the message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One bad field.  ``reason`` is FieldValueRequired, FieldValueInvalid, FieldValueNotSupported,
+    FieldValueDuplicate, FieldValueForbidden, FieldValueTypeInvalid, FieldValueTooLong or FieldManagerConflict."""
+
+    field: str
+    reason: str
+    message: str
+
+    def as_json(self) -> dict[str, str]:
+        return {"reason": self.reason, "message": self.message, "field": self.field}
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}"
+
+
+class StatusError(Exception):
+    """A refusal with its HTTP code; ``as_status`` is the body that a client gets."""
+
+    def __init__(self, code: int, reason: str, message: str, details: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.details = details or {}
+
+    def as_status(self) -> dict[str, Any]:
+        return {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": self.message,
+            "reason": self.reason,
+            **({"details": self.details} if self.details else {}),
+            "code": self.code,
+        }
+
+
+def qualified(group: str, resource: str) -> str:
+    """``deployments.apps``, as messages and details of kinds name a resource."""
+    return f"{resource}.{group}" if group else resource
+
+
+def _details(group: str, kind: str, name: str, causes: Iterable[Cause] = ()) -> dict[str, Any]:
+    details: dict[str, Any] = {"name": name} if name else {}
+    if group:
+        details["group"] = group
+    if kind:
+        details["kind"] = kind
+    listed = [c.as_json() for c in causes]
+    if listed:
+        details["causes"] = listed
+    return details
+
+
+def not_found(group: str, resource: str, name: str) -> StatusError:
+    message = f'{qualified(group, resource)} "{name}" not found'
+    return StatusError(404, "NotFound", message, _details(group, resource, name))
+
+
+def no_such_path() -> StatusError:
+    return StatusError(404, "NotFound", "the server could not find the requested resource")
+
+
+def already_exists(group: str, resource: str, name: str) -> StatusError:
+    message = f'{qualified(group, resource)} "{name}" already exists'
+    return StatusError(409, "AlreadyExists", message, _details(group, resource, name))
+
+
+def conflict(group: str, resource: str, name: str, why: str = "") -> StatusError:
+    why = why or "the object has been modified; please apply your changes to the latest version and try again"
+    message = f'Operation cannot be fulfilled on {qualified(group, resource)} "{name}": {why}'
+    return StatusError(409, "Conflict", message, _details(group, resource, name))
+
+
+def apply_conflict(causes: list[Cause]) -> StatusError:
+    """Server-side apply: other managers own what this one wants to change."""
+    n = len(causes)
+    text = "; ".join(f"{c.message}: {c.field}" for c in causes)
+    message = f"Apply failed with {n} conflict{'s' if n > 1 else ''}: {text}"
+    return StatusError(409, "Conflict", message, {"causes": [c.as_json() for c in causes]})
+
+
+CAUSES_SHOWN_MAX = 64  # a hostile body can be wrong in a hundred thousand places
+
+
+def invalid(group: str, kind: str, name: str, causes: list[Cause]) -> StatusError:
+    """422 with every bad field; ``kind`` is the Kind, not the resource, as the real server has it."""
+    shown = causes[:CAUSES_SHOWN_MAX]
+    text = str(shown[0]) if len(causes) == 1 else "[" + ", ".join(str(c) for c in shown) + "]"
+    message = f'{kind + "." + group if group else kind} "{name}" is invalid: {text}'
+    return StatusError(422, "Invalid", message, _details(group, kind, name, shown))
+
+
+def bad_option(option: str, why: str) -> StatusError:
+    """422 for an option of the query that doesn't fit the others."""
+    return invalid("meta.k8s.io", "ListOptions", "", [not_permitted(option, why)])
+
+
+def forbidden(group: str, resource: str, name: str, why: str, causes: Iterable[Cause] = ()) -> StatusError:
+    message = f'{qualified(group, resource)} "{name}" is forbidden: {why}'
+    return StatusError(403, "Forbidden", message, _details(group, resource, name, causes))
+
+
+def bad_request(message: str) -> StatusError:
+    return StatusError(400, "BadRequest", message)
+
+
+def unauthorized() -> StatusError:
+    return StatusError(401, "Unauthorized", "Unauthorized")
+
+
+def method_not_allowed(group: str, resource: str, verb: str) -> StatusError:
+    message = f'{verb} is not supported on resources of kind "{qualified(group, resource)}"'
+    return StatusError(405, "MethodNotAllowed", message, _details(group, resource, ""))
+
+
+def not_acceptable(accepted: Iterable[str]) -> StatusError:
+    message = "only the following media types are accepted: " + ", ".join(accepted)
+    return StatusError(406, "NotAcceptable", message)
+
+
+def unsupported_media_type(given: str, accepted: Iterable[str]) -> StatusError:
+    message = (
+        f"the body of the request was in an unknown format ({given or 'no Content-Type'}) - accepted media types include: "
+    )
+    return StatusError(415, "UnsupportedMediaType", message + ", ".join(accepted))
+
+
+def too_large(message: str) -> StatusError:
+    return StatusError(413, "RequestEntityTooLarge", message)
+
+
+def expired(message: str) -> StatusError:
+    """410: clients list again."""
+    return StatusError(410, "Expired", message)
+
+
+def revision_too_large(asked: int, current: int) -> StatusError:
+    """504 with the cause by which client-go knows to try again (a revision that this server has not seen yet)."""
+    message = f"Too large resource version: {asked}, current: {current}"
+    cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
+    return StatusError(504, "Timeout", message, {"causes": [cause], "retryAfterSeconds": 1})
+
+
+def too_many(message: str, retry_after_s: int = 1) -> StatusError:
+    return StatusError(429, "TooManyRequests", message, {"retryAfterSeconds": retry_after_s})
+
+
+def unavailable(message: str) -> StatusError:
+    return StatusError(503, "ServiceUnavailable", message, {"retryAfterSeconds": 1})
+
+
+def internal(message: str) -> StatusError:
+    return StatusError(500, "InternalError", f"Internal error occurred: {message}")
+
+
+def required(field: str, message: str = "") -> Cause:
+    return Cause(field, "FieldValueRequired", "Required value" + (f": {message}" if message else ""))
+
+
+def bad_value(field: str, value: Any, message: str) -> Cause:
+    return Cause(field, "FieldValueInvalid", f"Invalid value: {show(value)}: {message}")
+
+
+def not_supported(field: str, value: Any, allowed: Iterable[Any]) -> Cause:
+    options = ", ".join(show(a) for a in allowed)
+    return Cause(field, "FieldValueNotSupported", f"Unsupported value: {show(value)}: supported values: {options}")
+
+
+def duplicate(field: str, value: Any) -> Cause:
+    return Cause(field, "FieldValueDuplicate", f"Duplicate value: {show(value)}")
+
+
+def not_permitted(field: str, message: str) -> Cause:
+    return Cause(field, "FieldValueForbidden", f"Forbidden: {message}")
+
+
+def show(value: Any) -> str:
+    """A value in a message, cut short."""
+    if isinstance(value, str):
+        return '"' + value[:200] + '"'
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None:
+        return "null"
+    if isinstance(value, dict | list):
+        return '"' + ("object" if isinstance(value, dict) else "array") + '"'
+    return str(value)

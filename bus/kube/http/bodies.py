@@ -1,0 +1,145 @@
+"""What a request carries: JSON or YAML, in limits, as plain values that can be written again.
+
+Whatever can't be stored is refused here: other media types (415), more than 3 MB (413), what doesn't parse, nests too deep,
+or holds what JSON has no words for (400).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from aiohttp import web
+
+from bus.kube import errors
+from schemas.codec import DEPTH_MAX
+
+BODY_BYTES_MAX = 3 << 20  # kube-apiserver's limit
+YAML_BYTES_MAX = 1 << 20  # YAML parses a hundred times slower than JSON; an event has at most this anyway
+ACCEPTED = ("application/json", "application/yaml")
+_YAML = ("application/yaml", "application/x-yaml", "application/apply-patch+yaml", "text/yaml")
+
+
+def content_type(request: web.Request) -> str:
+    """Without parameters; JSON when a client says nothing."""
+    return request.headers.get("Content-Type", "").split(";", 1)[0].strip().lower() or "application/json"
+
+
+async def read_bytes(request: web.Request) -> bytes:
+    """Raises StatusError 413."""
+    too_large = errors.too_large(f"Request entity too large: limit is {BODY_BYTES_MAX}")
+    if (request.content_length or 0) > BODY_BYTES_MAX:
+        raise too_large
+    data = bytearray()
+    async for chunk in request.content.iter_any():
+        data += chunk
+        if len(data) > BODY_BYTES_MAX:
+            raise too_large
+    return bytes(data)
+
+
+async def read_object(request: web.Request) -> Any:
+    """The body of a create or update; raises StatusError 400, 413, 415."""
+    kind = content_type(request)
+    if kind not in ACCEPTED and kind not in _YAML[:2]:
+        raise errors.unsupported_media_type(kind, ACCEPTED)
+    data = await read_bytes(request)
+    return parse(data, yaml=kind in _YAML)
+
+
+async def read_options(request: web.Request) -> Any:
+    """The optional body of a delete."""
+    data = await read_bytes(request)
+    if not data.strip():
+        return None
+    kind = content_type(request)
+    if kind not in ACCEPTED:
+        raise errors.unsupported_media_type(kind, ACCEPTED)
+    return parse(data, yaml=kind in _YAML)
+
+
+def parse(data: bytes, *, yaml: bool) -> Any:
+    """A plain value; raises StatusError 400, 413."""
+    try:
+        text = data.decode()
+        value = _yaml(text) if yaml and not text.lstrip().startswith("{") else json.loads(text, parse_constant=_no_constant)
+        _check(value)
+    except errors.StatusError:
+        raise
+    except RecursionError as e:
+        raise errors.bad_request(f"the body is nested deeper than {DEPTH_MAX}") from e
+    except ValueError as e:
+        raise errors.bad_request(f"the object provided is unrecognized (must be of type Object): {str(e)[:200]}") from e
+    return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _check(value: Any) -> None:
+    level = [value]
+    for _ in range(DEPTH_MAX):
+        deeper: list[Any] = []
+        for v in level:
+            if isinstance(v, dict):
+                for k in v:
+                    k.encode()
+                deeper.extend(v.values())
+            elif isinstance(v, list):
+                deeper.extend(v)
+            elif isinstance(v, str):
+                v.encode()  # a lone surrogate can't be written again: UnicodeEncodeError is a ValueError
+            elif isinstance(v, float) and not math.isfinite(v):
+                raise ValueError("a number is out of range")
+        if not deeper:
+            return
+        level = deeper
+    raise ValueError(f"nested deeper than {DEPTH_MAX}")
+
+
+def _yaml(text: str) -> Any:
+    import yaml  # only who speaks YAML pays for it
+
+    if len(text) > YAML_BYTES_MAX:
+        raise errors.too_large(f"a YAML body has at most {YAML_BYTES_MAX} bytes; send JSON")
+    try:
+        node = yaml.compose(text, Loader=_loader())
+        return _plain(node, _loader()("")) if node is not None else None
+    except yaml.YAMLError as e:
+        raise ValueError(f"error converting YAML to JSON: {e}") from e
+
+
+def _loader() -> Any:
+    import yaml
+
+    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+_TAGS = {"tag:yaml.org,2002:" + t: t for t in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp")}
+
+
+def _plain(node: Any, loader: Any) -> Any:
+    """JSON of a YAML node.  Every node may be met once: an alias could make a small text a huge value."""
+    if getattr(node, "met", False):
+        raise ValueError("YAML aliases are not accepted")
+    node.met = True
+    kind = _TAGS.get(node.tag)
+    if kind is None:
+        raise ValueError(f"YAML tag {node.tag} is not accepted")
+    if kind == "map" and isinstance(node.value, list):
+        return {_key(k): _plain(v, loader) for k, v in node.value}
+    if kind == "seq" and isinstance(node.value, list):
+        return [_plain(v, loader) for v in node.value]
+    if not isinstance(node.value, str):
+        raise ValueError(f"YAML tag {node.tag} on a collection")
+    if kind in ("str", "timestamp"):
+        return node.value
+    return loader.construct_object(node)
+
+
+def _key(node: Any) -> str:
+    if not isinstance(node.value, str):
+        raise ValueError("a YAML key must be a scalar")
+    return node.value

@@ -1,0 +1,99 @@
+"""One request: what it asks, of whom, and how it may be answered."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from bus.kube import errors
+from bus.kube.http import negotiation, paths
+from bus.kube.registry import Registry, Target, Write
+from bus.kube.storage import Origin
+
+_EVENT_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")
+MANAGER_CHARS_MAX = 128
+
+Connect = Callable[[web.Request, Target, str], Awaitable[web.StreamResponse]]  # request, what, actor
+
+
+@dataclass(slots=True)
+class Limits:
+    """What one server spends on its clients at most."""
+
+    watches_max: int = 10_000  # a watch is some kB and a task; informers of a thousand nodes with ten kinds each
+    request_s: float = 60.0  # everything but a watch, as kube-apiserver's --request-timeout
+    watch_s_max: float = 3600.0
+    watch_s_default: float = 1800.0  # kube-apiserver's --min-request-timeout
+    write_s: float = 30.0  # a client that reads nothing for this long has gone
+
+
+@dataclass(slots=True)
+class Server:
+    """What the handlers share."""
+
+    registry: Registry
+    limits: Limits = field(default_factory=Limits)
+    connect: Mapping[str, Connect] = field(default_factory=dict)
+    watches: int = 0
+
+
+@dataclass(slots=True)
+class Context:
+    request: web.Request
+    server: Server
+    address: paths.Address
+    target: Target
+    actor: str
+    output: negotiation.Output
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        return self.request.query
+
+    def flag(self, name: str) -> bool:
+        """A boolean of the query; raises StatusError 400."""
+        text = self.query.get(name)
+        if text is None:
+            return False
+        if text.lower() in ("1", "t", "true", ""):
+            return True
+        if text.lower() in ("0", "f", "false"):
+            return False
+        raise errors.bad_request(f"{name}: {text[:40]!r} is not a boolean")
+
+    def number(self, name: str, maximum: int = 1 << 62) -> int | None:
+        """A whole number of the query, None when absent or empty; raises StatusError 400."""
+        text = self.query.get(name, "")
+        if text == "":
+            return None
+        if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) > maximum:
+            raise errors.bad_request(f"{name}: {text[:40]!r} is not a number from 0 to {maximum}")
+        return int(text)
+
+    def origin(self) -> Origin:
+        """Raises StatusError 400 for a header that is no event id."""
+        ids = []
+        for header in ("Skerry-Cause", "Skerry-Trace"):
+            value = self.request.headers.get(header)
+            if value is not None and not _EVENT_ID.match(value):
+                raise errors.bad_request(f"{header} is not the id of an event")
+            ids.append(value)
+        return Origin(self.actor, *ids)
+
+    def write(self) -> Write:
+        dry = self.query.getall("dryRun", []) if hasattr(self.query, "getall") else []
+        if any(d != "All" for d in dry if d):
+            cause = errors.not_supported("dryRun", dry[0], ("All",))
+            raise errors.invalid("meta.k8s.io", "CreateOptions", "", [cause])
+        validation = self.query.get("fieldValidation", "") or "Warn"
+        if validation not in ("Ignore", "Warn", "Strict"):
+            cause = errors.not_supported("fieldValidation", validation, ("", "Ignore", "Strict", "Warn"))
+            raise errors.invalid("meta.k8s.io", "CreateOptions", "", [cause])
+        agent = self.request.headers.get("User-Agent", "").split("/", 1)[0].split(" ", 1)[0]
+        manager = self.query.get("fieldManager") or agent or "unknown"
+        if len(manager) > MANAGER_CHARS_MAX or not manager.isprintable():
+            raise errors.bad_request(f"fieldManager has at most {MANAGER_CHARS_MAX} printable characters")
+        return Write(self.origin(), any(dry), manager, self.flag("force"), validation)

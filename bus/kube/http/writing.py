@@ -1,0 +1,129 @@
+"""Create, update, patch, delete: from a request to the registry, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from bus.kube import deletion, errors
+from bus.kube.catalog import Resource
+from bus.kube.deletion import Deleted
+from bus.kube.http import answers, bodies, reading
+from bus.kube.http.context import Context
+from bus.kube.kinds import strategy
+from bus.kube.patches import choose
+from bus.kube.storage import Object
+
+
+async def create(ctx: Context) -> web.Response:
+    target = ctx.target
+    how, body = ctx.write(), await bodies.read_object(ctx.request)
+    obj = await ctx.server.registry.create(
+        target.resource.group,
+        target.resource.resource,
+        target.namespace,
+        body,
+        how=how,
+        version=target.version.name,
+        name=target.name,
+        subresource=target.subresource,
+    )
+    return reading.answer_object(ctx, obj, 201, how.warnings)
+
+
+async def update(ctx: Context) -> web.Response:
+    target = ctx.target
+    how, body = ctx.write(), await bodies.read_object(ctx.request)
+    obj = await ctx.server.registry.update(
+        target.resource.group,
+        target.resource.resource,
+        target.namespace,
+        target.name,
+        body,
+        how=how,
+        version=target.version.name,
+        subresource=target.subresource,
+    )
+    return reading.answer_object(ctx, obj, 200, how.warnings)
+
+
+async def patch(ctx: Context) -> web.Response:
+    target, kind = ctx.target, bodies.content_type(ctx.request)
+    if kind not in choose.KINDS:
+        raise errors.unsupported_media_type(kind, choose.PATCH_TYPES)
+    how, registry = ctx.write(), ctx.server.registry
+    body = bodies.parse(await bodies.read_bytes(ctx.request), yaml=kind.endswith("yaml"))
+    existed = registry.reader.get(target.key) is not None
+    obj = await registry.patch(
+        target.resource.group,
+        target.resource.resource,
+        target.namespace,
+        target.name,
+        body,
+        kind=choose.KINDS[kind],
+        how=how,
+        version=target.version.name,
+        subresource=target.subresource,
+    )
+    return reading.answer_object(ctx, obj, 200 if existed else 201, how.warnings)
+
+
+async def _options(ctx: Context) -> deletion.DeleteOptions:
+    """From the body, or from the query as older clients send them."""
+    raw = await bodies.read_options(ctx.request)
+    query: dict[str, Any] = {}
+    if "gracePeriodSeconds" in ctx.query:
+        query["gracePeriodSeconds"] = ctx.number("gracePeriodSeconds")
+    if "propagationPolicy" in ctx.query:
+        query["propagationPolicy"] = ctx.query["propagationPolicy"]
+    if "orphanDependents" in ctx.query:
+        query["orphanDependents"] = ctx.flag("orphanDependents")
+    if raw is None:
+        return deletion.options(query)
+    if not isinstance(raw, dict):
+        raise errors.bad_request("the body of a delete is a DeleteOptions object")
+    return deletion.options({**query, **raw})
+
+
+async def delete(ctx: Context) -> web.Response:
+    target, how, options = ctx.target, ctx.write(), await _options(ctx)
+    if target.subresource:
+        raise errors.method_not_allowed(target.resource.group, target.resource.resource, "delete")
+    done = await ctx.server.registry.delete(
+        target.resource.group,
+        target.resource.resource,
+        target.namespace,
+        target.name,
+        how=how,
+        options=options,
+        version=target.version.name,
+    )
+    return reading.answer_object(ctx, _told(target.resource, done))
+
+
+def _told(res: Resource, done: Deleted) -> Object:
+    """The object while it stays (and for some kinds always), else a Status."""
+    if not done.gone or strategy(res).returns_deleted:
+        return done.object
+    meta = done.object["metadata"]
+    details = {"name": meta["name"], **({"group": res.group} if res.group else {}), "kind": res.resource, "uid": meta["uid"]}
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+
+
+async def delete_collection(ctx: Context) -> web.Response:
+    target, how, options = ctx.target, ctx.write(), await _options(ctx)
+    res = target.resource
+    items = await ctx.server.registry.delete_collection(
+        res.group,
+        res.resource,
+        ctx.address.namespace if res.namespaced else None,
+        how=how,
+        options=options,
+        labels=ctx.query.get("labelSelector", ""),
+        fields=ctx.query.get("fieldSelector", ""),
+        version=target.version.name,
+    )
+    meta = {"resourceVersion": str(ctx.server.registry.reader.revision())}
+    head = {"kind": res.list_kind, "apiVersion": res.api_version(target.version.name)}
+    return answers.respond({**head, "metadata": meta, "items": items}, 200)

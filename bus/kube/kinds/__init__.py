@@ -1,0 +1,35 @@
+"""What is particular to a kind: names, defaults, what a create and an update keep, and what is invalid.
+
+base.py           the contract, and what most kinds do
+core.py           namespaces, nodes, config maps, secrets, services, events
+pods.py           pods; pod_defaults.py and pod_rules.py, which templates share
+workloads.py      deployments and replica sets
+definitions.py    custom resource definitions
+custom.py         objects of custom resources
+"""
+
+from __future__ import annotations
+
+from bus.kube.catalog import Resource
+from bus.kube.kinds import base, core, custom, definitions, pods, workloads
+
+_BY_RESOURCE: dict[tuple[str, str], base.Strategy] = {
+    ("", "namespaces"): core.Namespaces(),
+    ("", "nodes"): core.Nodes(),
+    ("", "pods"): pods.Pods(),
+    ("", "configmaps"): core.ConfigMaps(),
+    ("", "secrets"): core.Secrets(),
+    ("", "services"): core.Services(),
+    ("", "events"): core.Events(),
+    ("apps", "deployments"): workloads.Deployments(),
+    ("apps", "replicasets"): workloads.ReplicaSets(),
+    ("apiextensions.k8s.io", "customresourcedefinitions"): definitions.Definitions(),
+}
+_PLAIN = base.Strategy()
+_CUSTOM = custom.Custom()
+
+
+def strategy(resource: Resource) -> base.Strategy:
+    if resource.custom:
+        return _CUSTOM
+    return _BY_RESOURCE.get((resource.group, resource.resource), _PLAIN)

@@ -1,0 +1,81 @@
+"""Pods: bound once, almost immutable, deleted with grace while a node still runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from bus.kube import errors
+from bus.kube.errors import Cause
+from bus.kube.kinds import pod_defaults, pod_rules
+from bus.kube.kinds.base import Context, Strategy, at
+from bus.kube.selectors import FieldGetter
+from bus.kube.storage import Object
+
+IMMUTABLE = (
+    "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
+    "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
+    "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
+)
+
+
+class Pods(Strategy):
+    generation = True
+    returns_deleted = True
+    fields = (
+        *("spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork"),
+        *("status.phase", "status.podIP", "status.nominatedNodeName"),
+    )
+    special: ClassVar[Mapping[str, FieldGetter]] = {
+        "spec.hostNetwork": lambda o: "true" if at(o, "spec", "hostNetwork") else "false"
+    }
+
+    def defaults(self, obj: Object, ctx: Context) -> None:
+        spec = obj.setdefault("spec", {})
+        pod_defaults.pod_spec(spec)
+        spec.setdefault("enableServiceLinks", True)
+
+    def prepare_create(self, obj: Object, ctx: Context) -> None:
+        obj["status"] = {"phase": "Pending", "qosClass": pod_defaults.qos_class(obj["spec"])}
+
+    def validate(self, obj: Object, ctx: Context) -> list[Cause]:
+        return pod_rules.pod_spec(obj["spec"], "spec")
+
+    def validate_update(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
+        out = self.validate(obj, ctx)
+        if _but_mutable(obj["spec"], old["spec"]) != old["spec"]:
+            out.append(errors.not_permitted("spec", IMMUTABLE))
+        had = old["spec"].get("tolerations") or []
+        now = obj["spec"].get("tolerations") or []
+        if any(t not in now for t in had):
+            out.append(
+                errors.not_permitted(
+                    "spec.tolerations", "existing toleration can not be modified except its tolerationSeconds"
+                )
+            )
+        return out
+
+    def grace(self, obj: Object, asked_s: int | None) -> int:
+        """A pod that no node runs needs nobody's word (pkg/registry/core/pod, CheckGracefulDelete)."""
+        spec = obj.get("spec", {})
+        if not spec.get("nodeName") or at(obj, "status", "phase") in ("Succeeded", "Failed"):
+            return 0
+        grace: int = spec.get("terminationGracePeriodSeconds", 30) if asked_s is None else asked_s
+        return max(grace, 1) if grace < 0 else grace
+
+
+def _but_mutable(new: Object, old: Object) -> Object:
+    """``new`` with what may change put back as it was in ``old``."""
+    out = dict(new)
+    for field in ("activeDeadlineSeconds", "tolerations"):
+        if field in old:
+            out[field] = old[field]
+        else:
+            out.pop(field, None)
+    if old.get("terminationGracePeriodSeconds", 0) < 0 and new.get("terminationGracePeriodSeconds") == 1:
+        out["terminationGracePeriodSeconds"] = old["terminationGracePeriodSeconds"]
+    for field in ("containers", "initContainers"):
+        mine, theirs = new.get(field) or [], old.get(field) or []
+        if len(mine) == len(theirs) and mine:
+            out[field] = [{**m, "image": t.get("image")} for m, t in zip(mine, theirs, strict=True)]
+    return out

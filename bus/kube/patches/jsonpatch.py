@@ -1,0 +1,45 @@
+"""JSON patch (RFC 6902), by the jsonpatch library, with the real server's limits and answers.
+
+A document that is no patch is a 400; one that can't be applied (a failed test, a missing path) is a 422.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from bus.kube import errors
+from bus.kube.decoding import clone
+from bus.kube.storage import Object
+
+OPERATIONS_MAX = 10_000  # apiserver's limit
+COPIED_BYTES_MAX = 3 << 20  # of all copy operations together: each can double the document
+
+
+def apply(target: Object, patch: Any, group: str, kind: str) -> Any:
+    """The result; ``target`` is not changed.  Raises StatusError 400, 413 or 422."""
+    import jsonpatch  # only who patches pays for it
+    import jsonpointer
+
+    if not isinstance(patch, list):
+        raise errors.bad_request("a JSON patch is a list of operations")
+    if len(patch) > OPERATIONS_MAX:
+        raise errors.too_large(f"The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {len(patch)}")
+    for op in patch:
+        if not isinstance(op, dict) or not isinstance(op.get("op"), str) or not isinstance(op.get("path"), str):
+            raise errors.bad_request("an operation of a JSON patch is an object with op and path")
+    out, copied = clone(target), 0
+    try:
+        for op in patch:
+            if op["op"] == "copy":
+                copied += len(json.dumps(jsonpointer.resolve_pointer(out, str(op.get("from", "")))))
+                if copied > COPIED_BYTES_MAX:
+                    raise errors.too_large(f"the copy operations of a JSON patch may copy {COPIED_BYTES_MAX} bytes")
+            out = jsonpatch.JsonPatch([op]).apply(out, in_place=True)
+        return out
+    except jsonpatch.InvalidJsonPatch as e:
+        raise errors.bad_request(f"not a JSON patch: {e}") from e
+    except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, KeyError, TypeError, IndexError) as e:
+        name = target.get("metadata", {}).get("name", "")
+        message = f"the server rejected our request due to an error in our request: {str(e)[:300]}"
+        raise errors.StatusError(422, "Invalid", message, {"name": name, "group": group, "kind": kind}) from e

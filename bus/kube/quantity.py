@@ -1,0 +1,59 @@
+"""Resource quantities (``100m``, ``1.5Gi``), in the canonical form that the real server answers with.
+
+Source: Kubernetes API conventions and apimachinery's resource.Quantity: a mantissa as whole as possible with the largest
+suffix, in the family (decimal, binary, exponent) that it was written in.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from fractions import Fraction
+
+PATTERN = re.compile(r"([+-]?(?:[0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40}))((?:[eE][+-]?[0-9]{1,2})|[numkMGTPE]|[KMGTPE]i)?\Z")
+RULE = r"quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+_DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+_BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
+
+
+class QuantityError(ValueError):
+    """A text that is no quantity."""
+
+
+def parse(text: str | int | float) -> Fraction:
+    """The number; raises QuantityError."""
+    return _split(str(text))[0]
+
+
+def _split(text: str) -> tuple[Fraction, str]:
+    m = PATTERN.match(text.strip())
+    if m is None:
+        raise QuantityError(RULE)
+    number, suffix = Fraction(Decimal(m[1])), m[2] or ""
+    if suffix in _BINARY:
+        return number * (1 << _BINARY[suffix]), "binary"
+    if suffix in _DECIMAL:
+        return number * Fraction(10) ** _DECIMAL[suffix], "decimal"
+    return number * Fraction(10) ** int(suffix[1:]), "exponent"
+
+
+def canonical(text: str | int | float) -> str:
+    """``"1000m"`` -> ``"1"``, ``0.5`` -> ``"500m"``, ``"1024Mi"`` -> ``"1Gi"``; raises QuantityError."""
+    value, family = _split(str(text))
+    if family == "binary" and abs(value) >= 1024:
+        whole = -(-value.numerator // value.denominator)  # rounds up, as the real one does
+        for suffix, bits in reversed(_BINARY.items()):
+            if whole % (1 << bits) == 0:
+                return f"{whole >> bits}{suffix}"
+        return str(whole)
+    nano = value * 10**9
+    value = Fraction(-(-nano.numerator // nano.denominator), 10**9)
+    if value == 0:
+        return "0"
+    for suffix, power in reversed(_DECIMAL.items()):
+        scaled = value / Fraction(10) ** power
+        if scaled.denominator == 1:
+            if family == "exponent":
+                return f"{scaled.numerator}e{power}" if power else str(scaled.numerator)
+            return f"{scaled.numerator}{suffix}"
+    raise QuantityError(RULE)

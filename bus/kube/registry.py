@@ -1,0 +1,519 @@
+"""The API's rules without HTTP: what a create, an update, a patch and a delete do to an object, or why they are refused.
+
+The HTTP server calls it, and so do controllers and report workers in their own process.  Every refusal is a StatusError with
+the code and reason that a client of the real API would get.  Objects that come back are copies, with their
+``metadata.resourceVersion`` filled in (the storage keeps them without).
+
+A write reads the object, computes the next one purely, and stores it expecting the revision that was read.  When somebody
+else was faster, it starts again, unless the caller named a resourceVersion: then it is the caller's conflict.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from bus.kube import decoding, deletion, errors, objectmeta, selectors, subresources, times
+from bus.kube.catalog import CRD_GROUP, CRD_RESOURCE, Catalog, Resource, Version, device_definitions, of_definition
+from bus.kube.decoding import clone
+from bus.kube.deletion import Deleted, DeleteOptions
+from bus.kube.errors import StatusError
+from bus.kube.kinds import base, strategy
+from bus.kube.patches import choose
+from bus.kube.storage import (
+    AlreadyExists,
+    Conflict,
+    Object,
+    Origin,
+    Reader,
+    Storage,
+    StorageError,
+    Stored,
+    TooLarge,
+    Unavailable,
+)
+from schemas.subjects import ObjectKey
+
+ATTEMPTS_MAX = 8  # of one write against others; each loser means that another write went through
+NAME_ATTEMPTS_MAX = 8  # of a generated name: 27^5 suffixes, so even one retry is rare
+REVISION_WAIT_S = 3.0  # for a revision that another server already answered with; kube-apiserver waits as long
+REVISION_POLL_S = 0.02
+CROWDED = "too many others are changing it; try again"
+SYSTEM_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """How a write is to be done.  ``manager`` is the fieldManager, ``validation`` the fieldValidation (Ignore, Warn,
+    Strict); what a client should be warned of is added to ``warnings``."""
+
+    origin: Origin
+    dry_run: bool = False
+    manager: str = ""
+    force: bool = False
+    validation: str = "Ignore"
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a request is about."""
+
+    resource: Resource
+    version: Version
+    namespace: str = ""
+    name: str = ""
+    subresource: str = ""
+
+    @property
+    def key(self) -> ObjectKey:
+        res = self.resource
+        return ObjectKey(res.group, res.resource, self.namespace if res.namespaced else "", self.name)
+
+    def not_found(self) -> StatusError:
+        return errors.not_found(self.resource.group, self.resource.resource, self.name)
+
+    def conflict(self, why: str = "") -> StatusError:
+        return errors.conflict(self.resource.group, self.resource.resource, self.name, why)
+
+
+class Filter:
+    """A label and a field selector over one resource.  Raises StatusError 400 for a text that is none."""
+
+    def __init__(self, resource: Resource, version: Version, labels: str = "", fields: str = "") -> None:
+        rules = strategy(resource)
+        allowed = {"metadata.name", "metadata.namespace", *rules.fields, *version.selectable}
+        try:
+            self.labels = selectors.parse_labels(labels)
+            self.fields = selectors.parse_fields(fields, allowed)
+        except selectors.SelectorError as e:
+            what = "label" if not hasattr(self, "labels") else "field"
+            raise errors.bad_request(f"unable to parse the {what} selector: {e}") from e
+        self._special = rules.special
+
+    def matches(self, obj: Object) -> bool:
+        meta = obj.get("metadata", {})
+        return self.labels.matches(meta.get("labels")) and self.fields.matches(obj, self._special)
+
+    def __bool__(self) -> bool:
+        return bool(self.labels) or bool(self.fields)
+
+
+class Registry:
+    """``storage`` may be a Reader only: then every write is refused (405).  ``clock`` gives microseconds since 1970."""
+
+    def __init__(
+        self,
+        storage: Reader,
+        *,
+        clock: Callable[[], int] = lambda: time.time_ns() // 1000,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self.reader = storage
+        self.catalog = Catalog(storage)
+        self._storage = storage if isinstance(storage, Storage) else None
+        self._clock = clock
+        self._random = random
+
+    @property
+    def writable(self) -> bool:
+        return self._storage is not None
+
+    def now_us(self) -> int:
+        """The registry's clock."""
+        return self._clock()
+
+    # --- reading -----------------------------------------------------------------------------------------------
+
+    def resource(self, group: str, resource: str, version: str | None = None) -> tuple[Resource, Version]:
+        """The resource and one served version of it (the storage version without ``version``); raises StatusError 404."""
+        found = self.catalog.find(group, resource)
+        name = version or (found.storage_version if found else "")
+        if found is None or (version is not None and name not in found.preferred):
+            raise errors.no_such_path()
+        return found, found.versions[name]
+
+    async def get(
+        self, group: str, resource: str, namespace: str, name: str, *, version: str | None = None, subresource: str = ""
+    ) -> Object:
+        """The object, or its scale; raises StatusError 404."""
+        res, ver = self.resource(group, resource, version)
+        obj = self.present(res, ver, self.stored(Target(res, ver, namespace, name)))
+        return subresources.get(res, ver, obj, subresource)
+
+    async def list(
+        self,
+        group: str,
+        resource: str,
+        namespace: str | None = None,
+        *,
+        labels: str = "",
+        fields: str = "",
+        version: str | None = None,
+    ) -> tuple[Objects, int]:
+        """All matching objects, sorted by namespace and name, and the revision at which this is the truth."""
+        res, ver = self.resource(group, resource, version)
+        wanted = Filter(res, ver, labels, fields)
+        rev = self.reader.revision()
+        stored = self.reader.list(group, resource, namespace)
+        return [self.present(res, ver, s) for s in stored if wanted.matches(s.object)], rev
+
+    def present(self, resource: Resource, version: Version, stored: Stored) -> Object:
+        """A stored object as this version shows it: a copy that belongs to the caller."""
+        obj: Object = clone(self.show(resource, version, stored))
+        return obj
+
+    def show(self, resource: Resource, version: Version, stored: Stored) -> Object:
+        """The same for who only reads it: shares with the storage."""
+        obj = decoding.convert(stored.object, resource, version.name)
+        return {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(stored.rev)}}
+
+    async def wait_revision(self, rev: int) -> None:
+        """Until this reader knows ``rev``; raises StatusError 504 when that takes too long."""
+        deadline = time.monotonic() + REVISION_WAIT_S
+        while self.reader.revision() < rev:
+            if time.monotonic() > deadline:
+                raise errors.revision_too_large(rev, self.reader.revision())
+            await asyncio.sleep(REVISION_POLL_S)
+
+    def stored(self, target: Target) -> Stored:
+        """As it is stored (shared: don't change it); raises StatusError 404."""
+        stored = self.reader.get(target.key)
+        if stored is None:
+            raise target.not_found()
+        return stored
+
+    # --- create ------------------------------------------------------------------------------------------------
+
+    async def create(
+        self,
+        group: str,
+        resource: str,
+        namespace: str,
+        obj: Any,
+        *,
+        how: Write,
+        version: str | None = None,
+        name: str = "",
+        subresource: str = "",
+    ) -> Object:
+        """The stored object.  ``name`` goes with a subresource (``binding``, ``eviction`` of a pod), which answers with a
+        Status.  Raises StatusError 400, 403, 404, 405, 409, 413, 422, 503."""
+        res, ver = self.resource(group, resource, version)
+        storage = self._writer(res, "create")
+        if subresource:
+            return await subresources.create(self, Target(res, ver, namespace, name, subresource), obj, how)
+        new = decoding.read(obj, res, ver, validation=how.validation, warnings=how.warnings)
+        generate = not new["metadata"].get("name") and bool(new["metadata"].get("generateName"))
+        for attempt in range(NAME_ATTEMPTS_MAX):
+            draft = clone(new)
+            self._draft(draft, res, ver, namespace, how)
+            key = ObjectKey(group, resource, draft["metadata"].get("namespace", ""), draft["metadata"]["name"])
+            try:
+                return self.present(res, ver, await self._store_new(storage, res, key, draft, how))
+            except AlreadyExists as e:
+                if not generate or attempt == NAME_ATTEMPTS_MAX - 1:
+                    raise errors.already_exists(group, resource, key.name) from e
+        raise AssertionError("the last attempt returns or raises")
+
+    def _draft(self, draft: Object, res: Resource, ver: Version, namespace: str, how: Write) -> None:
+        """Everything that makes a new object out of what was sent, in place."""
+        rules, ctx = strategy(res), self._context(res, ver, how)
+        objectmeta.for_create(draft, res, namespace, rules, now=ctx.now, random=self._random)
+        if res.namespaced:
+            self._check_namespace(res, namespace, draft["metadata"].get("name", ""))
+        rules.defaults(draft, ctx)
+        causes = objectmeta.validate(draft, rules)
+        if not causes:
+            rules.prepare_create(draft, ctx)
+            causes = rules.validate(draft, ctx)
+        if causes:
+            raise errors.invalid(res.group, res.kind, draft["metadata"].get("name", ""), causes)
+
+    async def _store_new(self, storage: Storage, res: Resource, key: ObjectKey, draft: Object, how: Write) -> Stored:
+        obj = decoding.convert(draft, res, res.storage_version)
+        if how.dry_run:
+            if self.reader.get(key) is not None:
+                raise AlreadyExists(str(key))
+            return Stored(key, self.reader.revision(), obj)
+        try:
+            return await storage.create(key, obj, how.origin)
+        except AlreadyExists:
+            raise
+        except StorageError as e:
+            raise _refusal(res, key.name, e) from e
+
+    def _check_namespace(self, res: Resource, namespace: str, name: str) -> None:
+        space = self.reader.get(ObjectKey("", "namespaces", "", namespace))
+        if space is None:
+            raise errors.not_found("", "namespaces", namespace)
+        if space.object["metadata"].get("deletionTimestamp"):
+            why = f"unable to create new content in namespace {namespace} because it is being terminated"
+            cause = errors.Cause("metadata.namespace", "NamespaceTerminating", f"namespace {namespace} is being terminated")
+            raise errors.forbidden(res.group, res.resource, name, why, [cause])
+
+    # --- update and patch --------------------------------------------------------------------------------------
+
+    async def update(
+        self,
+        group: str,
+        resource: str,
+        namespace: str,
+        name: str,
+        obj: Any,
+        *,
+        how: Write,
+        version: str | None = None,
+        subresource: str = "",
+    ) -> Object:
+        """The whole object (or its status, its scale) replaced.  With a resourceVersion in it, only that one is replaced
+        (409 otherwise).  An update that changes nothing writes nothing.  Raises StatusError as ``create`` does."""
+        target = Target(*self.resource(group, resource, version), namespace, name, subresource)
+        self._writer(target.resource, "update")
+        if subresource not in ("", "status"):
+            return await subresources.update(self, target, lambda _: obj, how)
+        new = self._readable(obj, target, how)
+        return await self.change(target, lambda _: clone(new), how)
+
+    async def patch(
+        self,
+        group: str,
+        resource: str,
+        namespace: str,
+        name: str,
+        patch: Any,
+        *,
+        kind: str,
+        how: Write,
+        version: str | None = None,
+        subresource: str = "",
+    ) -> Object:
+        """``kind`` is json, merge, strategic or apply.  ``apply`` creates what doesn't exist.  Raises StatusError as
+        ``create`` does, and 415 for a strategic patch of a custom resource."""
+        target = Target(*self.resource(group, resource, version), namespace, name, subresource)
+        res, ver = target.resource, target.version
+        self._writer(res, "patch")
+        if kind == "apply":
+            return await self._apply(target, patch, how)
+        if subresource not in ("", "status"):
+            scaled = subresources.SCALE if subresource == "scale" else res
+            edit = choose.patcher(patch, kind, scaled, scaled.versions[scaled.storage_version])
+            return await subresources.update(self, target, edit, how)
+        edit = choose.patcher(patch, kind, res, ver)
+
+        def make(current: Object) -> Object:
+            return self._readable(edit(current), target, how)
+
+        return await self.change(target, make, how)
+
+    async def _apply(self, target: Target, patch: Any, how: Write) -> Object:
+        raise errors.unsupported_media_type("application/apply-patch+yaml", choose.PATCH_TYPES)
+
+    def _readable(self, raw: Any, target: Target, how: Write) -> Object:
+        """What an update or a patch made, checked against the address it was sent to."""
+        res, name = target.resource, target.name
+        new = decoding.read(raw, res, target.version, validation=how.validation, warnings=how.warnings)
+        given = new["metadata"].get("name")
+        if given and given != name:
+            raise errors.bad_request(f"the name of the object ({given[:80]}) does not match the name on the URL ({name})")
+        objectmeta.check_namespace(new["metadata"], res, target.namespace)
+        return new
+
+    async def change(self, target: Target, make: Callable[[Object], Object], how: Write) -> Object:
+        """``make`` gets the current object (with resourceVersion; its own copy) and gives the next one."""
+        res, ver = target.resource, target.version
+        storage = self._writer(res, "update")
+        for _ in range(ATTEMPTS_MAX):
+            stored = self.stored(target)
+            current = self.present(res, ver, stored)
+            new = make(clone(current))
+            wanted = new["metadata"].pop("resourceVersion", "") or "0"
+            if wanted not in ("0", str(stored.rev)):
+                raise target.conflict()
+            del current["metadata"]["resourceVersion"]
+            self._next(new, current, target, how)
+            if new == current:
+                return self.present(res, ver, stored)
+            try:
+                return self.present(res, ver, await self._replace(storage, res, stored, new, how))
+            except Conflict:
+                continue  # who named a resourceVersion fails at the check above, with the new revision
+        raise target.conflict(CROWDED)
+
+    def _next(self, new: Object, old: Object, target: Target, how: Write) -> None:
+        """Everything that makes a valid successor of ``old`` out of ``new``, in place.  Raises StatusError."""
+        res, ver, subresource = target.resource, target.version, target.subresource
+        rules, ctx = strategy(res), self._context(res, ver, how)
+        objectmeta.for_update(new, old)
+        if subresource == "status":
+            if "status" not in ver.subresources:
+                raise errors.no_such_path()
+            rules.prepare_status(new, old, ctx)
+            causes = rules.validate_status(new, old, ctx)
+        elif subresource in subresources.INTERNAL:
+            causes = []  # made by ourselves out of the current object
+        else:
+            rules.defaults(new, ctx)
+            rules.prepare_update(new, old, ctx)
+            causes = objectmeta.validate(new, rules) + objectmeta.validate_update(new, old)
+            causes += rules.validate_update(new, old, ctx)
+            if rules.generation and not rules.same_spec(new, old, ctx):
+                new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
+        if causes:
+            raise errors.invalid(res.group, res.kind, new["metadata"].get("name", ""), causes)
+
+    async def _replace(self, storage: Storage, res: Resource, stored: Stored, new: Object, how: Write) -> Stored:
+        """Raises Conflict, or StatusError.  An object that was only waiting for this is removed."""
+        obj = decoding.convert(new, res, res.storage_version)
+        if how.dry_run:
+            return Stored(stored.key, stored.rev, obj)
+        try:
+            if deletion.finished(obj):
+                gone = await storage.delete(stored.key, stored.rev, how.origin)
+                return Stored(stored.key, gone.rev, obj)
+            return await storage.replace(stored.key, obj, stored.rev, how.origin)
+        except Conflict:
+            raise
+        except StorageError as e:
+            raise _refusal(res, stored.key.name, e) from e
+
+    # --- delete ------------------------------------------------------------------------------------------------
+
+    async def delete(
+        self,
+        group: str,
+        resource: str,
+        namespace: str,
+        name: str,
+        *,
+        how: Write,
+        options: DeleteOptions | None = None,
+        version: str | None = None,
+    ) -> Deleted:
+        """Gone, or marked and waiting (finalizers, a node's grace).  Raises StatusError 404, 405, 409, 503."""
+        res, ver = self.resource(group, resource, version)
+        target = Target(res, ver, namespace, name)
+        storage = self._writer(res, "delete")
+        opts = options or DeleteOptions()
+        if (group, resource) == (CRD_GROUP, CRD_RESOURCE) and not how.dry_run:
+            await self._empty_definition(self.stored(target), how)
+        for _ in range(ATTEMPTS_MAX):
+            stored = self.stored(target)
+            self._preconditions(res, stored, opts)
+            obj, now = deletion.mark(clone(stored.object), strategy(res), opts, self._clock())
+            try:
+                if how.dry_run or opts.dry_run:
+                    return Deleted(self.present(res, ver, Stored(stored.key, stored.rev, obj)), now)
+                if now:
+                    gone = await storage.delete(stored.key, stored.rev, how.origin)
+                    return Deleted(self.present(res, ver, Stored(stored.key, gone.rev, obj)), True)
+                if obj != stored.object:
+                    stored = await storage.replace(stored.key, obj, stored.rev, how.origin)
+                return Deleted(self.present(res, ver, stored), False)
+            except Conflict:
+                continue
+            except StorageError as e:
+                raise _refusal(res, name, e) from e
+        raise target.conflict(CROWDED)
+
+    def _preconditions(self, res: Resource, stored: Stored, opts: DeleteOptions) -> None:
+        uid = stored.object["metadata"].get("uid")
+        for what, wanted, have in (("UID", opts.uid, uid), ("ResourceVersion", opts.revision, str(stored.rev))):
+            if wanted is not None and wanted != have:
+                why = f"Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {have}"
+                raise errors.conflict(res.group, res.resource, stored.key.name, why)
+
+    async def delete_collection(
+        self,
+        group: str,
+        resource: str,
+        namespace: str | None,
+        *,
+        how: Write,
+        options: DeleteOptions | None = None,
+        labels: str = "",
+        fields: str = "",
+        version: str | None = None,
+    ) -> Objects:
+        """Deletes all that match; what was there before, as a list.  An object that vanishes meanwhile is no error."""
+        res, ver = self.resource(group, resource, version)
+        self._writer(res, "deletecollection")
+        wanted = Filter(res, ver, labels, fields)
+        out = []
+        for stored in self.reader.list(group, resource, namespace):
+            if not wanted.matches(stored.object):
+                continue
+            try:
+                await self.delete(group, resource, stored.key.namespace, stored.key.name, how=how, options=options)
+            except StatusError as e:
+                if e.code != 404:
+                    raise
+            out.append(self.present(res, ver, stored))
+        return out
+
+    async def _empty_definition(self, stored: Stored, how: Write) -> None:
+        """The objects of a definition go with it."""
+        res = of_definition(stored.object)
+        await self.delete_collection(res.group, res.resource, None, how=how)
+
+    async def empty_namespace(self, name: str, *, how: Write) -> bool:
+        """One step of a namespace controller: delete everything in a terminating namespace; True when it is gone.
+
+        Call it again when something in the namespace (a pod with grace, a finalizer) went."""
+        space = self.reader.get(ObjectKey("", "namespaces", "", name))
+        if space is None:
+            return True
+        if not space.object["metadata"].get("deletionTimestamp"):
+            return False
+        left = 0
+        for res in self.catalog.all():
+            if res.namespaced:
+                await self.delete_collection(res.group, res.resource, name, how=how)
+                left += len(self.reader.list(res.group, res.resource, name))
+        if left:
+            return False
+        body = self.present(*self.resource("", "namespaces"), space)
+        body["spec"] = {"finalizers": [f for f in base.at(body, "spec", "finalizers") or [] if f != "kubernetes"]}
+        del body["metadata"]["resourceVersion"]
+        await self.update("", "namespaces", "", name, body, how=how, subresource="finalize")
+        return self.reader.get(space.key) is None
+
+    async def bootstrap(self, origin: Origin) -> None:
+        """What a new log needs before anybody can work: the system namespaces, the device definitions.  Can be repeated."""
+        how = Write(origin)
+        wanted = [("", "namespaces", {"metadata": {"name": n}}) for n in SYSTEM_NAMESPACES]
+        wanted += [(CRD_GROUP, CRD_RESOURCE, d) for d in device_definitions()]
+        for group, resource, obj in wanted:
+            if self.reader.get(ObjectKey(group, resource, "", obj["metadata"]["name"])) is None:
+                try:
+                    await self.create(group, resource, "", clone(obj), how=how)
+                except StatusError as e:
+                    if e.reason != "AlreadyExists":  # another server was faster
+                        raise
+
+    # --- shared ------------------------------------------------------------------------------------------------
+
+    def _writer(self, res: Resource, verb: str) -> Storage:
+        if self._storage is None:
+            raise errors.method_not_allowed(res.group, res.resource, verb)
+        return self._storage
+
+    def _context(self, res: Resource, ver: Version, how: Write) -> base.Context:
+        return base.Context(res, ver, self.reader, times.of_micros(self._clock()), how.warnings)
+
+
+Objects = list[Object]  # a name of its own: inside the class ``list`` is the method
+
+
+def _refusal(res: Resource, name: str, error: StorageError) -> StatusError:
+    if isinstance(error, Conflict):
+        return errors.conflict(res.group, res.resource, name)
+    if isinstance(error, TooLarge):
+        return errors.too_large(f"Request entity too large: {error}")
+    if isinstance(error, Unavailable):
+        return errors.unavailable(f"the log can't be reached, the write may or may not have happened: {error}")
+    return errors.internal(str(error))

@@ -1,0 +1,201 @@
+"""The Kubernetes API over HTTP: one handler that finds out what a request means, and refuses what it must.
+
+No web framework's routing: a path is parsed once (``http/paths.py``), so that everything unknown gets the Status that
+clients of the real API expect.  A client never sees a traceback, only a Status; the log has the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from bus.kube import errors
+from bus.kube.errors import StatusError
+from bus.kube.http import answers, discovery, negotiation, paths, reading, watching, writing
+from bus.kube.http.context import Connect, Context, Limits, Server
+from bus.kube.registry import Registry, Target
+
+Authenticate = Callable[[Mapping[str, str]], str | None]
+OPEN_PATHS = ("/healthz", "/livez", "/readyz", "/version")  # the real server answers these to anybody
+SOURCE = "skerry"
+SHUTDOWN_S = 5.0  # for requests under way when the server ends; watches end at once
+LINE_BYTES_MAX = 32 << 10  # request line and headers: long selectors, long tokens
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _State:
+    """What a request needs beside what the handlers share."""
+
+    server: Server
+    authenticate: Authenticate | None
+    ready: Callable[[], bool]
+    watches: set[asyncio.Task[Any]] = field(default_factory=set)
+
+
+_STATE = web.AppKey("state", _State)
+
+
+def make_app(
+    registry: Registry,
+    *,
+    authenticate: Authenticate | None = None,
+    ready: Callable[[], bool] = lambda: True,
+    limits: Limits | None = None,
+    connect: Mapping[str, Connect] | None = None,
+) -> web.Application:
+    """The API as an aiohttp application.
+
+    ``authenticate`` gives the actor for a request's headers, None refuses it (401); without it everybody is "anonymous".
+    ``ready`` answers /readyz.  ``connect`` serves subresources that are not of this room, by "<resource>/<subresource>":
+    ``{"pods/log": handler}``."""
+    lines = {"max_line_size": LINE_BYTES_MAX, "max_field_size": LINE_BYTES_MAX}
+    app = web.Application(client_max_size=0, handler_args=lines)
+    app[_STATE] = _State(Server(registry, limits or Limits(), connect or {}), authenticate, ready)
+    app[watching.ENCODED] = watching.EncodedChanges()
+    app.router.add_route("*", "/{path:.*}", _handle)
+    app.on_shutdown.append(_end_watches)
+    return app
+
+
+class Running:
+    """A server that listens; ``port`` is the real one when 0 was asked for."""
+
+    def __init__(self, runner: web.AppRunner, port: int) -> None:
+        self._runner = runner
+        self.port = port
+
+    async def stop(self) -> None:
+        await self._runner.cleanup()
+
+
+async def serve(app: web.Application, host: str, port: int, tls: ssl.SSLContext | None = None) -> Running:
+    """Raises OSError when the address is taken."""
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port, ssl_context=tls).start()
+    except OSError:
+        await runner.cleanup()
+        raise
+    return Running(runner, runner.addresses[0][1])
+
+
+async def _end_watches(app: web.Application) -> None:
+    for task in list(app[_STATE].watches):
+        task.cancel()
+
+
+async def _handle(request: web.Request) -> web.StreamResponse:
+    try:
+        return await _answer(request)
+    except StatusError as e:
+        return answers.refuse(e)
+    except TimeoutError:
+        return answers.refuse(StatusError(504, "Timeout", "the request took too long"))
+    except (ConnectionResetError, web.HTTPException):
+        raise
+    except Exception as e:  # the one place: whatever it was, the client gets a Status and the log gets the traceback
+        log.error("request failed", method=request.method, path=request.path[:200], exc_info=e)
+        return answers.refuse(errors.internal("the server has logged what went wrong"))
+
+
+async def _answer(request: web.Request) -> web.StreamResponse:
+    server, path = request.app[_STATE].server, request.path
+    if path in OPEN_PATHS or path.startswith(("/livez/", "/readyz/", "/healthz/")):
+        return _open(request)
+    authenticate = request.app[_STATE].authenticate
+    actor = authenticate(request.headers) if authenticate else "anonymous"
+    if actor is None:
+        raise errors.unauthorized()
+    address = paths.parse(request.raw_path.split("?", 1)[0])
+    if address is None:
+        return _documents(request, server)
+    res, ver = server.registry.resource(address.group, address.resource, address.version)
+    if address.namespace is not None and not res.namespaced:
+        raise errors.no_such_path()
+    target = Target(res, ver, address.namespace or "", address.name, address.subresource)
+    connect = server.connect.get(f"{address.resource}/{address.subresource}") if address.subresource else None
+    if connect is not None and not address.group:
+        return await connect(request, target, actor)
+    ctx = Context(request, server, address, target, actor, negotiation.choose(request.headers.get("Accept", "")))
+    if request.method in ("GET", "HEAD") and (address.watch or ctx.flag("watch")) and not address.subresource:
+        return await _watch(ctx)
+    async with asyncio.timeout(server.limits.request_s):
+        return await _verb(ctx)(ctx)
+
+
+def _verb(ctx: Context) -> Callable[[Context], Awaitable[web.StreamResponse]]:
+    """Raises StatusError 404, 405."""
+    address, method, res = ctx.address, ctx.request.method, ctx.target.resource
+    if address.rest:
+        raise errors.no_such_path()
+    if res.namespaced and address.namespace is None and address.name:
+        raise errors.no_such_path()
+    if address.name:
+        table = {"GET": reading.get, "HEAD": reading.get, "PUT": writing.update, "PATCH": writing.patch}
+        table["DELETE"] = writing.delete
+        if address.subresource:
+            table["POST"] = writing.create
+    else:
+        table = {"GET": reading.listing, "HEAD": reading.listing, "DELETE": writing.delete_collection}
+        if not res.namespaced or address.namespace is not None:
+            table["POST"] = writing.create
+    handler = table.get(method)
+    if handler is None:
+        raise errors.method_not_allowed(res.group, res.resource, method)
+    return handler
+
+
+async def _watch(ctx: Context) -> web.StreamResponse:
+    tasks = ctx.request.app[_STATE].watches
+    task = asyncio.current_task()
+    assert task is not None
+    tasks.add(task)
+    try:
+        return await watching.watch(ctx)
+    finally:
+        tasks.discard(task)
+
+
+def _open(request: web.Request) -> web.Response:
+    if request.method not in ("GET", "HEAD"):
+        raise errors.StatusError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+    if request.path == "/version":
+        return answers.respond(discovery.version_info(SOURCE))
+    if request.path.startswith("/readyz") and not request.app[_STATE].ready():
+        return web.Response(status=503, text="not ready")
+    return web.Response(text="ok")
+
+
+def _documents(request: web.Request, server: Server) -> web.Response:
+    """What is not a resource: discovery and the types.  Raises StatusError 404, 405."""
+    registry, accept = server.registry, request.headers.get("Accept", "")
+    parts = request.path.strip("/").split("/")
+    if request.method not in ("GET", "HEAD"):
+        raise errors.StatusError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+    if parts in (["api"], ["apis"]):
+        wanted = discovery.aggregated(accept)
+        if wanted:
+            document = discovery.aggregate(
+                registry.catalog, core=parts == ["api"], version=wanted, writable=registry.writable
+            )
+            response = answers.respond(document)
+            kind = f"application/json;g=apidiscovery.k8s.io;v={wanted};as=APIGroupDiscoveryList"
+            response.headers["Content-Type"] = kind
+            return response
+        plain = discovery.api_versions(request.host) if parts == ["api"] else discovery.groups(registry.catalog)
+        return answers.respond(plain)
+    if parts[0] == "apis" and len(parts) == 2:
+        return answers.respond(discovery.group(registry.catalog, parts[1]))
+    if (parts[0] == "api" and len(parts) == 2) or (parts[0] == "apis" and len(parts) == 3):
+        group, version = ("", parts[1]) if parts[0] == "api" else (parts[1], parts[2])
+        return answers.respond(discovery.resources(registry.catalog, group, version, writable=registry.writable))
+    raise errors.no_such_path()

@@ -1,0 +1,164 @@
+"""Subresources that are not the object itself: scale, binding, eviction, a namespace's finalize."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from bus.kube import decoding, deletion, errors, times, typed
+from bus.kube.catalog import Resource, Version
+from bus.kube.kinds.base import at
+from bus.kube.storage import Object
+
+if TYPE_CHECKING:
+    from bus.kube.registry import Registry, Target, Write
+
+INTERNAL = ("binding", "finalize")
+REPLICAS_MAX = 1 << 31
+
+
+def _pseudo(group: str, kind: str, definition: str) -> Resource:
+    """A kind that is spoken but never stored."""
+    node = typed.types().definitions[definition]
+    versions = {"v1": Version("v1", node)}
+    return Resource(
+        group, kind.lower() + "s", kind, kind + "List", kind.lower(), True, (), (), versions, "v1", False, ["v1"]
+    )
+
+
+SCALE = _pseudo("autoscaling", "Scale", "io.k8s.api.autoscaling.v1.Scale")
+BINDING = _pseudo("", "Binding", "io.k8s.api.core.v1.Binding")
+EVICTION = _pseudo("policy", "Eviction", "io.k8s.api.policy.v1.Eviction")
+
+
+def success(**details: Any) -> Object:
+    status: Object = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
+    return {**status, "details": details} if details else status
+
+
+def get(res: Resource, ver: Version, obj: Object, subresource: str) -> Object:
+    """``obj`` as its subresource shows it; raises StatusError 404 for one that there is not."""
+    if subresource in ("", "status"):
+        if subresource and subresource not in ver.subresources:
+            raise errors.no_such_path()
+        return obj
+    if subresource == "scale" and "scale" in ver.subresources:
+        return _scale(ver, obj)
+    raise errors.no_such_path()
+
+
+def _paths(ver: Version) -> tuple[list[str], list[str], list[str] | None]:
+    """Where replicas, observed replicas and the selector text are."""
+    if ver.scale is None:
+        return ["spec", "replicas"], ["status", "replicas"], None
+    split = [ver.scale.get(f, "").lstrip(".").split(".") for f in ("specReplicasPath", "statusReplicasPath")]
+    label = ver.scale.get("labelSelectorPath")
+    return split[0], split[1], label.lstrip(".").split(".") if label else None
+
+
+def _scale(ver: Version, obj: Object) -> Object:
+    wanted, seen, selector = _paths(ver)
+    meta = obj["metadata"]
+    replicas = at(obj, *wanted) or 0
+    status: Object = {"replicas": at(obj, *seen) or 0}
+    text = at(obj, *selector) if selector else _selector_text(at(obj, "spec", "selector"))
+    if text:
+        status["selector"] = text
+    kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    return {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {f: meta[f] for f in kept if f in meta},
+        "spec": {"replicas": replicas} if replicas else {},
+        "status": status,
+    }
+
+
+def _selector_text(selector: Any) -> str:
+    labels = (selector or {}).get("matchLabels") or {}
+    return ",".join(f"{k}={v}" for k, v in sorted(labels.items()))
+
+
+async def update(registry: Registry, target: Target, make: Callable[[Object], Any], how: Write) -> Object:
+    """Raises StatusError 404 for a subresource that can't be written."""
+    res, ver, name, subresource = target.resource, target.version, target.name, target.subresource
+    if subresource == "finalize" and res.resource == "namespaces" and not res.group:
+
+        def finalized(current: Object) -> Object:
+            new = decoding.read(make(current), res, ver)
+            current["spec"] = {"finalizers": at(new, "spec", "finalizers") or []}
+            return _at_revision(current, new)
+
+        return await registry.change(target, finalized, how)
+    if subresource == "scale" and "scale" in ver.subresources:
+
+        def scaled(current: Object) -> Object:
+            new = decoding.read(make(_scale(ver, current)), SCALE, SCALE.versions["v1"], validation=how.validation)
+            replicas = at(new, "spec", "replicas") or 0
+            if not 0 <= replicas < REPLICAS_MAX:
+                cause = errors.bad_value("spec.replicas", replicas, "must be greater than or equal to 0")
+                raise errors.invalid("autoscaling", "Scale", name, [cause])
+            parent: Any = current
+            *path, last = _paths(ver)[0]
+            for step in path:
+                parent = parent.setdefault(step, {})
+            parent[last] = replicas
+            return _at_revision(current, new)
+
+        return _scale(ver, await registry.change(dataclasses.replace(target, subresource=""), scaled, how))
+    raise errors.no_such_path()
+
+
+def _at_revision(current: Object, asked: Object) -> Object:
+    """``current``, to be stored only at the revision that the client named."""
+    current["metadata"]["resourceVersion"] = asked["metadata"].get("resourceVersion", "")
+    return current
+
+
+async def create(registry: Registry, target: Target, obj: Any, how: Write) -> Object:
+    """A Status of success; raises StatusError."""
+    of_pod = (target.resource.group, target.resource.resource) == ("", "pods")
+    if of_pod and target.subresource == "binding":
+        return await _bind(registry, target, obj, how)
+    if of_pod and target.subresource == "eviction":
+        eviction = decoding.read(obj, EVICTION, EVICTION.versions["v1"])
+        options = deletion.options(eviction.get("deleteOptions"))
+        await registry.delete("", "pods", target.namespace, target.name, how=how, options=options)
+        return {**success(), "code": 201}
+    raise errors.no_such_path()
+
+
+async def _bind(registry: Registry, at_pod: Target, obj: Any, how: Write) -> Object:
+    name = at_pod.name
+    binding = decoding.read(obj, BINDING, BINDING.versions["v1"], validation=how.validation)
+    given, target = binding["metadata"].get("name") or name, binding.get("target", {})
+    if given != name:
+        raise errors.bad_request(f"name in URL ({name}) does not match name in Binding object ({given[:80]})")
+    if target.get("kind", "Node") not in ("", "Node", "Minion"):
+        cause = errors.not_supported("target.kind", target["kind"], ("Node", "<empty>"))
+        raise errors.invalid("", "Binding", name, [cause])
+    if not target.get("name"):
+        raise errors.invalid("", "Binding", name, [errors.required("target.name")])
+
+    def bound(pod: Object) -> Object:
+        meta = pod["metadata"]
+        uid = binding["metadata"].get("uid")
+        if uid and uid != meta.get("uid"):
+            raise errors.conflict("", "pods", name, f"Precondition failed: UID in precondition: {uid}")
+        if meta.get("deletionTimestamp"):
+            raise errors.conflict("", "pods/binding", name, f"pod {name} is being deleted, cannot be assigned to a host")
+        if pod["spec"].get("nodeName"):
+            why = f'pod {name} is already assigned to node "{pod["spec"]["nodeName"]}"'
+            raise errors.conflict("", "pods/binding", name, why)
+        pod["spec"]["nodeName"] = target["name"]
+        if binding["metadata"].get("annotations"):
+            meta["annotations"] = {**meta.get("annotations", {}), **binding["metadata"]["annotations"]}
+        conditions = [c for c in at(pod, "status", "conditions") or [] if c.get("type") != "PodScheduled"]
+        now = times.of_micros(registry.now_us())
+        conditions.append({"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now})
+        pod.setdefault("status", {})["conditions"] = conditions
+        return pod
+
+    await registry.change(at_pod, bound, how)
+    return {**success(), "code": 201}

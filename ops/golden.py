@@ -1,0 +1,102 @@
+"""Replays the recorded conversations with a real Kubernetes API server against the standalone API's rules.
+
+    python -m ops.golden [--only TEXT] [--server URL --token TOKEN]
+
+The recordings are in a folder ``shared`` beside the checkout (or $SKERRY_SHARED); without it there is nothing to do.
+Without ``--server`` an API over memory is started here, with a token of its own, and asked over HTTP like any other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from bus.kube import memory, registry, server
+from bus.kube.catalog import CRD_GROUP, CRD_RESOURCE
+from bus.kube.errors import StatusError
+from bus.kube.storage import Origin
+
+SUITES = (
+    ("kube-golden", "cases.json", "golden.json"),
+    ("kubeedge", "samples-cases.json", "samples-golden.json"),
+)
+
+
+def shared_folder() -> Path | None:
+    """Where the recordings are, if anywhere."""
+    beside = Path(__file__).resolve().parent.parent.parent / "shared"
+    folder = Path(os.environ.get("SKERRY_SHARED") or beside)
+    return folder if (folder / "kube-golden" / "golden.py").is_file() else None
+
+
+async def define(folder: Path, api: registry.Registry) -> None:
+    """KubeEdge's other definitions, which its samples need."""
+    for path in sorted((folder / "kubeedge" / "crds").glob("*.yaml")):
+        for crd in yaml.safe_load_all(path.read_text()):
+            try:
+                await api.create(CRD_GROUP, CRD_RESOURCE, "", crd, how=registry.Write(Origin("golden")))
+            except StatusError as e:
+                if e.reason != "AlreadyExists":
+                    raise
+
+
+async def check(folder: Path, url: str, token: str, only: str) -> int:
+    """Runs every suite; the number of suites that don't agree."""
+    failed = 0
+    for where, cases, golden in SUITES:
+        if not (folder / where / cases).is_file():
+            continue
+        args = [
+            str(folder / "kube-golden" / "golden.py"),
+            "check",
+            str(folder / where / cases),
+            str(folder / where / golden),
+        ]
+        args += ["--server", url, "--token", token, *(["--only", only] if only else [])]
+        process = await asyncio.create_subprocess_exec(sys.executable, *args)
+        failed += await process.wait() != 0
+    return failed
+
+
+async def run(folder: Path, only: str) -> int:
+    """The same against an API that lives as long as the run."""
+    token = secrets.token_hex(16)
+
+    def authenticate(headers: Mapping[str, str]) -> str | None:
+        given = headers.get("Authorization", "")
+        return "golden" if secrets.compare_digest(given.encode(), f"Bearer {token}".encode()) else None
+
+    api = registry.Registry(memory.MemoryStorage())
+    await api.bootstrap(Origin("golden"))
+    await define(folder, api)
+    running = await server.serve(server.make_app(api, authenticate=authenticate), "127.0.0.1", 0)
+    try:
+        return await check(folder, f"http://127.0.0.1:{running.port}", token, only)
+    finally:
+        await running.stop()
+
+
+def main() -> int:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--only", default="", help="only cases with this text in their name")
+    p.add_argument("--server", help="an API that runs already")
+    p.add_argument("--token", default="")
+    a = p.parse_args()
+    folder = shared_folder()
+    if folder is None:
+        print("no recordings: there is no folder 'shared' beside the checkout and $SKERRY_SHARED names none")
+        return 0
+    if a.server:
+        return min(1, asyncio.run(check(folder, a.server, a.token, a.only)))
+    return min(1, asyncio.run(run(folder, a.only)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""Makes the API's data files: the types of the built-in kinds, and KubeEdge's device definitions, compact.
+
+    python -m ops.kube_data types                 writes bus/kube/data/builtin.json
+    python -m ops.kube_data devices FOLDER        writes bus/kube/data/devices.json from KubeEdge's CRD manifests
+
+The types come from the models of the official Python client (Apache-2.0), whose fields are the API's own.  What the
+client doesn't carry (how lists merge) is in the tables below: Kubernetes API reference, "patch merge key" and "map" of each
+field.  KubeEdge's definitions are Apache-2.0 too; descriptions are left out of both.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from schemas import kinds
+
+DATA = Path(__file__).resolve().parent.parent / "bus" / "kube" / "data"
+
+# Beside the kinds of schemas/kinds.py: what requests and answers are made of.
+EXTRA = ("V1Scale", "V1Binding", "V1Eviction", "V1DeleteOptions", "V1Status")
+MODEL_OF = {("", "Event"): "CoreV1Event", ("events.k8s.io", "Event"): "EventsV1Event"}
+META = {"ObjectMeta", "ListMeta", "ManagedFieldsEntry", "OwnerReference", "LabelSelector", "LabelSelectorRequirement"}
+META |= {"Condition", "Status", "StatusDetails", "StatusCause", "DeleteOptions", "Preconditions", "ShardInfo"}
+PACKAGE = {
+    "apps": r"Deployment.*|ReplicaSet.*|RollingUpdateDeployment",
+    "apiextensions": r"CustomResource.*|.*Webhook.*|SelectableField|ValidationRule|ApiextensionsV1ServiceReference",
+    "coordination": r"Lease.*",
+    "events": r"EventsV1.*",
+    "autoscaling": r"Scale(Spec|Status)?$",
+    "policy": r"Eviction$",
+}
+
+# (type, field) -> (patch merge key or "", list-map keys or "set" or (), strategy)
+MERGE: dict[tuple[str, str], tuple[str, tuple[str, ...] | str, str]] = {
+    ("PodSpec", "containers"): ("name", ("name",), "merge"),
+    ("PodSpec", "initContainers"): ("name", ("name",), "merge"),
+    ("PodSpec", "ephemeralContainers"): ("name", ("name",), "merge"),
+    ("PodSpec", "volumes"): ("name", ("name",), "merge,retainKeys"),
+    ("PodSpec", "imagePullSecrets"): ("name", ("name",), "merge"),
+    ("PodSpec", "hostAliases"): ("ip", ("ip",), "merge"),
+    ("PodSpec", "topologySpreadConstraints"): ("topologyKey", ("topologyKey", "whenUnsatisfiable"), "merge"),
+    ("PodSpec", "resourceClaims"): ("name", ("name",), "merge,retainKeys"),
+    ("PodSpec", "schedulingGates"): ("name", ("name",), "merge"),
+    ("PodStatus", "conditions"): ("type", ("type",), "merge"),
+    ("PodStatus", "podIPs"): ("ip", ("ip",), "merge"),
+    ("PodStatus", "hostIPs"): ("ip", (), "merge"),
+    ("PodStatus", "resourceClaimStatuses"): ("name", ("name",), "merge,retainKeys"),
+    ("ServiceSpec", "ports"): ("port", ("port", "protocol"), "merge"),
+    ("ServiceStatus", "conditions"): ("type", ("type",), "merge"),
+    ("NodeSpec", "podCIDRs"): ("", "set", "merge"),
+    ("NodeStatus", "conditions"): ("type", ("type",), "merge"),
+    ("NodeStatus", "addresses"): ("type", ("type",), "merge"),
+    ("NamespaceStatus", "conditions"): ("type", ("type",), "merge"),
+    ("DeploymentStatus", "conditions"): ("type", ("type",), "merge"),
+    ("ReplicaSetStatus", "conditions"): ("type", ("type",), "merge"),
+    ("CustomResourceDefinitionStatus", "conditions"): ("", ("type",), ""),
+    ("ObjectMeta", "ownerReferences"): ("uid", ("uid",), "merge"),
+    ("ObjectMeta", "finalizers"): ("", "set", "merge"),
+    ("ResourceRequirements", "claims"): ("", ("name",), ""),
+}
+for _container in ("Container", "EphemeralContainer"):
+    MERGE[_container, "env"] = ("name", ("name",), "merge")
+    MERGE[_container, "ports"] = ("containerPort", ("containerPort", "protocol"), "merge")
+    MERGE[_container, "volumeMounts"] = ("mountPath", ("mountPath",), "merge")
+    MERGE[_container, "volumeDevices"] = ("devicePath", ("devicePath",), "merge")
+RETAIN_KEYS = {("DeploymentSpec", "strategy")}
+ATOMIC_TYPES = {"LabelSelector", "NodeSelector", "NodeSelectorTerm", "ObjectReference", "LocalObjectReference"}
+ATOMIC_TYPES |= {"ConfigMapKeySelector", "SecretKeySelector", "ObjectFieldSelector", "ResourceFieldSelector"}
+ATOMIC_TYPES |= {"TypedLocalObjectReference", "OwnerReference", "FileKeySelector"}
+ATOMIC_FIELDS = {("PodSpec", "nodeSelector"), ("ServiceSpec", "selector")}
+QUANTITY_MAPS = {"limits", "requests", "capacity", "allocatable", "allocatedResources", "overhead"}
+QUANTITIES = {"sizeLimit", "divisor"}
+MICRO_TIMES = {"renewTime", "acquireTime", "eventTime", "lastObservedTime"}
+PRESERVED = {("CustomResourceValidation", "openAPIV3Schema"), ("ManagedFieldsEntry", "fieldsV1")}
+PRESERVED |= {("CustomResourceSubresources", "status")}
+SCALARS = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
+
+
+def definition(model: str) -> str:
+    """``V1Container`` -> ``io.k8s.api.core.v1.Container``."""
+    short = re.sub(r"^(CoreV1|EventsV1|ApiextensionsV1|V1)", "", model)
+    if short in META:
+        return f"io.k8s.apimachinery.pkg.apis.meta.v1.{short}"
+    for package, pattern in PACKAGE.items():
+        if re.match(pattern, model if model.startswith(("EventsV1", "Apiext")) else short):
+            if package == "apiextensions":
+                return f"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.{short}"
+            return f"io.k8s.api.{package}.v1.{short}"
+    return f"io.k8s.api.core.v1.{short}"
+
+
+def _node(type_text: str, owner: str, field: str) -> dict[str, Any]:
+    if (owner, field) in PRESERVED:
+        return {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    if m := re.fullmatch(r"List\[(.*)\]", type_text):
+        return {"type": "array", "items": _node(m[1], "", "")}
+    if m := re.fullmatch(r"Dict\[str, (.*)\]", type_text):
+        value = {"type": "string", "format": "quantity"} if field in QUANTITY_MAPS else _node(m[1], "", "")
+        return {"type": "object", "additionalProperties": value}
+    if type_text == "object":
+        return {"x-kubernetes-int-or-string": True}
+    if type_text == "bytes":
+        return {"type": "string", "format": "byte"}
+    if type_text == "datetime":
+        return {"type": "string", "format": "micro-time" if field in MICRO_TIMES else "date-time"}
+    if type_text == "str" and field in QUANTITIES:
+        return {"type": "string", "format": "quantity"}
+    if type_text in SCALARS:
+        return {"type": SCALARS[type_text]}
+    return {"$ref": definition(type_text)}
+
+
+def _field(owner: str, field: str, type_text: str) -> dict[str, Any]:
+    node = _node(type_text, owner, field)
+    key, listing, strategy = MERGE.get((owner, field), ("", (), ""))
+    if key:
+        node["x-kubernetes-patch-merge-key"] = key
+    if strategy or (owner, field) in RETAIN_KEYS:
+        node["x-kubernetes-patch-strategy"] = strategy or "retainKeys"
+    if listing == "set":
+        node["x-kubernetes-list-type"] = "set"
+    elif listing:
+        node |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(listing)}
+    if (owner, field) in ATOMIC_FIELDS:
+        node["x-kubernetes-map-type"] = "atomic"
+    return node
+
+
+def types() -> dict[str, Any]:
+    """``{"definitions": {name: schema}, "kinds": {"<group>/<version>/<Kind>": name}}``."""
+    models = importlib.import_module("kubernetes.client.models")  # by name: only the bridge may depend on the client
+    builtin = [k for k in kinds.BUILTIN if not k.group.endswith("kubeedge.io")]
+    roots = {(k.group, k.version, k.kind): MODEL_OF.get((k.group, k.kind), f"V1{k.kind}") for k in builtin}
+    todo, done = [*roots.values(), *EXTRA], {}
+    while todo:
+        model = todo.pop()
+        if definition(model) in done:
+            continue
+        cls = getattr(models, model)
+        owner = re.sub(r"^(CoreV1|EventsV1|ApiextensionsV1|V1)", "", model)
+        out: dict[str, Any] = {"type": "object", "properties": {}}
+        needed = []
+        by_alias = {f.serialization_alias or name: f for name, f in cls.model_fields.items()}
+        for attribute, type_text in cls.openapi_types.items():
+            field = cls.attribute_map[attribute]
+            out["properties"][field] = _field(owner, field, type_text)
+            if by_alias[field].is_required():
+                needed.append(field)
+            if (owner, field) not in PRESERVED:
+                todo += [t for t in re.findall(r"\w+", type_text) if re.match(r"(CoreV1|EventsV1|Apiext|V1)", t)]
+        if needed:
+            out["required"] = sorted(needed)
+        if owner in ATOMIC_TYPES:
+            out["x-kubernetes-map-type"] = "atomic"
+        done[definition(model)] = out
+    names = {f"{g}/{v}/{k}": definition(m) for (g, v, k), m in roots.items()}
+    return {"definitions": done, "kinds": names}
+
+
+def without_descriptions(value: Any, names: bool = False) -> Any:
+    """A schema without its prose; ``names`` says that the keys are field names, of which one may be ``description``."""
+    if isinstance(value, dict):
+        return {
+            k: without_descriptions(v, names=not names and k == "properties")
+            for k, v in value.items()
+            if names or not (k == "description" and isinstance(v, str))
+        }
+    return [without_descriptions(v) for v in value] if isinstance(value, list) else value
+
+
+def devices(folder: Path) -> list[dict[str, Any]]:
+    yaml = importlib.import_module("yaml")
+    out = []
+    for path in sorted(folder.glob("devices_*.yaml")):
+        crd = without_descriptions(yaml.safe_load(path.read_text()))
+        out.append({k: crd[k] for k in ("apiVersion", "kind", "metadata", "spec")})
+    return out
+
+
+def text_of(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n"
+
+
+def main(argv: list[str]) -> int:
+    if argv[:1] == ["types"]:
+        (DATA / "builtin.json").write_text(text_of(types()))
+    elif argv[:1] == ["devices"] and len(argv) == 2:
+        (DATA / "devices.json").write_text(text_of(devices(Path(argv[1]))))
+    else:
+        print(__doc__)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
