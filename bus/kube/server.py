@@ -17,7 +17,7 @@ from aiohttp import web
 
 from bus.kube import errors
 from bus.kube.errors import StatusError
-from bus.kube.http import answers, discovery, negotiation, paths, reading, watching, writing
+from bus.kube.http import answers, discovery, negotiation, openapi, paths, reading, watching, writing
 from bus.kube.http.context import Connect, Context, Limits, Server
 from bus.kube.registry import Registry, Target
 
@@ -37,6 +37,7 @@ class _State:
     server: Server
     authenticate: Authenticate | None
     ready: Callable[[], bool]
+    types: openapi.Documents
     watches: set[asyncio.Task[Any]] = field(default_factory=set)
 
 
@@ -58,7 +59,9 @@ def make_app(
     ``{"pods/log": handler}``."""
     lines = {"max_line_size": LINE_BYTES_MAX, "max_field_size": LINE_BYTES_MAX}
     app = web.Application(client_max_size=0, handler_args=lines)
-    app[_STATE] = _State(Server(registry, limits or Limits(), connect or {}), authenticate, ready)
+    app[_STATE] = _State(
+        Server(registry, limits or Limits(), connect or {}), authenticate, ready, openapi.Documents(registry.catalog)
+    )
     app[watching.ENCODED] = watching.EncodedChanges()
     app.router.add_route("*", "/{path:.*}", _handle)
     app.on_shutdown.append(_end_watches)
@@ -175,6 +178,16 @@ def _open(request: web.Request) -> web.Response:
     return web.Response(text="ok")
 
 
+def _types(request: web.Request, parts: list[str]) -> web.Response:
+    documents = request.app[_STATE].types
+    if not parts:
+        return answers.respond(documents.index())
+    if (parts[0] == "api" and len(parts) == 2) or (parts[0] == "apis" and len(parts) == 3):
+        body = documents.document(parts[1] if len(parts) == 3 else "", parts[-1])
+        return web.Response(body=body, content_type="application/json")
+    raise errors.no_such_path()
+
+
 def _documents(request: web.Request, server: Server) -> web.Response:
     """What is not a resource: discovery and the types.  Raises StatusError 404, 405."""
     registry, accept = server.registry, request.headers.get("Accept", "")
@@ -193,6 +206,8 @@ def _documents(request: web.Request, server: Server) -> web.Response:
             return response
         plain = discovery.api_versions(request.host) if parts == ["api"] else discovery.groups(registry.catalog)
         return answers.respond(plain)
+    if parts[:2] == ["openapi", "v3"]:
+        return _types(request, parts[2:])
     if parts[0] == "apis" and len(parts) == 2:
         return answers.respond(discovery.group(registry.catalog, parts[1]))
     if (parts[0] == "api" and len(parts) == 2) or (parts[0] == "apis" and len(parts) == 3):
