@@ -213,6 +213,8 @@ def _mounts(container: Container, plan: Plan, variables: Mapping[str, str]) -> t
         sub_path = expand(m.sub_path_expr, variables) if m.sub_path_expr else m.sub_path
         if sub_path.startswith("/") or ".." in sub_path.split("/"):
             raise InvalidPod(f"container {container.name}: subPath {sub_path[:80]!r} is not a relative path without '..'")
+        if sub_path and isinstance(volume, MemoryDir):
+            raise InvalidPod(f"container {container.name}: subPath of the memory volume {m.volume} is not supported")
         source = volume if isinstance(volume, MemoryDir | HostPath) else volume.name
         mounts.append(MountConfig(source, m.path, m.read_only, sub_path, m.propagation))
     return tuple(mounts)

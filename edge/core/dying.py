@@ -1,4 +1,4 @@
-"""One look at a pod that must go: stop its containers with grace, remove containers, sandbox and volumes, say that it is gone.
+"""One look at a pod that must go: stop its containers with grace, remove them, the sandbox and volumes, say that it is gone.
 
 The same for a deleted pod, a withdrawn one, one whose name was taken over by another uid, and an orphan.
 Source: Kubernetes, "Pod Lifecycle", termination of pods; sidecars stop after the application containers, in reverse order.

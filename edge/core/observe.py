@@ -1,7 +1,7 @@
 """What the engine says, written into the state: the answer to one effect, or a whole snapshot.
 
 A snapshot is older than it looks: an effect may begin or end while it is taken.  So a lane that was touched since the
-snapshot was asked for keeps what it knows (its own effects say what is there afterwards); all else takes the snapshot's word.
+snapshot was asked for keeps what it knows (its effects say what is there afterwards); the rest takes the snapshot's word.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _pod(ctx: Context, pod: PodState, asked: int, ones: list[Observed]) -> None:
             put(ctx, pod, one)
     if pod.reported is None and pod.adopt_mono is None and any(o.state == "running" for o in ones):
         pod.adopt_mono = ctx.mono_us + ctx.settings.adopt_wait_ms * 1000
-    for name in {*pod.containers, *by_name} - {""}:
+    for name in sorted(({*pod.containers, *by_name}) - {""}):
         state = pod.container(name)
         if _settled(state.lane, asked):
             _container(ctx, pod, state, by_name.get(name, []))

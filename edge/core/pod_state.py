@@ -51,7 +51,7 @@ class ContainerState:
     started: bool = False
     ready: bool = False
     undecided: bool = False  # adopted, and its readiness probe has not answered yet
-    kill: tuple[str, int | None] | None = None  # (why, grace) when a probe has condemned the container
+    kill: tuple[str, str, int | None] | None = None  # (container id, why, grace) when a probe has condemned it
     excused: str = ""  # id of a container that we stopped for a reason of our own: no backoff
     forced: str = ""  # id of a container that must be replaced whatever the restart policy
     restart: tuple[str, int, int] | None = None  # (id of the exited container, delay in ms, monotonic time of the next try)

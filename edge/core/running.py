@@ -94,8 +94,8 @@ def _supervise(
     elif sandbox is not None and current.sandbox not in ("", sandbox.id):
         own.excused = current.id
         stop(ctx, state, own, current, pod.grace_s, container, "Pod sandbox changed, container will be restarted")
-    elif own.kill is not None:
-        why, grace = own.kill
+    elif own.kill is not None and own.kill[0] == current.id:
+        _, why, grace = own.kill
         stop(ctx, state, own, current, pod.grace_s if grace is None else grace, container, why)
     else:
         watch(ctx, state, own, container, current)
@@ -105,7 +105,7 @@ def watch(ctx: Context, state: PodState, own: ContainerState, container: Contain
     """Have the container's probes run: the startup probe alone at first, then the others."""
     if own.probing == current.id:
         return
-    own.probing, own.probes, own.kill = current.id, {}, None
+    own.probing, own.probes = current.id, {}
     startup = [p for p in container.probes if p.kind == "startup"]
     own.started = not startup
     own.ready = own.started and not any(p.kind == "readiness" for p in container.probes)
@@ -133,7 +133,7 @@ def probed(
     counted = own.probes.get(kind)
     probe = next((p for p in container.probes if p.kind == kind), None)
     current = own.current
-    if own.probing != container_id or counted is None or probe is None or current is None or own.kill is not None:
+    if own.probing != container_id or counted is None or probe is None or current is None:
         return
     counted.successes, counted.failures = (counted.successes + 1, 0) if ok else (0, counted.failures + 1)
     if kind == "readiness":
@@ -141,7 +141,7 @@ def probed(
     if not ok:
         ctx.event(state, "Warning", "Unhealthy", f"{kind.capitalize()} probe failed: {message}", container.name)
         if counted.failures >= probe.failures:
-            _condemn(own, probe, container.name)
+            _condemn(own, probe, container_id)
     elif counted.successes >= probe.successes:
         if kind == "readiness":
             own.ready = True
@@ -153,11 +153,11 @@ def probed(
             _start_probes(ctx, state, own, current, [p for p in container.probes if p.kind != "startup"])
 
 
-def _condemn(own: ContainerState, probe: Probe, name: str) -> None:
+def _condemn(own: ContainerState, probe: Probe, container_id: str) -> None:
     if probe.kind == "readiness":
         own.ready = False
     else:
-        own.kill = (f"Container {name} failed {probe.kind} probe, will be restarted", probe.grace_s)
+        own.kill = (container_id, f"Container {own.name} failed {probe.kind} probe, will be restarted", probe.grace_s)
 
 
 # --- not running ----------------------------------------------------------------------------------------------------

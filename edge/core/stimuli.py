@@ -18,7 +18,7 @@ ContainerStateName = Literal["created", "running", "exited"]
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One container of this node as the engine has it; ``container`` "" is the sandbox.  Times: wall microseconds, 0: never."""
+    """One container of this node as the engine has it; the sandbox's ``container`` is "".  Times: wall us, 0 is never."""
 
     id: str
     pod_uid: str

@@ -1,8 +1,8 @@
 """What must be on the node's disk for a pod's volumes, and what a container mounts from there.
 
 A plan is compared by its digest: a changed config map, secret, label or annotation makes a new plan, which the rim swaps in
-atomically (edge/volumes.py).  Volumes that need a storage driver (claims, CSI, cloud disks) are not known here: the pod waits and
-says so.
+atomically (edge/volumes.py).  Volumes that need a storage driver (claims, CSI, cloud disks) are not known here: the pod
+waits and says so.
 """
 
 from __future__ import annotations
