@@ -21,26 +21,20 @@ import json
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
+from nats.errors import TimeoutError as NatsTimeout
+
+from bus.connect import Connection, NotConnected, Subscribed
 
 log = structlog.get_logger(__name__)
 
 MSG_ID = "Nats-Msg-Id"
 TOO_LARGE = 10054  # JSMessageSizeExceedsMaximumErr: sending it again can't help
-
-
-class Connected(Protocol):
-    """What is needed of a connection; ``client`` may be another one after the link was made anew."""
-
-    @property
-    def client(self) -> Client: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +49,7 @@ class PublisherSettings:
     pause_first_s: float = 0.1
     pause_cap_s: float = 5.0  # a restarted leaf is found within this
     settle_after_s: float = 30.0  # a resend later than this asks the stream first; well below any duplicate window
-    check_s: float = 0.2  # how often a missing connection is looked for while something waits
+    check_s: float = 0.2  # how often overdue acknowledgements are looked for while something waits
 
     def __post_init__(self) -> None:
         assert 0 < self.window < self.buffer
@@ -83,7 +77,7 @@ class _Message:
 class Publisher:
     """``run`` does the work until it is cancelled; ``offer`` may be called before, meanwhile and after."""
 
-    def __init__(self, connection: Connected, settings: PublisherSettings | None = None) -> None:
+    def __init__(self, connection: Connection, settings: PublisherSettings | None = None) -> None:
         self._connection = connection
         self._settings = settings or PublisherSettings()
         self._waiting: deque[_Message] = deque()
@@ -93,15 +87,15 @@ class Publisher:
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
-        self._client: Client | None = None
-        self._reconnects = 0
+        self._connects = 0
         self._inbox = ""
-        self._subscription: Subscription | None = None
+        self._subscribed: Subscribed | None = None
         self._again = False
         self._pause_s = 0.0
         self._why = ""
         self._dropping = 0
         self.stats = PublisherStats()
+        connection.on_change(lambda _up: self._wake.set())
 
     @property
     def unacknowledged(self) -> int:
@@ -159,24 +153,21 @@ class Publisher:
                 await self._settle()
                 self._again = False
             await self._send()
-        except (NatsError, OSError) as e:
+        except (NotConnected, NatsError, OSError) as e:
             self._doubt(f"{type(e).__name__}: {e}")
         return self._settings.check_s
 
     async def _ready(self) -> bool:
-        client = self._connection.client
-        if not client.is_connected:
+        connection = self._connection
+        if not connection.connected:
             return False
-        if client is not self._client or self._subscription is None:
-            await self._let_go()
-            self._client, self._reconnects = client, client.stats["reconnects"]
-            self._inbox = client.new_inbox()
-            self._subscription = await client.subscribe(f"{self._inbox}.*", cb=self._on_ack)
-            self._take_back()
-        elif client.stats["reconnects"] != self._reconnects:
-            # What was on its way when the connection broke may or may not have arrived.
-            self._reconnects = client.stats["reconnects"]
-            self._doubt("the connection was made anew")
+        if self._subscribed is None:
+            self._inbox = connection.client.new_inbox()
+            self._subscribed = await connection.subscribe(f"{self._inbox}.*", self._on_ack)
+        if connection.connects != self._connects:
+            self._connects = connection.connects
+            if self._flight:  # what was on its way when the connection broke may or may not have arrived
+                self._doubt("the connection was made anew")
         return True
 
     def _overdue(self) -> bool:
@@ -184,8 +175,7 @@ class Publisher:
         return oldest is not None and _now() - oldest.sent > self._settings.ack_timeout_s
 
     async def _send(self) -> None:
-        client = self._client
-        assert client is not None
+        client = self._connection.client
         while self._waiting and len(self._flight) < self._settings.window and not self._again:
             message = self._waiting.popleft()
             token = next(self._tokens)
@@ -208,19 +198,19 @@ class Publisher:
         if token not in self._flight:
             return  # sent again meanwhile; the answer to that one counts
         if (msg.headers or {}).get("Status") == "503":
-            self._doubt(f"no stream takes {self._flight[token].subject}")
+            self._doubt_from_outside(f"no stream takes {self._flight[token].subject}")
             return
         try:
             answer = json.loads(msg.data)
             error = answer.get("error")
         except (ValueError, AttributeError):
-            self._doubt("an acknowledgement that is not one")
+            self._doubt_from_outside("an acknowledgement that is not one")
             return
         if error:
             if error.get("err_code") == TOO_LARGE:
                 self._refuse(token, str(error.get("description")))
             else:
-                self._doubt(f"the stream refuses: {error.get('description')}")
+                self._doubt_from_outside(f"the stream refuses: {error.get('description')}")
             return
         self._done(token)
         self.stats.acked += 1
@@ -258,6 +248,9 @@ class Publisher:
             log.warning("publisher.waiting", stream=self._settings.stream, why=why, kept=self.unacknowledged)
         self._why = why
         self._again = True
+
+    def _doubt_from_outside(self, why: str) -> None:
+        self._doubt(why)
         self._wake.set()
 
     def _next_pause_s(self) -> float:
@@ -286,11 +279,13 @@ class Publisher:
 
     async def _last_id(self, subject: str) -> str | None:
         """The Nats-Msg-Id of the subject's last message in the stream."""
-        assert self._client is not None
         question = json.dumps({"last_by_subj": subject}).encode()
-        answer = await self._client.request(
-            f"$JS.API.STREAM.MSG.GET.{self._settings.stream}", question, timeout=self._settings.ack_timeout_s
-        )
+        api = f"$JS.API.STREAM.MSG.GET.{self._settings.stream}"
+        try:
+            answer = await self._connection.request(api, question, timeout_s=self._settings.ack_timeout_s)
+        except NatsTimeout:
+            log.warning("publisher.cannot_ask", api=api)  # not allowed, most likely: then the Nats-Msg-Id has to do
+            return None
         try:
             found: Any = json.loads(answer.data).get("message", {})
             headers = base64.b64decode(found.get("hdrs", "")).decode(errors="replace")
@@ -303,11 +298,9 @@ class Publisher:
         return None
 
     async def _let_go(self) -> None:
-        subscription, self._subscription = self._subscription, None
-        if subscription is None:
-            return
-        with suppress(NatsError, OSError):  # the client is closed: the subscription went with it
-            await subscription.unsubscribe()
+        subscribed, self._subscribed = self._subscribed, None
+        if subscribed is not None:
+            await subscribed.unsubscribe()
 
 
 def _now() -> float:

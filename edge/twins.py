@@ -19,7 +19,7 @@ from typing import Protocol
 import structlog
 
 from bus import local
-from bus.publisher import Connected
+from bus.connect import Connection
 from bus.stores.base import StoreError
 from edge.core import twins
 from edge.core.twins import Report
@@ -53,7 +53,7 @@ class TwinsRim:
     def __init__(
         self,
         node: str,
-        connection: Connected,
+        connection: Connection,
         records: Mapping[bytes, bytes],
         commit: Commit,
         *,

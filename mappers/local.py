@@ -12,7 +12,8 @@ from typing import Protocol, TypeVar
 from pydantic import BaseModel
 
 from bus import local
-from bus.publisher import Connected, Publisher
+from bus.connect import Connection
+from bus.publisher import Publisher
 from schemas import codec, subjects
 from schemas.devices import DeviceConfig, DeviceList, DeviceListRequest, TwinUpdate, TwinUpdateAnswer
 from schemas.telemetry import Sample
@@ -45,7 +46,7 @@ class Samples(Protocol):
 class BusDaemon:
     """The daemon behind ``device.list`` and ``device.twin``."""
 
-    def __init__(self, connection: Connected, protocol: str, mapper: str, timeout_s: float) -> None:
+    def __init__(self, connection: Connection, protocol: str, mapper: str, timeout_s: float) -> None:
         self._connection = connection
         self._protocol = protocol
         self._request = DeviceListRequest(protocol=protocol, mapper=mapper)
