@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol
 import structlog
 from pydantic import BaseModel
 
+from edge import node_status
 from edge.containers.errors import RuntimeFailure
 from edge.containers.images import Images
 from edge.containers.runtime import Runtime
@@ -80,7 +81,7 @@ class PodsRim:
         self._clock = clock or SystemClock()
         self._report = report
         self._ready_changed = ready_changed
-        self._core = PodsCore(settings or PodSettings(), facts or NodeFacts(node))
+        self._core = PodsCore(settings or PodSettings(), facts or node_status.facts(node))
         self._runtime = Runtime(node, runtime)
         self._images = Images(self._runtime, runtime)
         self._volumes = Volumes(data_dir, secret_dir)
@@ -187,9 +188,17 @@ class PodsRim:
             case do.SetTimer(at_mono_us=at):
                 self._arm(at)
             case do.ReportPod(namespace=namespace, name=name, report=report, cause=cause, trace=trace):
-                self._report("pod", namespace, name, report, cause or None, trace or None)
+                self._tell("pod", namespace, name, report, cause, trace)
             case do.EmitEvent(namespace=namespace, name=name, report=report, cause=cause, trace=trace):
-                self._report("event", namespace, name, report, cause or None, trace or None)
+                self._tell("event", namespace, name, report, cause, trace)
+
+    def _tell(
+        self, kind: Literal["pod", "event"], namespace: str, name: str, report: BaseModel, cause: str, trace: str
+    ) -> None:
+        try:
+            self._report(kind, namespace, name, report, cause or None, trace or None)
+        except Exception:  # whatever is wrong with telling, the instructions that follow keep containers going
+            logger.exception("a report could not be handed on", kind=kind, namespace=namespace, name=name)
 
     def _arm(self, at_mono_us: int) -> None:
         if self._timer is not None:
