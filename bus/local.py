@@ -5,16 +5,21 @@ Requests here are never stored: an asker that gets no answer asks again.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 
 import structlog
+from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-from bus.connect import Connection, NotConnected
+from bus.connect import Connection
 
 log = structlog.get_logger(__name__)
+
+RETRY_S = 0.5  # when subscribing failed: the connection broke in that moment
 
 
 class BusUnavailable(Exception):
@@ -26,18 +31,22 @@ Handler = Callable[[str, bytes], Awaitable[bytes | None]]  # subject, payload ->
 
 async def ask(connection: Connection, subject: str, payload: bytes, timeout_s: float) -> bytes:
     """One question.  Raises BusUnavailable."""
+    if not connection.connected:
+        raise BusUnavailable(f"asking {subject}: there is no connection to the node's bus")
     try:
-        answer = await connection.request(subject, payload, timeout_s=timeout_s)
-    except (NotConnected, NatsError, OSError) as e:
+        answer = await connection.client.request(subject, payload, timeout=timeout_s)
+    except (NatsError, OSError) as e:
         raise BusUnavailable(f"asking {subject}: {type(e).__name__}: {e}") from e
     return answer.data
 
 
 async def tell(connection: Connection, subject: str, payload: bytes = b"") -> None:
     """One message to whoever listens; may get lost.  Raises BusUnavailable."""
+    if not connection.connected:
+        raise BusUnavailable(f"telling {subject}: there is no connection to the node's bus")
     try:
         await connection.client.publish(subject, payload)
-    except (NotConnected, NatsError, OSError) as e:
+    except (NatsError, OSError) as e:
         raise BusUnavailable(f"telling {subject}: {type(e).__name__}: {e}") from e
 
 
@@ -47,23 +56,51 @@ async def listening(
 ) -> AsyncIterator[None]:
     """Answers these subjects while in the context, over lost and renewed connections.
 
-    ``again`` is called after each reconnection: what was told meanwhile is lost.  A handler that raises is a bug of its
+    ``again`` is called after each (re)connection: what was told meanwhile is lost.  A handler that raises is a bug of its
     owner and logged as one; the asker gets no answer."""
-    active = True
+    changed = asyncio.Event()
+    connection.on_change(lambda _up: changed.set())
+    task = asyncio.create_task(_listen(connection, handlers, changed, again), name="bus.local.listen")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
-    def on_change(up: bool) -> None:
-        if up and active and again is not None:
-            again()
 
-    connection.on_change(on_change)
-    async with AsyncExitStack() as stack:
-        try:
-            for subject, handler in handlers.items():
-                subscribed = await connection.subscribe(subject, _callback(connection, handler))
-                stack.push_async_callback(subscribed.unsubscribe)
-            yield
-        finally:
-            active = False
+async def _listen(
+    connection: Connection, handlers: dict[str, Handler], changed: asyncio.Event, again: Callable[[], None] | None
+) -> None:
+    """Subscribes, again whenever there is another client (the same one keeps its subscriptions)."""
+    held: Client | None = None
+    subscriptions: list[Subscription] = []
+    try:
+        while True:
+            changed.clear()
+            if connection.connected:
+                client = connection.client
+                try:
+                    if client is not held:
+                        await _end(subscriptions)
+                        for subject, handler in handlers.items():
+                            subscriptions.append(await client.subscribe(subject, cb=_callback(connection, handler)))
+                        held = client
+                except (NatsError, OSError) as e:
+                    log.warning("bus.listen_failed", subjects=sorted(handlers), error=f"{type(e).__name__}: {e}")
+                    await asyncio.sleep(RETRY_S)
+                    continue
+                if again is not None:
+                    again()
+            await changed.wait()
+    finally:
+        await _end(subscriptions)
+
+
+async def _end(subscriptions: list[Subscription]) -> None:
+    while subscriptions:
+        with suppress(NatsError, OSError):  # the client is closed: its subscriptions went with it
+            await subscriptions.pop().unsubscribe()
 
 
 def _callback(connection: Connection, handler: Handler) -> Callable[[Msg], Awaitable[None]]:

@@ -24,12 +24,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 from nats.errors import TimeoutError as NatsTimeout
 
-from bus.connect import Connection, NotConnected, Subscribed
+from bus.connect import Connection
 
 log = structlog.get_logger(__name__)
 
@@ -87,9 +89,10 @@ class Publisher:
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
-        self._connects = 0
+        self._client: Client | None = None
+        self._reconnects = 0
         self._inbox = ""
-        self._subscribed: Subscribed | None = None
+        self._subscription: Subscription | None = None
         self._again = False
         self._pause_s = 0.0
         self._why = ""
@@ -153,19 +156,21 @@ class Publisher:
                 await self._settle()
                 self._again = False
             await self._send()
-        except (NotConnected, NatsError, OSError) as e:
+        except (NatsError, OSError) as e:
             self._doubt(f"{type(e).__name__}: {e}")
         return self._settings.check_s
 
     async def _ready(self) -> bool:
-        connection = self._connection
-        if not connection.connected:
+        if not self._connection.connected:
             return False
-        if self._subscribed is None:
-            self._inbox = connection.client.new_inbox()
-            self._subscribed = await connection.subscribe(f"{self._inbox}.*", self._on_ack)
-        if connection.connects != self._connects:
-            self._connects = connection.connects
+        client = self._connection.client
+        if client is not self._client or self._subscription is None:
+            await self._let_go()
+            self._inbox = client.new_inbox()
+            self._subscription = await client.subscribe(f"{self._inbox}.*", cb=self._on_ack)
+            self._client, self._reconnects = client, -1
+        if client.stats["reconnects"] != self._reconnects:
+            self._reconnects = client.stats["reconnects"]
             if self._flight:  # what was on its way when the connection broke may or may not have arrived
                 self._doubt("the connection was made anew")
         return True
@@ -175,7 +180,8 @@ class Publisher:
         return oldest is not None and _now() - oldest.sent > self._settings.ack_timeout_s
 
     async def _send(self) -> None:
-        client = self._connection.client
+        client = self._client
+        assert client is not None
         while self._waiting and len(self._flight) < self._settings.window and not self._again:
             message = self._waiting.popleft()
             token = next(self._tokens)
@@ -280,9 +286,10 @@ class Publisher:
     async def _last_id(self, subject: str) -> str | None:
         """The Nats-Msg-Id of the subject's last message in the stream."""
         question = json.dumps({"last_by_subj": subject}).encode()
+        assert self._client is not None
         api = f"$JS.API.STREAM.MSG.GET.{self._settings.stream}"
         try:
-            answer = await self._connection.request(api, question, timeout_s=self._settings.ack_timeout_s)
+            answer = await self._client.request(api, question, timeout=self._settings.ack_timeout_s)
         except NatsTimeout:
             log.warning("publisher.cannot_ask", api=api)  # not allowed, most likely: then the Nats-Msg-Id has to do
             return None
@@ -298,9 +305,10 @@ class Publisher:
         return None
 
     async def _let_go(self) -> None:
-        subscribed, self._subscribed = self._subscribed, None
-        if subscribed is not None:
-            await subscribed.unsubscribe()
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            with suppress(NatsError, OSError):  # the client is closed: the subscription went with it
+                await subscription.unsubscribe()
 
 
 def _now() -> float:

@@ -65,8 +65,8 @@ async def run_mapper(
 ) -> None:
     """Runs until cancelled; then what was sampled is given ``settings.flush_s`` to arrive.
 
-    ``bus`` is the node's leaf.  ``wait_s=0`` in it starts without a leaf and goes on when there is one.  Raises
-    UnknownProtocol; bus.connect.ConnectFailed."""
+    ``bus`` is the node's leaf; with ``wait_s=None`` in it the mapper waits for the leaf for ever.  Raises UnknownProtocol;
+    bus.connect.ConnectFailed."""
     make_driver = driver or driver_class(protocol)
     settings = settings or Settings()
     connection = await connect(bus)

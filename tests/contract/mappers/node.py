@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ from schemas import codec, subjects
 from schemas.event import OBJECT_APPLIED, OBJECT_DELETED, Event, uuid7
 from schemas.reports import TwinReport
 from schemas.telemetry import Sample
-from tests.contract.bus.plain import PlainServer, now_us
+from tests.contract.mappers.leaf import Leaf
 
 WAIT_S = 30.0
 NODE = "edge-1"
@@ -46,13 +47,13 @@ async def until(what: str, true: Callable[[], bool], told: Callable[[], object] 
         raise AssertionError(f"not within {WAIT_S:g} s: {what}; {told()}") from e
 
 
-def settings(server: PlainServer, name: str, **more: Any) -> ConnectSettings:
+def settings(server: Leaf, name: str, **more: Any) -> ConnectSettings:
     return ConnectSettings(urls=(server.url,), name=name, **more)
 
 
 async def make_telemetry(connection: Connection, **more: Any) -> None:
     config = {"name": "TELEMETRY", "subjects": ["telemetry.>"], "storage": "file", **more}
-    answer = await connection.request("$JS.API.STREAM.CREATE.TELEMETRY", json.dumps(config).encode(), timeout_s=10)
+    answer = await connection.client.request("$JS.API.STREAM.CREATE.TELEMETRY", json.dumps(config).encode(), timeout=10)
     assert "error" not in json.loads(answer.data), answer.data
 
 
@@ -96,7 +97,7 @@ class Daemon:
 
     def apply(self, resource: str, name: str, data: dict[str, Any] | None, uid: str = "uid-1") -> Event:
         self._seq += 1
-        ident = uuid7(now_us(), self._seq.to_bytes(10, "big"))
+        ident = uuid7(time.time_ns() // 1000, self._seq.to_bytes(10, "big"))
         event = Event(
             id=ident,
             type=OBJECT_APPLIED if data is not None else OBJECT_DELETED,
@@ -106,7 +107,7 @@ class Daemon:
             namespace="default",
             name=name,
             uid=uid,
-            time=now_us(),
+            time=time.time_ns() // 1000,
             source="test@0",
             trace=ident,
             data=data,
@@ -134,7 +135,7 @@ class Daemon:
 
 @asynccontextmanager
 async def daemon(
-    server: PlainServer, folder: Path, initial: Callable[[Daemon], object] = lambda _daemon: None
+    server: Leaf, folder: Path, initial: Callable[[Daemon], object] = lambda _daemon: None
 ) -> AsyncIterator[Daemon]:
     """``initial`` applies what is in the replica when the daemon starts."""
     connection = await connect(settings(server, "daemon"))
@@ -148,6 +149,6 @@ async def daemon(
 
 
 @asynccontextmanager
-async def mapper(server: PlainServer, protocol: str = "modbus") -> AsyncIterator[None]:
-    async with running(run_mapper(protocol, settings(server, "mapper", wait_s=0), settings=FAST)):
+async def mapper(server: Leaf, protocol: str = "modbus") -> AsyncIterator[None]:
+    async with running(run_mapper(protocol, settings(server, "mapper", wait_s=None), settings=FAST)):
         yield

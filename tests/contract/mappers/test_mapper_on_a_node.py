@@ -15,8 +15,8 @@ from mappers.local import BusDaemon, DaemonUnavailable
 from mappers.modbus.simulator import ModbusSimulator
 from schemas.devices import DeviceConfig
 from schemas.telemetry import Sample
-from tests.contract.bus.plain import PlainServer
 from tests.contract.mappers import node
+from tests.contract.mappers.leaf import Leaf
 
 pytestmark = pytest.mark.contract
 
@@ -54,15 +54,15 @@ def boiler(port: int, setpoint: str = "", **protocol: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[PlainServer]:
-    server = PlainServer(tmp_path / "jetstream")
+async def server(tmp_path: Path) -> AsyncIterator[Leaf]:
+    server = Leaf(tmp_path / "jetstream")
     await server.start()
     yield server
     server.kill()
 
 
 @pytest.fixture
-async def watcher(server: PlainServer) -> AsyncIterator[Connection]:
+async def watcher(server: Leaf) -> AsyncIterator[Connection]:
     connection = await connect(node.settings(server, "watcher"))
     await node.make_telemetry(connection)
     yield connection
@@ -85,7 +85,7 @@ def complete(samples: list[Sample]) -> None:
 
 
 async def test_a_desired_set_point_comes_back_as_reported_twin(
-    server: PlainServer, watcher: Connection, simulator: ModbusSimulator, tmp_path: Path
+    server: Leaf, watcher: Connection, simulator: ModbusSimulator, tmp_path: Path
 ) -> None:
     async with node.daemon(server, tmp_path / "store") as daemon, node.mapper(server):
         daemon.apply("devicemodels", "boiler-model", MODEL)
@@ -113,7 +113,7 @@ async def test_a_desired_set_point_comes_back_as_reported_twin(
 
 
 async def test_telemetry_is_complete_over_a_killed_bus(
-    server: PlainServer, watcher: Connection, simulator: ModbusSimulator, tmp_path: Path
+    server: Leaf, watcher: Connection, simulator: ModbusSimulator, tmp_path: Path
 ) -> None:
     """kill -9 of the leaf, three times, while samples are under way."""
     async with node.daemon(server, tmp_path / "store") as daemon:
@@ -128,14 +128,14 @@ async def test_telemetry_is_complete_over_a_killed_bus(
                 before = simulator.requests
                 await node.until("polled without a bus", lambda before=before: simulator.requests > before + 20)  # type: ignore[misc]
                 await server.start()
-                await watcher.wait_connected()
+                await node.until("connected again", lambda: watcher.connected)
     seen = await node.samples(watcher, "temperature")
     complete(seen)
     assert len(seen) > 60 and len({s.boot for s in seen}) == 1
 
 
 async def test_a_restarted_mapper_goes_on(
-    server: PlainServer, watcher: Connection, simulator: ModbusSimulator, tmp_path: Path
+    server: Leaf, watcher: Connection, simulator: ModbusSimulator, tmp_path: Path
 ) -> None:
     async with node.daemon(server, tmp_path / "store") as daemon:
         daemon.apply("devicemodels", "boiler-model", MODEL)
@@ -151,7 +151,7 @@ async def test_a_restarted_mapper_goes_on(
 
 
 async def test_a_restarted_daemon_knows_its_twins(
-    server: PlainServer, watcher: Connection, simulator: ModbusSimulator, tmp_path: Path
+    server: Leaf, watcher: Connection, simulator: ModbusSimulator, tmp_path: Path
 ) -> None:
     async with node.mapper(server):
         async with node.daemon(server, tmp_path / "store") as daemon:
@@ -173,7 +173,7 @@ async def test_a_restarted_daemon_knows_its_twins(
 
 
 async def test_a_full_disk_delays_a_report_and_loses_none(
-    server: PlainServer, watcher: Connection, simulator: ModbusSimulator, tmp_path: Path
+    server: Leaf, watcher: Connection, simulator: ModbusSimulator, tmp_path: Path
 ) -> None:
     async with node.daemon(server, tmp_path / "store") as daemon, node.mapper(server):
         daemon.apply("devicemodels", "boiler-model", MODEL)
@@ -196,7 +196,7 @@ async def test_a_full_disk_delays_a_report_and_loses_none(
 
 
 async def test_a_device_that_is_configured_badly_says_so_in_its_twin(
-    server: PlainServer, watcher: Connection, simulator: ModbusSimulator, tmp_path: Path
+    server: Leaf, watcher: Connection, simulator: ModbusSimulator, tmp_path: Path
 ) -> None:
     async with node.daemon(server, tmp_path / "store") as daemon, node.mapper(server):
         daemon.apply("devices", "boiler", boiler(simulator.port))
@@ -217,7 +217,7 @@ async def _listed(asker: BusDaemon) -> list[DeviceConfig]:
         return []
 
 
-async def test_pages_of_a_long_device_list(server: PlainServer, watcher: Connection, tmp_path: Path) -> None:
+async def test_pages_of_a_long_device_list(server: Leaf, watcher: Connection, tmp_path: Path) -> None:
     """A list far above one message arrives whole."""
     async with node.daemon(server, tmp_path / "store") as daemon:
         daemon.apply("devicemodels", "boiler-model", MODEL)

@@ -10,23 +10,23 @@ import pytest
 
 from bus.connect import Connection, connect
 from bus.publisher import Publisher, PublisherSettings
-from tests.contract.bus.plain import PlainServer
 from tests.contract.mappers import node
+from tests.contract.mappers.leaf import Leaf
 
 pytestmark = pytest.mark.contract
 SUBJECT = "telemetry.n.d.p"
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[PlainServer]:
-    server = PlainServer(tmp_path / "jetstream")
+async def server(tmp_path: Path) -> AsyncIterator[Leaf]:
+    server = Leaf(tmp_path / "jetstream")
     await server.start()
     yield server
     server.kill()
 
 
 @pytest.fixture
-async def connection(server: PlainServer) -> AsyncIterator[Connection]:
+async def connection(server: Leaf) -> AsyncIterator[Connection]:
     connection = await connect(node.settings(server, "publisher"))
     yield connection
     await connection.close()
@@ -69,7 +69,7 @@ async def test_a_bound_on_bytes(connection: Connection) -> None:
     assert (publisher.unacknowledged, publisher.stats.dropped) == (10, 20)
 
 
-async def test_killed_servers_lose_nothing_and_double_nothing(server: PlainServer, connection: Connection) -> None:
+async def test_killed_servers_lose_nothing_and_double_nothing(server: Leaf, connection: Connection) -> None:
     await node.make_telemetry(connection)
     publisher = Publisher(connection, PublisherSettings(window=100, buffer=50_000))
     sent = 0
@@ -81,12 +81,12 @@ async def test_killed_servers_lose_nothing_and_double_nothing(server: PlainServe
             server.kill()
             await server.start()
         assert await publisher.flush(30) == 0
-    await connection.wait_connected()
+    await node.until("connected again", lambda: connection.connected)
     assert await numbers(connection) == list(range(1, sent + 1))
     assert publisher.stats.resent > 0
 
 
-async def test_after_the_duplicate_window_the_stream_is_asked(server: PlainServer, connection: Connection) -> None:
+async def test_after_the_duplicate_window_the_stream_is_asked(server: Leaf, connection: Connection) -> None:
     """The stream forgets message ids after 100 ms here; a window of acknowledgements gets lost, as with a connection."""
     await node.make_telemetry(connection, duplicate_window=100_000_000)
     publisher = Publisher(connection, PublisherSettings(window=200, buffer=5000, settle_after_s=0.0, ack_timeout_s=0.5))
