@@ -43,7 +43,7 @@ class NodeStatus:
         return facts(self._node)
 
     def report(self, ready: bool, reason: str, engine: Mapping[str, Any], trouble: str = "") -> NodeReport:
-        """``ready``, ``reason``: PodsRim.runtime_ready; ``engine``: PodsRim.engine; ``trouble``: of the node's store, if any."""
+        """``ready``, ``reason``: PodsRim.runtime_ready; ``engine``: PodsRim.engine; ``trouble``: of the store, if any."""
         status = {
             **self._sizes(),
             "addresses": self._addresses(),
