@@ -9,9 +9,10 @@ from typing import Any
 
 from aiohttp import web
 
-from bus.kube import errors, subresources, tables
+from bus.kube import errors, subresources
 from bus.kube.http import answers
 from bus.kube.http.context import Context
+from bus.kube.printing.columns import Printer
 from bus.kube.registry import Filter
 from bus.kube.storage import Expired, Object, Stored
 
@@ -34,16 +35,16 @@ def answer_object(ctx: Context, obj: Object, code: int = 200, warnings: Any = ()
     if out.form == "partial" and "metadata" in obj:
         obj = answers.partial(obj, out.version)
     elif out.form == "table" and obj.get("kind") != "Status":
-        printer = tables.Printer(ctx.target.resource, ctx.target.version, ctx.server.registry, _include(ctx))
-        obj = printer.table([obj], obj["metadata"].get("resourceVersion", ""), version=out.version)
+        obj = printer(ctx).table([obj], obj["metadata"].get("resourceVersion", ""), version=out.version)
     return answers.respond(obj, code, out, warnings)
 
 
-def _include(ctx: Context) -> str:
-    include = ctx.query.get("includeObject", "") or "Metadata"
+def printer(ctx: Context) -> Printer:
+    """For the rows of what is asked for."""
+    registry, include = ctx.server.registry, ctx.query.get("includeObject", "") or "Metadata"
     if include not in ("None", "Metadata", "Object"):
         raise errors.bad_request("includeObject is None, Metadata or Object")
-    return include
+    return Printer(ctx.target.resource, ctx.target.version, registry.reader, registry.now_us, include)
 
 
 async def listing(ctx: Context) -> web.Response:
@@ -62,8 +63,7 @@ async def listing(ctx: Context) -> web.Response:
     items = [registry.show(res, ver, s) for s in page]
     out = ctx.output
     if out.form == "table":
-        printer = tables.Printer(res, ver, registry, _include(ctx))
-        table = printer.table(items, str(rev), version=out.version)
+        table = printer(ctx).table(items, str(rev), version=out.version)
         table["metadata"] = meta
         return answers.respond(table, 200, out)
     if out.form == "partial":

@@ -15,9 +15,10 @@ from typing import Any
 
 from aiohttp import web
 
-from bus.kube import errors, tables
-from bus.kube.http import answers
+from bus.kube import errors
+from bus.kube.http import answers, reading
 from bus.kube.http.context import Context
+from bus.kube.printing.columns import Printer
 from bus.kube.registry import Filter
 from bus.kube.storage import Change, Expired, Object, Stored
 
@@ -56,11 +57,8 @@ class _Stream:
         res, ver = ctx.target.resource, ctx.target.version
         self._res, self._ver, self._registry = res, ver, ctx.server.registry
         self._encoded = ctx.request.app[ENCODED]
-        self._printer: tables.Printer | None = None
+        self._printer: Printer | None = reading.printer(ctx) if ctx.output.form == "table" else None
         self._columns_sent = False
-        if ctx.output.form == "table":
-            include = ctx.query.get("includeObject", "") or "Metadata"
-            self._printer = tables.Printer(res, ver, self._registry, include)
 
     def added(self, stored: Stored) -> bytes | None:
         return self._event("ADDED", stored) if self._wanted.matches(stored.object) else None
@@ -106,7 +104,7 @@ class _Stream:
         table = self._printer.table(objects, str(rev), columns=not self._columns_sent, version=self._ctx.output.version)
         self._columns_sent = True
         if meta is not None:
-            row = {"cells": [""] * len(self._printer.columns), "object": answers.partial({"metadata": meta})}
+            row = {"cells": [""] * self._printer.width, "object": answers.partial({"metadata": meta})}
             table["rows"] = [row]
         return table
 
