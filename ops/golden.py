@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from bus.kube import memory, registry, server
+from bus.kube import memory, registry, server, upkeep
 from bus.kube.catalog import CRD_GROUP, CRD_RESOURCE
 from bus.kube.errors import StatusError
 from bus.kube.storage import Origin
@@ -74,7 +74,7 @@ async def run(folder: Path, only: str) -> int:
         return "golden" if secrets.compare_digest(given.encode(), f"Bearer {token}".encode()) else None
 
     api = registry.Registry(memory.MemoryStorage())
-    await api.bootstrap(Origin("golden"))
+    await upkeep.bootstrap(api, Origin("golden"))
     await define(folder, api)
     running = await server.serve(server.make_app(api, authenticate=authenticate), "127.0.0.1", 0)
     try:

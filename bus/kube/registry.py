@@ -11,24 +11,23 @@ else was faster, it starts again, unless the caller named a resourceVersion: the
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
-from bus.kube import decoding, deletion, errors, objectmeta, selectors, subresources, times
-from bus.kube.catalog import CRD_GROUP, CRD_RESOURCE, Catalog, Resource, Version, device_definitions, of_definition
+from bus.kube import decoding, deletion, errors, objectmeta, subresources, times
+from bus.kube.catalog import CRD_GROUP, CRD_RESOURCE, Catalog, Resource, Version, of_definition
 from bus.kube.decoding import clone
 from bus.kube.deletion import Deleted, DeleteOptions
 from bus.kube.errors import StatusError
 from bus.kube.kinds import base, strategy
-from bus.kube.patches import choose
+from bus.kube.patches import apply, choose, fieldsets
 from bus.kube.storage import (
     AlreadyExists,
     Conflict,
     Object,
-    Origin,
     Reader,
     Storage,
     StorageError,
@@ -36,6 +35,7 @@ from bus.kube.storage import (
     TooLarge,
     Unavailable,
 )
+from bus.kube.targets import Filter, Target, Write
 from schemas.subjects import ObjectKey
 
 ATTEMPTS_MAX = 8  # of one write against others; each loser means that another write went through
@@ -43,64 +43,9 @@ NAME_ATTEMPTS_MAX = 8  # of a generated name: 27^5 suffixes, so even one retry i
 REVISION_WAIT_S = 3.0  # for a revision that another server already answered with; kube-apiserver waits as long
 REVISION_POLL_S = 0.02
 CROWDED = "too many others are changing it; try again"
-SYSTEM_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
-    """How a write is to be done.  ``manager`` is the fieldManager, ``validation`` the fieldValidation (Ignore, Warn,
-    Strict); what a client should be warned of is added to ``warnings``."""
-
-    origin: Origin
-    dry_run: bool = False
-    manager: str = ""
-    force: bool = False
-    validation: str = "Ignore"
-    warnings: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a request is about."""
-
-    resource: Resource
-    version: Version
-    namespace: str = ""
-    name: str = ""
-    subresource: str = ""
-
-    @property
-    def key(self) -> ObjectKey:
-        res = self.resource
-        return ObjectKey(res.group, res.resource, self.namespace if res.namespaced else "", self.name)
-
-    def not_found(self) -> StatusError:
-        return errors.not_found(self.resource.group, self.resource.resource, self.name)
-
-    def conflict(self, why: str = "") -> StatusError:
-        return errors.conflict(self.resource.group, self.resource.resource, self.name, why)
-
-
-class Filter:
-    """A label and a field selector over one resource.  Raises StatusError 400 for a text that is none."""
-
-    def __init__(self, resource: Resource, version: Version, labels: str = "", fields: str = "") -> None:
-        rules = strategy(resource)
-        allowed = {"metadata.name", "metadata.namespace", *rules.fields, *version.selectable}
-        try:
-            self.labels = selectors.parse_labels(labels)
-            self.fields = selectors.parse_fields(fields, allowed)
-        except selectors.SelectorError as e:
-            what = "label" if not hasattr(self, "labels") else "field"
-            raise errors.bad_request(f"unable to parse the {what} selector: {e}") from e
-        self._special = rules.special
-
-    def matches(self, obj: Object) -> bool:
-        meta = obj.get("metadata", {})
-        return self.labels.matches(meta.get("labels")) and self.fields.matches(obj, self._special)
-
-    def __bool__(self) -> bool:
-        return bool(self.labels) or bool(self.fields)
+__all__ = ["Filter", "Registry", "Target", "Write"]
 
 
 class Registry:
@@ -204,24 +149,32 @@ class Registry:
         """The stored object.  ``name`` goes with a subresource (``binding``, ``eviction`` of a pod), which answers with a
         Status.  Raises StatusError 400, 403, 404, 405, 409, 413, 422, 503."""
         res, ver = self.resource(group, resource, version)
-        storage = self._writer(res, "create")
+        self._writer(res, "create")
         if subresource:
             return await subresources.create(self, Target(res, ver, namespace, name, subresource), obj, how)
         new = decoding.read(obj, res, ver, validation=how.validation, warnings=how.warnings)
+        new["metadata"].pop("managedFields", None)
+        return await self._create(Target(res, ver, namespace), new, how)
+
+    async def _create(self, target: Target, new: Object, how: Write) -> Object:
+        """A new object of what was read."""
+        res, ver = target.resource, target.version
+        storage = self._writer(res, "create")
         generate = not new["metadata"].get("name") and bool(new["metadata"].get("generateName"))
         for attempt in range(NAME_ATTEMPTS_MAX):
             draft = clone(new)
-            self._draft(draft, res, ver, namespace, how)
-            key = ObjectKey(group, resource, draft["metadata"].get("namespace", ""), draft["metadata"]["name"])
+            self._draft(draft, target, how)
+            key = dataclasses.replace(target, name=draft["metadata"]["name"]).key
             try:
                 return self.present(res, ver, await self._store_new(storage, res, key, draft, how))
             except AlreadyExists as e:
                 if not generate or attempt == NAME_ATTEMPTS_MAX - 1:
-                    raise errors.already_exists(group, resource, key.name) from e
+                    raise errors.already_exists(res.group, res.resource, key.name) from e
         raise AssertionError("the last attempt returns or raises")
 
-    def _draft(self, draft: Object, res: Resource, ver: Version, namespace: str, how: Write) -> None:
+    def _draft(self, draft: Object, target: Target, how: Write) -> None:
         """Everything that makes a new object out of what was sent, in place."""
+        res, ver, namespace = target.resource, target.version, target.namespace
         rules, ctx = strategy(res), self._context(res, ver, how)
         objectmeta.for_create(draft, res, namespace, rules, now=ctx.now, random=self._random)
         if res.namespaced:
@@ -311,7 +264,34 @@ class Registry:
         return await self.change(target, make, how)
 
     async def _apply(self, target: Target, patch: Any, how: Write) -> Object:
-        raise errors.unsupported_media_type("application/apply-patch+yaml", choose.PATCH_TYPES)
+        """Server-side apply: creates what isn't there, merges into what is."""
+        res, ver, sub = target.resource, target.version, target.subresource
+        if sub not in ("", "status"):
+            raise errors.unsupported_media_type("application/apply-patch+yaml", choose.PATCH_TYPES[:3])
+        if not isinstance(patch, dict):
+            raise errors.bad_request("what is applied is an object")
+        config = apply.wanted(self._readable(patch, target, how), res, sub)
+        config["metadata"].setdefault("name", target.name)
+        node, asked = apply.type_of(res, ver), config["metadata"].pop("resourceVersion", "")
+        me = apply.Entry(how.manager, "Apply", sub, config["apiVersion"], times.of_micros(self._clock()), frozenset())
+        if self.reader.get(target.key) is None and not sub:
+            if asked:
+                raise target.conflict()
+            fields = fieldsets.of(config, node)
+            new = clone(config)
+            new["metadata"]["managedFields"] = apply.write([dataclasses.replace(me, fields=fields)])
+            try:
+                return await self._create(target, new, how)
+            except StatusError as e:
+                if e.reason != "AlreadyExists":
+                    raise
+
+        def make(current: Object) -> Object:
+            new = apply.apply(current, config, node, me, force=how.force)
+            new["metadata"]["resourceVersion"] = asked
+            return new
+
+        return await self.change(target, make, how, tracked=False)
 
     def _readable(self, raw: Any, target: Target, how: Write) -> Object:
         """What an update or a patch made, checked against the address it was sent to."""
@@ -323,8 +303,10 @@ class Registry:
         objectmeta.check_namespace(new["metadata"], res, target.namespace)
         return new
 
-    async def change(self, target: Target, make: Callable[[Object], Object], how: Write) -> Object:
-        """``make`` gets the current object (with resourceVersion; its own copy) and gives the next one."""
+    async def change(self, target: Target, make: Callable[[Object], Object], how: Write, *, tracked: bool = True) -> Object:
+        """``make`` gets the current object (with resourceVersion; its own copy) and gives the next one.
+
+        Not ``tracked``: it cares for the ownership of fields itself."""
         res, ver = target.resource, target.version
         storage = self._writer(res, "update")
         for _ in range(ATTEMPTS_MAX):
@@ -336,6 +318,10 @@ class Registry:
                 raise target.conflict()
             del current["metadata"]["resourceVersion"]
             self._next(new, current, target, how)
+            if tracked and "managedFields" in new["metadata"]:
+                now = times.of_micros(self._clock())
+                me = apply.Entry(how.manager, "Update", target.subresource, new["apiVersion"], now, frozenset())
+                apply.updated(new, current, apply.type_of(res, ver), me)
             if new == current:
                 return self.present(res, ver, stored)
             try:
@@ -459,41 +445,6 @@ class Registry:
         """The objects of a definition go with it."""
         res = of_definition(stored.object)
         await self.delete_collection(res.group, res.resource, None, how=how)
-
-    async def empty_namespace(self, name: str, *, how: Write) -> bool:
-        """One step of a namespace controller: delete everything in a terminating namespace; True when it is gone.
-
-        Call it again when something in the namespace (a pod with grace, a finalizer) went."""
-        space = self.reader.get(ObjectKey("", "namespaces", "", name))
-        if space is None:
-            return True
-        if not space.object["metadata"].get("deletionTimestamp"):
-            return False
-        left = 0
-        for res in self.catalog.all():
-            if res.namespaced:
-                await self.delete_collection(res.group, res.resource, name, how=how)
-                left += len(self.reader.list(res.group, res.resource, name))
-        if left:
-            return False
-        body = self.present(*self.resource("", "namespaces"), space)
-        body["spec"] = {"finalizers": [f for f in base.at(body, "spec", "finalizers") or [] if f != "kubernetes"]}
-        del body["metadata"]["resourceVersion"]
-        await self.update("", "namespaces", "", name, body, how=how, subresource="finalize")
-        return self.reader.get(space.key) is None
-
-    async def bootstrap(self, origin: Origin) -> None:
-        """What a new log needs before anybody can work: the system namespaces, the device definitions.  Can be repeated."""
-        how = Write(origin)
-        wanted = [("", "namespaces", {"metadata": {"name": n}}) for n in SYSTEM_NAMESPACES]
-        wanted += [(CRD_GROUP, CRD_RESOURCE, d) for d in device_definitions()]
-        for group, resource, obj in wanted:
-            if self.reader.get(ObjectKey(group, resource, "", obj["metadata"]["name"])) is None:
-                try:
-                    await self.create(group, resource, "", clone(obj), how=how)
-                except StatusError as e:
-                    if e.reason != "AlreadyExists":  # another server was faster
-                        raise
 
     # --- shared ------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,8 @@ from bus.kube import errors
 from bus.kube.errors import StatusError
 from bus.kube.http import answers, discovery, negotiation, openapi, paths, reading, watching, writing
 from bus.kube.http.context import Connect, Context, Limits, Server
-from bus.kube.registry import Registry, Target
+from bus.kube.registry import Registry
+from bus.kube.targets import Target
 
 Authenticate = Callable[[Mapping[str, str]], str | None]
 OPEN_PATHS = ("/healthz", "/livez", "/readyz", "/version")  # the real server answers these to anybody

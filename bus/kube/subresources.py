@@ -12,7 +12,8 @@ from bus.kube.kinds.base import at
 from bus.kube.storage import Object
 
 if TYPE_CHECKING:
-    from bus.kube.registry import Registry, Target, Write
+    from bus.kube.registry import Registry
+    from bus.kube.targets import Target, Write
 
 INTERNAL = ("binding", "finalize")
 REPLICAS_MAX = 1 << 31

@@ -10,8 +10,9 @@ from aiohttp import web
 
 from bus.kube import errors
 from bus.kube.http import negotiation, paths
-from bus.kube.registry import Registry, Target, Write
+from bus.kube.registry import Registry
 from bus.kube.storage import Origin
+from bus.kube.targets import Target, Write
 
 _EVENT_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")
 MANAGER_CHARS_MAX = 128

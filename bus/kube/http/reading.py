@@ -13,8 +13,8 @@ from bus.kube import errors, subresources
 from bus.kube.http import answers
 from bus.kube.http.context import Context
 from bus.kube.printing.columns import Printer
-from bus.kube.registry import Filter
 from bus.kube.storage import Expired, Object, Stored
+from bus.kube.targets import Filter
 
 PAGE_MAX = 1 << 31
 

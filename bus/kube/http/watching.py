@@ -19,8 +19,8 @@ from bus.kube import errors
 from bus.kube.http import answers, reading
 from bus.kube.http.context import Context
 from bus.kube.printing.columns import Printer
-from bus.kube.registry import Filter
 from bus.kube.storage import Change, Expired, Object, Stored
+from bus.kube.targets import Filter
 
 ENCODED_MAX = 512  # the newest changes, encoded once for all plain watchers of a kind
 INITIAL_END = "k8s.io/initial-events-end"

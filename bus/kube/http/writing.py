@@ -52,6 +52,9 @@ async def patch(ctx: Context) -> web.Response:
     target, kind = ctx.target, bodies.content_type(ctx.request)
     if kind not in choose.KINDS:
         raise errors.unsupported_media_type(kind, choose.PATCH_TYPES)
+    if kind == "application/apply-patch+yaml" and not ctx.query.get("fieldManager"):
+        cause = errors.required("fieldManager", "is required for apply patch")
+        raise errors.invalid("meta.k8s.io", "PatchOptions", "", [cause])
     how, registry = ctx.write(), ctx.server.registry
     body = bodies.parse(await bodies.read_bytes(ctx.request), yaml=kind.endswith("yaml"))
     existed = registry.reader.get(target.key) is not None
