@@ -19,15 +19,18 @@ import random
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nats.errors
 import structlog
 from nats.aio.client import Client, Server
+from nats.aio.msg import Msg
 
 log = structlog.get_logger("bus.connect")
+
+Message = Msg  # for those who may not import the NATS client
 
 BACKOFF_S_FIRST = 0.1
 BACKOFF_S_MAX = 15.0  # a node may be out of reach for weeks; four attempts a minute cost little, and it is back soon
@@ -47,8 +50,8 @@ class ConnectFailed(Exception):
 class ConnectSettings:
     """Where and as whom.
 
-    ``credentials`` is a creds file, read at every attempt (renewed JWTs take effect); or ``user`` and ``password`` for a
-    leaf.  ``ca`` is the PEM file that server certificates must lead to.  ``inbox`` is the prefix of reply subjects
+    ``credentials`` is a creds file, read at every attempt (renewed JWTs take effect); or ``nkey_seed`` is
+    a seed file, for a leaf.  ``ca`` is the PEM file that server certificates must lead to.  ``inbox`` is the prefix of reply subjects
     (``subjects.inbox(node)`` for a node: it may hear no others).
     ``wait_s``: how long ``connect`` waits for the first connection; None for ever.
     ``rtt_every_s``: the watchdog's period; a dead link is noticed within it plus RTT_S_MAX.
@@ -57,8 +60,7 @@ class ConnectSettings:
     urls: tuple[str, ...]
     name: str
     credentials: Path | None = None
-    user: str | None = None
-    password: str | None = field(default=None, repr=False)
+    nkey_seed: Path | None = None
     ca: Path | None = None
     inbox: str = "_INBOX"
     wait_s: float | None = 30.0
@@ -183,8 +185,8 @@ class Connection:
         }
         if s.credentials is not None:
             options["user_credentials"] = str(s.credentials)
-        if s.user is not None:
-            options |= {"user": s.user, "password": s.password}
+        if s.nkey_seed is not None:
+            options["nkeys_seed"] = str(s.nkey_seed)
         if s.ca is not None:
             options["tls"] = ssl.create_default_context(cafile=str(s.ca))
         return options

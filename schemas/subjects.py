@@ -266,6 +266,7 @@ def command(node: str, verb: str) -> str:
 
 LOCAL_DEVICES = "device.list"  # request: DeviceListRequest -> DeviceList
 LOCAL_TWIN_REPORT = "device.twin"  # request: TwinReport -> TwinReportAnswer; stored by the daemon before it answers
+LOCAL_DEVICES_CHANGED = "device.changed.>"  # all of local_devices_changed()
 
 
 def local_devices_changed(protocol: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bus.identity.permissions import TELEMETRY_STREAM
+from schemas import subjects
 
 PAYLOAD_BYTES_MAX = 1 << 20  # schemas.codec.EVENT_BYTES_MAX
 _HEADER_ROOM = 64 << 10  # Nats-* headers of an event at the limit, and the sync envelope
@@ -41,15 +42,9 @@ class HubConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class LocalUser:
-    name: str
-    password_hash: str
-    publish: Sequence[str] | None = None  # None: everything
-    subscribe: Sequence[str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class LeafConfig:
+    """``*_key`` are public nkeys.  ``uplink``: subjects.uplink(), where the hub may create its telemetry consumer."""
+
     dir: Path
     server_name: str
     port: int
@@ -57,12 +52,14 @@ class LeafConfig:
     hub_urls: Sequence[str]
     hub_ca: Path
     credentials: Path
-    uplink: str  # subjects.uplink(): where the hub may create its telemetry consumer
-    users: Sequence[LocalUser]
+    node_telemetry: str
+    uplink: str
+    daemon_key: str
+    mapper_key: str
+    mapper_inbox: str
     store_bytes_max: int
     memory_bytes_max: int
     compression: str
-    node_inbox: str
 
 
 def _dump(value: dict[str, Any]) -> str:
@@ -123,19 +120,11 @@ def hub(c: HubConfig) -> str:
 
 
 def leaf(c: LeafConfig) -> str:
-    users = [
-        {
-            "user": u.name,
-            "password": u.password_hash,
-            **(
-                {}
-                if u.publish is None
-                else {"permissions": {"publish": list(u.publish), "subscribe": list(u.subscribe or [])}}
-            ),
-        }
-        for u in c.users
-    ]
     create = f"CONSUMER.CREATE.{TELEMETRY_STREAM}.>"
+    # The last: a mapper that is in doubt what the stream has (bus.publisher) looks.
+    last = f"$JS.API.STREAM.MSG.GET.{TELEMETRY_STREAM}"
+    services = [c.node_telemetry, subjects.LOCAL_DEVICES, subjects.LOCAL_TWIN_REPORT, last]
+    changed = subjects.LOCAL_DEVICES_CHANGED
     return _dump(
         {
             **_common(c.dir, c.server_name),
@@ -144,9 +133,22 @@ def leaf(c: LeafConfig) -> str:
             "accounts": {
                 "EDGE": {
                     "jetstream": True,
-                    "users": users,
+                    "users": [{"nkey": c.daemon_key}],
                     # The hub reaches one JetStream call of this leaf, and by a name that carries the leaf's life.
                     "mappings": {f"{c.uplink}.api.{create}": f"$JS.API.{create}"},
+                    "exports": [*({"service": s} for s in services), {"stream": changed}],
+                },
+                "DEVICES": {
+                    "users": [
+                        {
+                            "nkey": c.mapper_key,
+                            "permissions": {"publish": services, "subscribe": [changed, f"{c.mapper_inbox}.>"]},
+                        }
+                    ],
+                    "imports": [
+                        *({"service": {"account": "EDGE", "subject": s}} for s in services),
+                        {"stream": {"account": "EDGE", "subject": changed}},
+                    ],
                 },
                 "SYS": {},
             },

@@ -1,0 +1,109 @@
+"""Telemetry from the nodes' leafs into the hub's TELEMETRY stream: JetStream's own sourcing, over the two accounts.
+
+The hub keeps one source a node.  It asks the leaf (``up.<node>.<life>.api...``, the one JetStream call that a leaf lets
+through) for a consumer that begins after the last message that the hub has *stored*, so nothing is lost and nothing doubled by
+cut links or crashes on either side; the acknowledgement is the hub's own log.
+
+What it costs, measured on 2.15.1: a consumer's heartbeat of some 140 bytes every second (fixed in the server) as long as the
+link is up, 12 MB a day a node.  So a node without devices should have no source: that is why adding one is a call of its own.
+All sources are in one stream's configuration: each change rewrites it, and a restart of the hub sets every source up anew.
+
+After a cut the hub looks for the leaf with growing pauses (up to 40 s seen, two minutes by the server's source code);
+``nudge`` has it look now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from bus import log as buslog
+from bus.identity import permissions
+from schemas import subjects
+
+log = structlog.get_logger("bus.hub.telemetry")
+
+STREAM = permissions.TELEMETRY_STREAM
+_TRIES_MAX = 5  # two writers of the stream's configuration: the later one wins, so each looks whether its change is there
+
+
+def source_of(node: str, public_key: str) -> dict[str, Any]:
+    """The source of one life of one node.
+
+    The filter is also the name under which the hub finds its place again, and what a reader can compare a message's
+    subject with (``origin_is_true``)."""
+    up = subjects.uplink(node, permissions.life_of(public_key))
+    return {
+        "name": STREAM,
+        "filter_subject": subjects.telemetry_node(node),
+        "external": {"api": f"{up}.api", "deliver": f"{up}.deliver"},
+    }
+
+
+def origin_is_true(subject: str, headers: Mapping[str, str] | None) -> bool:
+    """Whether a sourced message's subject belongs to the node it came from.
+
+    The server doesn't check it: a hostile leaf can deliver any subject.  It does write which source the message came by:
+    ``Nats-Stream-Source: <stream>:<hash> <sequence> <filter> <transform> <subject>`` (ADR-... server/stream.go)."""
+    parts = ((headers or {}).get("Nats-Stream-Source") or "").split(" ")
+    return len(parts) >= 3 and parts[2].endswith(".>") and subject.startswith(parts[2][:-1])
+
+
+async def add_telemetry_source(log_: buslog.Log, node: str, public_key: str) -> bool:
+    """Begins to fetch a node's telemetry; sources of its former lives end.  True when something changed.  Raises LogError."""
+    return await _change(log_, node, source_of(node, public_key))
+
+
+async def remove_telemetry_source(log_: buslog.Log, node: str) -> bool:
+    """Ends it; what was fetched stays.  Raises LogError."""
+    return await _change(log_, node, None)
+
+
+async def nudge(log_: buslog.Log, node: str) -> bool:
+    """Has the hub look for the node's leaf now: its source is taken out and put back, which begins after the last message
+    stored, as ever.  False when it has none.  Raises LogError."""
+    current = await _sources(log_)
+    mine = [s for s in current if _is_of(s, node)]
+    if not mine:
+        return False
+    await _change(log_, node, None)
+    await _change(log_, node, mine[0])
+    return True
+
+
+async def stalled(log_: buslog.Log, *, silent_s: float = 15.0) -> set[str]:
+    """Nodes whose source has heard nothing from its leaf for ``silent_s`` (a heartbeat comes every second)."""
+    info = await log_.request(f"STREAM.INFO.{STREAM}")
+    out = set()
+    for s in info.get("sources") or []:
+        active = s.get("active", -1)
+        if active < 0 or active > silent_s * 1e9:
+            out.add(subjects.unescape(s["filter_subject"].split(".")[1]))
+    return out
+
+
+def _is_of(source: Mapping[str, Any], node: str) -> bool:
+    return bool(source.get("filter_subject") == subjects.telemetry_node(node))
+
+
+async def _sources(log_: buslog.Log) -> list[dict[str, Any]]:
+    return list((await log_.info(STREAM)).config.get("sources") or [])
+
+
+async def _change(log_: buslog.Log, node: str, wanted: dict[str, Any] | None) -> bool:
+    for attempt in range(_TRIES_MAX):
+        config = (await log_.info(STREAM)).config
+        current = list(config.get("sources") or [])
+        mine = [s for s in current if _is_of(s, node)]
+        if [_essence(s) for s in mine] == ([] if wanted is None else [_essence(wanted)]):
+            return attempt > 0
+        others = [s for s in current if not _is_of(s, node)]
+        sources = others if wanted is None else [*others, wanted]
+        await log_.request(f"STREAM.UPDATE.{STREAM}", {**config, "sources": sources})
+    raise buslog.LogError(f"the sources of {STREAM} are changed by somebody else all the time")
+
+
+def _essence(source: Mapping[str, Any]) -> tuple[Any, Any]:
+    return source.get("filter_subject"), (source.get("external") or {}).get("api")

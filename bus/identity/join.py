@@ -1,0 +1,246 @@
+"""The node's side of joining: from a token to an identity on disk, and keeping it fresh.
+
+The node makes its own key; the seed never leaves it.  In the node's folder, all 0600:
+
+    node.seed       the key, written before anything is asked, so that a repeated join is the same node
+    ca.pem          whom to trust
+    node.creds      JWT and seed, renewed long before they expire
+    late.creds      may only ask for a new JWT: for a node that was out of reach for longer than its JWT lives
+    identity.json   written last: it says that joining is done
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import nats.errors
+import structlog
+from pydantic import ValidationError
+
+from bus import connect
+from bus.identity import creds, jwt, keys, permissions, tokens
+from schemas import codec, subjects
+from schemas.identity import check_node_name
+from schemas.joining import JoinAnswer, JoinRequest, NodeIdentity, RenewRequest
+
+log = structlog.get_logger("bus.identity.join")
+
+CONNECT_S_MAX = 30.0
+ANSWER_S_MAX = 15.0
+RENEW_AT = 2 / 3  # of the JWT's life: a third is left for a hub that is being repaired
+RENEW_RETRY_S = 60.0
+RENEW_RETRY_S_MAX = 900.0
+ANSWER_BYTES_MAX = 256 << 10
+
+
+class JoinError(Exception):
+    """Joining or renewing failed; the message says what to do."""
+
+
+class JoinRefused(JoinError):
+    """The hub said no; ``reason`` is its own words."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the hub refused: {reason}")
+        self.reason = reason
+
+
+class HubUnreachable(JoinError):
+    """No answer from the hub."""
+
+
+class HubUntrusted(JoinError):
+    """What answers is not the hub that made the token."""
+
+
+class NotJoined(JoinError):
+    """The folder holds no identity."""
+
+
+def creds_path(directory: Path) -> Path:
+    return directory / "node.creds"
+
+
+def late_creds_path(directory: Path) -> Path:
+    return directory / "late.creds"
+
+
+def ca_path(directory: Path) -> Path:
+    return directory / "ca.pem"
+
+
+def public_key(directory: Path) -> str:
+    """Raises NotJoined."""
+    try:
+        return keys.from_seed((directory / "node.seed").read_text(), "user").public
+    except (OSError, keys.BadKey) as e:
+        raise NotJoined(f"can't read the node's key in {directory}: {e}") from e
+
+
+def load(directory: Path) -> NodeIdentity:
+    """The identity that ``join`` left.  Raises NotJoined."""
+    try:
+        return NodeIdentity.model_validate_json((directory / "identity.json").read_bytes())
+    except FileNotFoundError as e:
+        raise NotJoined(f"{directory} holds no identity: join with `skerry edge join --token ...`") from e
+    except (OSError, ValidationError) as e:
+        raise NotJoined(f"the identity in {directory} can't be read ({e}): join again with a token for this node") from e
+
+
+async def join(token: str, node: str, data_dir: Path, *, labels: Mapping[str, str] | None = None) -> NodeIdentity:
+    """Joins as ``node`` and leaves the identity in ``data_dir``.  A node that has joined as ``node`` already stays so.
+
+    Raises tokens.BadToken, ValueError (name), JoinRefused, HubUnreachable, HubUntrusted, JoinError."""
+    parsed = tokens.decode(token)
+    check_node_name(node)
+    with contextlib.suppress(NotJoined):
+        known = load(data_dir)
+        if known.node == node and known.ca == parsed.ca:
+            return known
+        raise JoinError(
+            f"{data_dir} belongs to node {known.node!r} of hub {known.hub}: name another folder or empty this one"
+        )
+    key = _own_key(data_dir)
+    keys.write_private(ca_path(data_dir), parsed.ca)
+    request = JoinRequest(token=parsed.id, secret=parsed.secret, node=node, public_key=key.public, labels=dict(labels or {}))
+    bootstrap = data_dir / "join.creds"
+    creds.Credentials(parsed.jwt, parsed.seed).write(bootstrap)
+    try:
+        settings = connect.ConnectSettings(
+            tuple(parsed.urls),
+            f"join {node}",
+            credentials=bootstrap,
+            ca=ca_path(data_dir),
+            inbox=permissions.bootstrap_inbox(parsed.id),
+            wait_s=CONNECT_S_MAX,
+        )
+        identity = await _ask(settings, subjects.join_request(parsed.id), codec.encode(request))
+    finally:
+        bootstrap.unlink(missing_ok=True)
+    if identity.node != node or identity.ca != parsed.ca:
+        raise HubUntrusted(f"the answer is for node {identity.node!r}, or from another hub")
+    _store(data_dir, identity, key)
+    return identity
+
+
+def _own_key(data_dir: Path) -> keys.Key:
+    path = data_dir / "node.seed"
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.exists():
+            return keys.from_seed(path.read_text(), "user")
+        key = keys.generate("user")
+        keys.write_private(path, key.seed + "\n")
+    except (OSError, keys.BadKey) as e:
+        raise JoinError(f"can't make the node's key in {data_dir}: {e}") from e
+    return key
+
+
+def _store(data_dir: Path, identity: NodeIdentity, key: keys.Key) -> None:
+    try:
+        creds.Credentials(identity.jwt, key.seed).write(creds_path(data_dir))
+        creds.Credentials(identity.late_jwt, key.seed).write(late_creds_path(data_dir))
+        keys.write_private(ca_path(data_dir), identity.ca)
+        keys.write_private(data_dir / "identity.json", identity.model_dump_json(indent=2) + "\n")
+    except OSError as e:
+        raise JoinError(f"can't store the identity in {data_dir}: {e}; the token can be used again by this node") from e
+
+
+async def _ask(settings: connect.ConnectSettings, subject: str, payload: bytes) -> NodeIdentity:
+    """One question to the join service over a connection of its own."""
+    where = ", ".join(settings.urls)
+    try:
+        connection = await connect.connect(settings)
+    except connect.ConnectFailed as e:
+        text = str(e).lower()
+        if "certificate" in text:
+            raise HubUntrusted(f"{where} is not the hub that made this token: {e}") from e
+        if "authorization" in text or "authentication" in text:
+            raise JoinRefused("the credentials are no longer valid (expired or revoked); ask for a new token") from e
+        raise HubUnreachable(f"the hub can't be reached: {e}") from e
+    try:
+        return _answer((await connection.client.request(subject, payload, timeout=ANSWER_S_MAX)).data)
+    except nats.errors.NoRespondersError as e:
+        raise HubUnreachable(f"the hub at {where} answers, but its join service does not run") from e
+    except (nats.errors.Error, TimeoutError, OSError) as e:
+        raise HubUnreachable(f"no answer from the join service at {where}: {type(e).__name__}") from e
+    finally:
+        await connection.close()
+
+
+def _answer(data: bytes) -> NodeIdentity:
+    try:
+        answer = codec.decode_as(JoinAnswer, data, ANSWER_BYTES_MAX)
+    except codec.DecodeError as e:
+        raise JoinError(f"the join service's answer can't be read: {e}") from e
+    if answer.status != "ok" or answer.identity is None:
+        raise JoinRefused(answer.message or "no reason given")
+    return answer.identity
+
+
+async def renew(data_dir: Path, connection: connect.Connection | None = None) -> NodeIdentity:
+    """A fresh JWT, asked for over ``connection`` (the node's own) or, without or failing that, directly with the late
+    credentials.  The files are replaced; a leaf server reads them when it reconnects.  Raises JoinError."""
+    known = load(data_dir)
+    key = _own_key(data_dir)
+    subject = subjects.renew_request(known.node)
+    payload = codec.encode(RenewRequest(public_key=key.public))
+    identity: NodeIdentity | None = None
+    if connection is not None and connection.connected:
+        with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
+            identity = _answer((await connection.client.request(subject, payload, timeout=ANSWER_S_MAX)).data)
+    if identity is None:
+        settings = connect.ConnectSettings(
+            tuple(known.urls),
+            f"renew {known.node}",
+            credentials=late_creds_path(data_dir),
+            ca=ca_path(data_dir),
+            inbox=subjects.inbox(known.node),
+            wait_s=CONNECT_S_MAX,
+        )
+        identity = await _ask(settings, subject, payload)
+    if identity.node != known.node or identity.hub != known.hub:
+        raise HubUntrusted(f"the answer is for node {identity.node!r} of hub {identity.hub}, not for this one")
+    _store(data_dir, identity, key)
+    return identity
+
+
+class Renewer:
+    """Keeps a node's JWT fresh for as long as ``run`` runs."""
+
+    def __init__(self, data_dir: Path, connection: connect.Connection | None = None) -> None:
+        self._dir, self._connection = data_dir, connection
+        self._began: float | None = None
+        self.last_error = ""
+
+    async def run(self) -> None:
+        failures = 0
+        while True:
+            await asyncio.sleep(self.due_s() if failures == 0 else self._retry_s(failures))
+            try:
+                await renew(self._dir, self._connection)
+            except JoinError as e:
+                failures += 1
+                if failures == 1:
+                    log.warning("identity.renew_failed", reason=str(e))
+                self.last_error = str(e)
+            else:
+                if failures:
+                    log.info("identity.renewed")
+                failures, self.last_error = 0, ""
+
+    def due_s(self) -> float:
+        """Seconds until the JWT should be renewed; 0 when it is late."""
+        identity = load(self._dir)
+        issued = int(jwt.claims_of(identity.jwt).get("iat", 0))
+        due = issued + (identity.expires - issued) * RENEW_AT
+        return max(0.0, due - time.time()) * random.uniform(0.95, 1.0)
+
+    @staticmethod
+    def _retry_s(failures: int) -> float:
+        return min(RENEW_RETRY_S_MAX, RENEW_RETRY_S * 2 ** min(failures - 1, 8)) * random.uniform(0.5, 1.0)

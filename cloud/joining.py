@@ -1,0 +1,303 @@
+"""The join service: turns a token into a node, renews what expires, and writes down every decision.
+
+Stateless beside the log: several instances share the work (queue group), and of two uses of one token at once the log lets one
+win.  A use that is repeated by the same node with the same key is answered again: its first answer may have been lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from bus import connect, stamp
+from bus import log as buslog
+from bus.hub import telemetry
+from bus.hub.init import Hub
+from bus.identity import accounts, jwt, keys, permissions, tokens
+from schemas import codec, event, identity, subjects
+from schemas.joining import JoinAnswer, JoinRequest, NodeIdentity, RenewRequest
+
+log = structlog.get_logger("cloud.joining")
+
+JWT_S_DEFAULT = 24 * 3600
+REQUEST_BYTES_MAX = 16 << 10
+LABELS_MAX = 64
+CONCURRENT_MAX = 64  # requests served at once; the others wait in the subscription
+_UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused(Exception):
+    """What the node hears; the same goes to the audit log."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Current:
+    """The last event of an IDENTITY subject."""
+
+    seq: int
+    event: event.Event | None
+
+
+class JoinService:
+    """Serves ``join.*`` and ``renew.*`` over a CORE connection.
+
+    ``sys``: a SYS connection, to cut off the old key of a node that joins anew.  ``telemetry_sources``: whether a node that joins
+    gets its telemetry fetched (``bus.hub.telemetry`` says what that costs)."""
+
+    def __init__(
+        self,
+        connection: connect.Connection,
+        store: buslog.Log,
+        hub: Hub,
+        *,
+        sys: connect.Connection | None = None,
+        jwt_s: int = JWT_S_DEFAULT,
+        telemetry_sources: bool = True,
+    ) -> None:
+        self._connection, self._log, self._hub, self._sys = connection, store, hub, sys
+        self._jwt_s, self._telemetry = jwt_s, telemetry_sources
+        self._signing = {name: hub.key(f"{name}-signing") for name in ("edge", "join")}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._slots = asyncio.Semaphore(CONCURRENT_MAX)
+        self._subscriptions: list[Any] = []
+        self._stopped = asyncio.Event()
+        self.accepted = 0
+        self.refused = 0
+
+    async def start(self) -> None:
+        client = self._connection.client
+        self._subscriptions = [
+            await client.subscribe("join.*", queue="joining", cb=self._on_join),
+            await client.subscribe("renew.*", queue="joining", cb=self._on_renew),
+        ]
+        await client.flush()
+
+    async def run(self) -> None:
+        """Serves until ``stop``."""
+        await self.start()
+        await self._stopped.wait()
+
+    async def stop(self) -> None:
+        self._stopped.set()
+        for s in self._subscriptions:
+            if self._connection.connected:
+                await s.unsubscribe()
+        self._subscriptions.clear()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- requests
+
+    async def _on_join(self, msg: connect.Message) -> None:
+        self._spawn(self._serve(msg, self._join))
+
+    async def _on_renew(self, msg: connect.Message) -> None:
+        self._spawn(self._serve(msg, self._renew))
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, msg: connect.Message, handle: Any) -> None:
+        async with self._slots:
+            try:
+                answer = JoinAnswer(status="ok", identity=await handle(msg.subject.partition(".")[2], msg.data))
+            except _Refused as e:
+                self.refused += 1
+                answer = JoinAnswer(status="refused", message=e.reason)
+            except buslog.LogError as e:
+                # Not refused and not told: the node hears a timeout and asks again.
+                log.error("joining.log_failed", subject=msg.subject, reason=str(e))
+                return
+        if msg.reply and self._connection.connected:
+            await self._connection.client.publish(msg.reply, codec.encode(answer))
+
+    async def _join(self, token_token: str, data: bytes) -> NodeIdentity:
+        token_id = subjects.unescape(token_token)
+        try:
+            request = codec.decode_as(JoinRequest, data, REQUEST_BYTES_MAX)
+        except codec.DecodeError as e:
+            raise await self._refuse(identity.Audited(reason=f"the request can't be read: {e}", token=token_id)) from e
+        try:
+            joined, cause = await self._admit(token_id, request)
+        except _Refused as e:
+            raise await self._refuse(
+                identity.Audited(reason=e.reason, node=request.node, token=token_id, public_key=request.public_key)
+            ) from e
+        if self._telemetry:
+            await telemetry.add_telemetry_source(self._log, request.node, request.public_key)
+        audited = identity.Audited(node=request.node, token=token_id, public_key=request.public_key)
+        await self._audit(identity.AUDIT_JOIN_ACCEPTED, "join", request.node, audited, cause)
+        self.accepted += 1
+        log.info("joining.accepted", node=request.node, token=token_id)
+        return self._identity(request.node, joined)
+
+    async def _admit(self, token_id: str, request: JoinRequest) -> tuple[identity.NodeState, event.Event]:
+        """Checks everything, then uses the token, then writes the node.  Raises _Refused."""
+        token, state = await self._token(token_id, request)
+        self._check_request(request)
+        repeated = state.used_by == request.node and state.used_key == request.public_key
+        if state.used_by is not None and not repeated:
+            raise _Refused("the token was used already: a token is for one node, once")
+        if state.expires <= stamp.now_us():
+            raise _Refused("the token has expired: ask for a new one")
+        if state.node is not None and state.node != request.node:
+            raise _Refused(f"the token is for another node than {request.node!r}")
+        node = await self._last("IDENTITY", subjects.identity_node(request.node))
+        known = _data(identity.NodeState, node.event)
+        if known is not None and known.public_key != request.public_key and state.node is None:
+            raise _Refused(
+                f"node {request.node!r} has joined before with another key: choose another name, "
+                f"or replace it with a token made for it (`skerry token create --node {request.node}`)"
+            )
+        if known is not None and known.public_key == request.public_key and known.revoked:
+            raise _Refused(f"the key of node {request.node!r} was revoked: remove the node's folder and join anew")
+        if not repeated:
+            await self._use(token_id, token, state, request)
+        if known is not None and known.public_key == request.public_key:
+            assert node.event is not None
+            return known, node.event
+        joined = identity.NodeState(public_key=request.public_key, token=token_id, labels=request.labels)
+        ev = tokens.identity_event(
+            identity.NODE_JOINED, "nodes", request.node, joined.model_dump(), actor=f"token:{token_id}", cause=token.event
+        )
+        try:
+            await self._log.append(subjects.identity_node(request.node), ev, expect=buslog.Expect(node.seq))
+        except buslog.WrongSequence as e:
+            raise _Refused(f"node {request.node!r} is being joined by somebody else at this moment: try again") from e
+        if known is not None:
+            await self._cut_off(request.node, known.public_key)
+        return joined, ev
+
+    async def _token(self, token_id: str, request: JoinRequest) -> tuple[_Current, identity.TokenState]:
+        token = await self._last("IDENTITY", subjects.identity_token(token_id))
+        state = _data(identity.TokenState, token.event)
+        # The same words whether the token or its secret is wrong.
+        if state is None or request.token != token_id:
+            raise _Refused("the token is not known here")
+        if not hmac.compare_digest(tokens.secret_hash(request.secret), state.secret_sha256):
+            raise _Refused("the token is not known here")
+        return token, state
+
+    @staticmethod
+    def _check_request(request: JoinRequest) -> None:
+        try:
+            identity.check_node_name(request.node)
+            keys.check_public(request.public_key, "user")
+        except ValueError as e:
+            raise _Refused(str(e)) from e
+        if len(request.labels) > LABELS_MAX:
+            raise _Refused(f"at most {LABELS_MAX} labels, got {len(request.labels)}")
+
+    async def _use(self, token_id: str, token: _Current, state: identity.TokenState, request: JoinRequest) -> None:
+        used = state.model_copy(update={"used_by": request.node, "used_key": request.public_key})
+        ev = tokens.identity_event(
+            identity.TOKEN_USED, "tokens", token_id, used.model_dump(), actor=f"node:{request.node}", cause=token.event
+        )
+        try:
+            await self._log.append(subjects.identity_token(token_id), ev, expect=buslog.Expect(token.seq))
+        except buslog.WrongSequence as e:
+            raise _Refused("the token was used already: a token is for one node, once") from e
+
+    async def _renew(self, node_token: str, data: bytes) -> NodeIdentity:
+        """The subject is proof enough of who asks: only this node's JWTs (or late JWT) allow it."""
+        node = subjects.unescape(node_token)
+        key = ""
+        try:
+            try:
+                key = codec.decode_as(RenewRequest, data, REQUEST_BYTES_MAX).public_key
+            except codec.DecodeError as e:
+                raise _Refused(f"the request can't be read: {e}") from e
+            state = _data(identity.NodeState, (await self._last("IDENTITY", subjects.identity_node(node))).event)
+            if state is None:
+                raise _Refused(f"node {node!r} is not known here")
+            if state.revoked:
+                raise _Refused(f"node {node!r} was revoked: {state.reason or 'no reason given'}")
+            if state.public_key != key:
+                raise _Refused(f"node {node!r} has joined anew with another key; this one is no longer its")
+        except _Refused as e:
+            audited = identity.Audited(reason=e.reason, node=node, public_key=key)
+            await self._audit(identity.AUDIT_RENEW_REFUSED, "renew", node, audited, None)
+            raise
+        return self._identity(node, state)
+
+    # --- what is signed and written
+
+    def _identity(self, node: str, state: identity.NodeState) -> NodeIdentity:
+        hub = self._hub
+        now_s = stamp.now_us() // 1_000_000
+        expires = now_s + self._jwt_s
+        member = {
+            **permissions.node(node, state.public_key, hub.shards),
+            "issuer_account": hub.accounts.edge,
+        }
+        late = {**permissions.late_renewal(node), "issuer_account": hub.accounts.join}
+        key = state.public_key
+        return NodeIdentity(
+            node=node,
+            hub=hub.id,
+            shards=hub.shards,
+            jwt=jwt.sign(key, node, member, self._signing["edge"], now_s=now_s, expires_s=expires),
+            late_jwt=jwt.sign(key, node, late, self._signing["join"], now_s=now_s),
+            expires=expires,
+            urls=hub.urls,
+            leaf_urls=hub.leaf_urls,
+            ca=hub.ca_path.read_text(),
+        )
+
+    async def _refuse(self, audited: identity.Audited) -> _Refused:
+        log.warning("joining.refused", node=audited.node, token=audited.token, reason=audited.reason)
+        await self._audit(identity.AUDIT_JOIN_REFUSED, "join", audited.node or _UNKNOWN, audited, None)
+        return _Refused(audited.reason)
+
+    async def _audit(self, type_: str, what: str, name: str, audited: identity.Audited, cause: event.Event | None) -> None:
+        name = name[: identity.NODE_NAME_MAX]
+        ev = tokens.identity_event(type_, what, name, audited.model_dump(), actor="cloud/joining", cause=cause)
+        await self._log.append(subjects.audit(what, name), ev)
+
+    async def _last(self, stream: str, subject: str) -> _Current:
+        record = await self._log.last_of(stream, subject)
+        return _Current(0, None) if record is None else _Current(record.seq, record.event())
+
+    async def _cut_off(self, node: str, public_key: str) -> None:
+        if self._sys is None:
+            return
+        with contextlib.suppress(accounts.PushFailed):  # it can't renew any more, and ends by itself
+            await accounts.revoke(self._hub, self._sys, "edge", public_key)
+            await accounts.revoke(self._hub, self._sys, "join", public_key)
+            log.info("joining.replaced", node=node)
+
+
+def _data(model: Any, ev: event.Event | None) -> Any:
+    return None if ev is None or ev.data is None else codec.validate(model, ev.data)
+
+
+async def revoke_node(
+    store: buslog.Log, hub: Hub, sys: connect.Connection, node: str, *, reason: str, actor: str = ""
+) -> None:
+    """Takes a node's access away, now: its connections end, its key is refused for ever.
+
+    Raises LookupError (no such node), LogError, PushFailed (then it can no longer renew, but its JWT lives on)."""
+    record = await store.last_of("IDENTITY", subjects.identity_node(node))
+    if record is None:
+        raise LookupError(f"node {node!r} has never joined")
+    cause = record.event()
+    state = codec.validate(identity.NodeState, cause.data or {}).model_copy(update={"revoked": True, "reason": reason})
+    ev = tokens.identity_event(identity.NODE_REVOKED, "nodes", node, state.model_dump(), actor=actor, cause=cause)
+    await store.append(subjects.identity_node(node), ev, expect=buslog.Expect(record.seq))
+    audited = identity.Audited(reason=reason, node=node, public_key=state.public_key)
+    done = tokens.identity_event(identity.AUDIT_REVOKED, "revoke", node, audited.model_dump(), actor=actor, cause=ev)
+    await store.append(subjects.audit("revoke", node), done)
+    await accounts.revoke(hub, sys, "edge", state.public_key)
+    await accounts.revoke(hub, sys, "join", state.public_key)
+    await telemetry.remove_telemetry_source(store, node)

@@ -1,0 +1,66 @@
+"""What the hub knows about tokens and nodes: the ``data`` of events in IDENTITY and AUDIT.
+
+``identity.tokens.<id>`` and ``identity.nodes.<node>`` hold whole states: the last event of a subject counts.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+TOKEN_CREATED = "identity.token.created"
+TOKEN_USED = "identity.token.used"
+NODE_JOINED = "identity.node.joined"
+NODE_REVOKED = "identity.node.revoked"
+AUDIT_JOIN_ACCEPTED = "audit.join.accepted"
+AUDIT_JOIN_REFUSED = "audit.join.refused"
+AUDIT_RENEW_REFUSED = "audit.renew.refused"
+AUDIT_REVOKED = "audit.revoked"
+
+Micros = Annotated[int, Field(ge=0)]
+
+NODE_NAME_MAX = 253
+_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+_NODE_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\Z")
+RESERVED_NAMES = frozenset({"all"})  # a scope of its own
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class TokenState(Model):
+    secret_sha256: str
+    expires: Micros
+    node: str | None = Field(default=None, description="the only node that may use it")
+    bootstrap_key: str
+    used_by: str | None = None
+    used_key: str | None = Field(default=None, description="public key of the node that used it")
+
+
+class NodeState(Model):
+    public_key: str
+    token: str
+    labels: dict[str, str] = Field(default_factory=dict)
+    revoked: bool = False
+    reason: str = ""
+
+
+class Audited(Model):
+    """One decision about access, whichever way it went."""
+
+    reason: str = ""
+    node: str = ""
+    token: str = ""
+    public_key: str = ""
+
+
+def check_node_name(name: str) -> str:
+    """A node is a Kubernetes object: RFC 1123 subdomain (Kubernetes, Object Names and IDs).  Raises ValueError."""
+    if len(name) > NODE_NAME_MAX or not _NODE_NAME.match(name):
+        raise ValueError(f"{name[:80]!r} is not a node name: lower-case letters, digits, '-' and '.', as in DNS")
+    if name in RESERVED_NAMES:
+        raise ValueError(f"{name!r} is reserved: it means every node")
+    return name
