@@ -18,7 +18,7 @@ import contextlib
 import random
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,19 +27,27 @@ import nats.errors
 import structlog
 from nats.aio.client import Client, Server
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 log = structlog.get_logger("bus.connect")
 
 Message = Msg  # for those who may not import the NATS client
+Callback = Callable[[Msg], Awaitable[None]]
 
 BACKOFF_S_FIRST = 0.1
 BACKOFF_S_MAX = 15.0  # a node may be out of reach for weeks; four attempts a minute cost little, and it is back soon
 CONNECT_S_MAX = 10  # TCP, TLS and the greeting, on a slow radio link
 RTT_S_MAX = 10  # a round trip slower than this is no link
 RTT_EVERY_S = 60.0
+SUBSCRIPTION_MESSAGES_MAX = 65_536  # what waits for one slow callback before messages are dropped (and said)
+SUBSCRIPTION_BYTES_MAX = 64 << 20
 PENDING_BYTES_MAX = 8 << 20  # what is published while the link is down; beyond it nats-py raises OutboundBufferLimitError
 
 _PERMISSIONS = "permissions violation"
+
+
+class NotConnected(Exception):
+    """There is no connection now; it is being made again."""
 
 
 class ConnectFailed(Exception):
@@ -50,9 +58,9 @@ class ConnectFailed(Exception):
 class ConnectSettings:
     """Where and as whom.
 
-    ``credentials`` is a creds file, read at every attempt (renewed JWTs take effect); or ``nkey_seed`` is
-    a seed file, for a leaf.  ``ca`` is the PEM file that server certificates must lead to.  ``inbox`` is the prefix of reply subjects
-    (``subjects.inbox(node)`` for a node: it may hear no others).
+    ``credentials`` is a creds file, read at every attempt (renewed JWTs take effect); or ``nkey_seed`` is a seed file, for
+    a leaf's local users.  ``ca`` is the PEM file that server certificates must lead to.  ``inbox`` is the prefix of reply
+    subjects (``subjects.inbox(node)`` for a node: it may hear no others).
     ``wait_s``: how long ``connect`` waits for the first connection; None for ever.
     ``rtt_every_s``: the watchdog's period; a dead link is noticed within it plus RTT_S_MAX.
     """
@@ -98,6 +106,18 @@ async def _ignore(_: Exception) -> None:
     pass
 
 
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """A subscription; ``unsubscribe`` ends it and never fails."""
+
+    _connection: Connection
+    _subscription: Subscription
+
+    async def unsubscribe(self) -> None:
+        with contextlib.suppress(nats.errors.Error, OSError):
+            await self._subscription.unsubscribe()
+
+
 class Connection:
     """Made by ``connect``, ended by ``close``.  ``client`` is the same object for its whole life."""
 
@@ -124,6 +144,27 @@ class Connection:
     def on_change(self, callback: Callable[[bool], None]) -> None:
         """``callback(True)`` after each reconnect (subscriptions are there again), ``callback(False)`` after each loss."""
         self._callbacks.append(callback)
+
+    async def subscribe(self, subject: str, callback: Callback, *, queue: str = "") -> Subscribed:
+        """Lives across reconnects; what is published while there is no connection is lost, as ever in core NATS."""
+        sub = await self.client.subscribe(
+            subject,
+            queue=queue,
+            cb=callback,
+            pending_msgs_limit=SUBSCRIPTION_MESSAGES_MAX,
+            pending_bytes_limit=SUBSCRIPTION_BYTES_MAX,
+        )
+        return Subscribed(self, sub)
+
+    async def request(self, subject: str, payload: bytes, *, timeout_s: float, headers: dict[str, str] | None = None) -> Msg:
+        """Raises NotConnected (nothing was sent), nats.errors.TimeoutError, nats.errors.NoRespondersError."""
+        if not self.connected:
+            raise NotConnected(f"no connection to {', '.join(self.settings.urls)}: {self.last_error or 'connecting'}")
+        return await self.client.request(subject, payload, timeout=timeout_s, headers=headers)
+
+    async def flush(self) -> None:
+        """Returns when the server has seen everything sent so far.  Raises nats.errors.TimeoutError."""
+        await self.client.flush(timeout=RTT_S_MAX)
 
     async def reconnect(self) -> None:
         """Drops the connection and makes it again, e.g. with a JWT that was just renewed."""

@@ -1,7 +1,7 @@
 """The join service: turns a token into a node, renews what expires, and writes down every decision.
 
-Stateless beside the log: several instances share the work (queue group), and of two uses of one token at once the log lets one
-win.  A use that is repeated by the same node with the same key is answered again: its first answer may have been lost.
+Stateless beside the log: several instances share the work (queue group), and of two uses of one token at once the log lets
+one win.  A use that is repeated by the same node with the same key is answered again: its first answer may have been lost.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class _Current:
 class JoinService:
     """Serves ``join.*`` and ``renew.*`` over a CORE connection.
 
-    ``sys``: a SYS connection, to cut off the old key of a node that joins anew.  ``telemetry_sources``: whether a node that joins
-    gets its telemetry fetched (``bus.hub.telemetry`` says what that costs)."""
+    ``sys``: a SYS connection, to cut off the old key of a node that joins anew.  ``telemetry_sources``: whether a node that
+    joins gets its telemetry fetched (``bus.hub.telemetry`` says what that costs)."""
 
     def __init__(
         self,
@@ -67,18 +67,17 @@ class JoinService:
         self._signing = {name: hub.key(f"{name}-signing") for name in ("edge", "join")}
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(CONCURRENT_MAX)
-        self._subscriptions: list[Any] = []
+        self._subscriptions: list[connect.Subscribed] = []
         self._stopped = asyncio.Event()
         self.accepted = 0
         self.refused = 0
 
     async def start(self) -> None:
-        client = self._connection.client
         self._subscriptions = [
-            await client.subscribe("join.*", queue="joining", cb=self._on_join),
-            await client.subscribe("renew.*", queue="joining", cb=self._on_renew),
+            await self._connection.subscribe("join.*", self._on_join, queue="joining"),
+            await self._connection.subscribe("renew.*", self._on_renew, queue="joining"),
         ]
-        await client.flush()
+        await self._connection.flush()
 
     async def run(self) -> None:
         """Serves until ``stop``."""
@@ -88,8 +87,7 @@ class JoinService:
     async def stop(self) -> None:
         self._stopped.set()
         for s in self._subscriptions:
-            if self._connection.connected:
-                await s.unsubscribe()
+            await s.unsubscribe()
         self._subscriptions.clear()
         for task in list(self._tasks):
             task.cancel()

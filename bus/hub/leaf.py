@@ -1,9 +1,9 @@
 """A node's leaf server: its local bus, and its one link to the hub.
 
-Two local users, each with an nkey of its own (0600).  ``daemon`` is in the account that the link is bound to.  ``mapper`` is in
-another, DEVICES: a mapper is code from elsewhere, and in one account the acknowledgement of its telemetry could be aimed at
-the JetStream API (NATS-FACTS.md, confused deputy).  Through explicit imports it may publish its node's telemetry and talk
-to the daemon about devices, nothing else.
+Two local users, each with an nkey of its own (0600).  ``daemon`` is in the account that the link is bound to.  ``mapper``
+is in another, DEVICES: a mapper is code from elsewhere, and in one account the acknowledgement of its telemetry could be
+aimed at the JetStream API (NATS-FACTS.md, confused deputy).  Through explicit imports it may publish its node's telemetry
+and talk to the daemon about devices, nothing else.
 
 What may cross the link is decided at the hub, by the node's JWT (``bus.identity.permissions``); JetStream stays local.
 """

@@ -11,7 +11,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 
@@ -39,19 +38,18 @@ class Links:
     def __init__(self, sys: connect.Connection, edge_account: str) -> None:
         self._sys, self._account = sys, edge_account
         self._queue: asyncio.Queue[LinkChange] = asyncio.Queue(WAITING_MAX)
-        self._subscriptions: list[Any] = []
+        self._subscriptions: list[connect.Subscribed] = []
         self.dropped = 0
 
     async def start(self) -> None:
         for what in ("CONNECT", "DISCONNECT"):
             subject = f"$SYS.ACCOUNT.{self._account}.{what}"
-            self._subscriptions.append(await self._sys.client.subscribe(subject, cb=self._take))
-        await self._sys.client.flush()
+            self._subscriptions.append(await self._sys.subscribe(subject, self._take))
+        await self._sys.flush()
 
     async def stop(self) -> None:
         for s in self._subscriptions:
-            if self._sys.connected:
-                await s.unsubscribe()
+            await s.unsubscribe()
         self._subscriptions.clear()
 
     async def changes(self) -> AsyncIterator[LinkChange]:

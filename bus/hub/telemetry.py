@@ -1,12 +1,12 @@
 """Telemetry from the nodes' leafs into the hub's TELEMETRY stream: JetStream's own sourcing, over the two accounts.
 
 The hub keeps one source a node.  It asks the leaf (``up.<node>.<life>.api...``, the one JetStream call that a leaf lets
-through) for a consumer that begins after the last message that the hub has *stored*, so nothing is lost and nothing doubled by
-cut links or crashes on either side; the acknowledgement is the hub's own log.
+through) for a consumer that begins after the last message that the hub has *stored*, so nothing is lost and nothing doubled
+by cut links or crashes on either side; the acknowledgement is the hub's own log.
 
-What it costs, measured on 2.15.1: a consumer's heartbeat of some 140 bytes every second (fixed in the server) as long as the
-link is up, 12 MB a day a node.  So a node without devices should have no source: that is why adding one is a call of its own.
-All sources are in one stream's configuration: each change rewrites it, and a restart of the hub sets every source up anew.
+What it costs, measured on 2.15.1: a consumer's heartbeat of some 140 bytes every second (fixed in the server) as long as
+the link is up, 12 MB a day a node.  So a node without devices should have no source: that is why adding one is a call of
+its own.  All sources are in one stream's configuration: each change rewrites it, and a restart of the hub sets every source up anew.
 
 After a cut the hub looks for the leaf with growing pauses (up to 40 s seen, two minutes by the server's source code);
 ``nudge`` has it look now.
@@ -46,13 +46,15 @@ def origin_is_true(subject: str, headers: Mapping[str, str] | None) -> bool:
     """Whether a sourced message's subject belongs to the node it came from.
 
     The server doesn't check it: a hostile leaf can deliver any subject.  It does write which source the message came by:
-    ``Nats-Stream-Source: <stream>:<hash> <sequence> <filter> <transform> <subject>`` (ADR-... server/stream.go)."""
+    ``Nats-Stream-Source: <stream>:<hash> <sequence> <filter> <transform> <subject>`` (nats-server, server/stream.go)."""
     parts = ((headers or {}).get("Nats-Stream-Source") or "").split(" ")
     return len(parts) >= 3 and parts[2].endswith(".>") and subject.startswith(parts[2][:-1])
 
 
 async def add_telemetry_source(log_: buslog.Log, node: str, public_key: str) -> bool:
-    """Begins to fetch a node's telemetry; sources of its former lives end.  True when something changed.  Raises LogError."""
+    """Begins to fetch a node's telemetry; sources of its former lives end.  Raises LogError.
+
+    True when something changed."""
     return await _change(log_, node, source_of(node, public_key))
 
 

@@ -14,8 +14,8 @@ from bus.hub.init import Hub
 from bus.identity import jwt
 
 PUSH_TIMEOUT_S = 10.0
-# An account's revocations travel in its JWT: a thousand make it 95 kB, 1 MB is the limit (NATS-FACTS.md).  A node's JWT dies by
-# itself, so a revocation is forgotten once every JWT that it could concern has expired.
+# An account's revocations travel in its JWT: a thousand make it 95 kB, 1 MB is the limit (NATS-FACTS.md).  A node's JWT dies
+# by itself, so a revocation is forgotten once every JWT that it could concern has expired.
 REVOCATION_KEPT_S = 40 * 24 * 3600
 
 

@@ -243,4 +243,4 @@ class Renewer:
 
     @staticmethod
     def _retry_s(failures: int) -> float:
-        return min(RENEW_RETRY_S_MAX, RENEW_RETRY_S * 2 ** min(failures - 1, 8)) * random.uniform(0.5, 1.0)
+        return float(min(RENEW_RETRY_S_MAX, RENEW_RETRY_S * 2 ** min(failures - 1, 8)) * random.uniform(0.5, 1.0))

@@ -47,7 +47,7 @@ async def start_hub(directory: Path, *, shards: int = 2) -> RunningHub:
     except BaseException:
         await server.stop()
         raise
-    store = log.Log(core.client)
+    store = log.Log(core)
     await streams.ensure_streams(store, shards=hub.shards)
     return RunningHub(hub, server, core, store)
 
