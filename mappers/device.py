@@ -128,9 +128,10 @@ class DeviceRunner:
                 if _cycles(plan) != schedule.cycles_ms:
                     schedule = _schedule(plan)
                 self._adopt(plan, fresh=False)
-            due = schedule.take(_now())
+            due = schedule.due(_now())
             if due:
                 await self._poll(driver, [plan.points[name] for name in due])
+                schedule.done(due, _now())
             await self._write(driver, plan)
             wake_at = min(schedule.next_at(), self._writer.next_at())
             with suppress(TimeoutError):

@@ -7,7 +7,7 @@ possible.  A slot that was missed (the device was slow) is left out, not made up
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 
@@ -27,12 +27,14 @@ class Schedule:
         """When something is due next; infinity when nothing is ever."""
         return min((self._at(name) for name in self._next), default=math.inf)
 
-    def take(self, now: float) -> list[str]:
-        """The properties due at ``now``, in their declared order; they are due again in the next slot after ``now``."""
-        due = [name for name in self._next if self._at(name) <= now]
-        for name in due:
+    def due(self, now: float) -> list[str]:
+        """The properties due at ``now``, in their declared order."""
+        return [name for name in self._next if self._at(name) <= now]
+
+    def done(self, names: Iterable[str], now: float) -> None:
+        """They were read; ``now`` is when that ended.  They are due again in the first slot after it."""
+        for name in names:
             self._next[name] = self._slot_after(name, now)
-        return due
 
     def _at(self, name: str) -> float:
         return self.origin + self._next[name] * self.cycles_ms[name] / 1000
