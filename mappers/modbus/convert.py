@@ -114,7 +114,7 @@ def encode(value: Value, visitor: VisitorConfig, data_type: DataType, count: int
         number: int | float = value if visitor.scale == 1.0 else value / visitor.scale
         try:
             raw = struct.pack(FORMATS[data_type], number if data_type.startswith("float") else round(number))
-        except (struct.error, OverflowError) as e:
+        except (struct.error, OverflowError, ValueError) as e:
             raise BadValue(f"{value!r} does not fit in a {data_type} with scale {visitor.scale:g}") from e
     registers = list(struct.unpack(f">{count}H", _swapped(raw, visitor)))
     return registers, decode(registers, visitor, data_type)

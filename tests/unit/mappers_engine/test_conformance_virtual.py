@@ -46,8 +46,8 @@ class Hasty(VirtualDriver):
 async def test_the_suite_finds_a_driver_that_breaks_a_rule(
     monkeypatch: pytest.MonkeyPatch, driver: type[VirtualDriver], case: conformance.Case
 ) -> None:
-    monkeypatch.setattr(conformance, "WAIT_S", 1.0)
-    with pytest.raises(AssertionError, match="not within 1 s"):
+    monkeypatch.setattr(conformance, "WAIT_S", 0.5)
+    with pytest.raises(AssertionError, match="not within 0.5 s"):
         await conformance.check(case, driver, VirtualBench)
 
 
@@ -55,7 +55,7 @@ async def test_run_tells_every_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         conformance, "CASES", (conformance.a_driver_can_be_closed_in_any_state, conformance.writes_and_reads_back)
     )
-    monkeypatch.setattr(conformance, "WAIT_S", 1.0)
+    monkeypatch.setattr(conformance, "WAIT_S", 0.5)
     closed, written = await conformance.run(Pretender, VirtualBench)
     assert (closed.name, closed.error) == ("a_driver_can_be_closed_in_any_state", "")
-    assert written.name == "writes_and_reads_back" and written.error.startswith("AssertionError: not within 1 s")
+    assert written.name == "writes_and_reads_back" and written.error.startswith("AssertionError: not within 0.5 s")
