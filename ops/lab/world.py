@@ -154,4 +154,3 @@ class Wire:
         """Bytes carried (to the hub, to the node) so far."""
         up, down = self._ask("count").split()
         return int(up), int(down)
-
