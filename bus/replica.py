@@ -35,6 +35,12 @@ REFRESH_S = 300.0  # an empty catch-up costs a few hundred bytes: 288 a day are 
 STORE_RETRY_S = 2.0
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    objects: int
+    bytes: int
+
+
 @dataclass(slots=True)
 class Stats:
     """Since the start of the process."""
@@ -107,6 +113,11 @@ class Replica:
                 except codec.DecodeError as e:
                     self._refused(scope, seq, "stored", str(e))
         return out
+
+    def held(self, scope: str) -> Held:
+        """How much of a scope is here: about what listing it whole would cost."""
+        sizes = [len(v) for _, v in self._store.items("objects", fold.scope_prefix(scope))]
+        return Held(len(sizes), sum(sizes))
 
     # --- running
 
