@@ -67,6 +67,12 @@ class NodeState:
                     found[k] = v
         return sorted(found.items())
 
+    def commit_now(self, puts: Mapping[bytes, bytes | None], reports: Sequence[Report]) -> None:
+        """Stores all of it or raises StoreError: for those who can ask their counterpart to say it again."""
+        self._flush()
+        made = [self._event(r) for r in reports]
+        self._write(puts, made)
+
     def commit(self, puts: Mapping[bytes, bytes | None], reports: Sequence[Report]) -> None:
         """Never raises for a store that can't be written: it is tried again, and said through ``on_trouble``."""
         for k, v in puts.items():
@@ -102,16 +108,8 @@ class NodeState:
     def _flush(self) -> None:
         if not self._late and not self._late_state:
             return
-        added: list[tuple[int, str]] = []
         try:
-            with self._store.transact() as txn:
-                for k, v in self._late_state.items():
-                    if v is None:
-                        txn.delete("state", k)
-                    else:
-                        txn.put("state", k, v)
-                for subject, ev in self._late.items():
-                    added.append((self._box.add(txn, subject, ev), subject))
+            self._write(self._late_state, list(self._late.items()))
         except base.StoreError as e:
             logger.warning("node.state.late", reports=len(self._late), error=str(e))
             self._on_trouble(str(e))
@@ -119,8 +117,19 @@ class NodeState:
             return
         self._late.clear()
         self._late_state.clear()
-        self._box.committed(added)
         self._on_trouble("")
+
+    def _write(self, puts: Mapping[bytes, bytes | None], events: Sequence[tuple[str, event.Event]]) -> None:
+        added: list[tuple[int, str]] = []
+        with self._store.transact() as txn:
+            for k, v in puts.items():
+                if v is None:
+                    txn.delete("state", k)
+                else:
+                    txn.put("state", k, v)
+            for subject, ev in events:
+                added.append((self._box.add(txn, subject, ev), subject))
+        self._box.committed(added)
 
     def _retry_later(self) -> None:
         if self._retry is None:

@@ -221,8 +221,10 @@ class Demo:
                 raise StepFailed(f"containers were {self.healthy}, are {w.containers(EDGE)}")
             line.detail(f"{len(self.healthy)} containers, same ids, same start times")
         with show.step("telemetry goes on and is kept on the node") as line:
-            first = telemetry.on_leaf(w.node_dir(EDGE))
-            last = w.until("more samples", lambda: n if (n := telemetry.on_leaf(w.node_dir(EDGE))) > first + 5 else None)
+            first = len(telemetry.on_leaf(w.node_dir(EDGE)))
+            last = w.until(
+                "more samples", lambda: n if (n := len(telemetry.on_leaf(w.node_dir(EDGE)))) > first + 5 else None
+            )
             line.detail(f"{first} -> {last} samples in the leaf's stream")
         with show.step("meanwhile in the cloud: a ConfigMap changes, a pod is deleted, another is made"):
             change = json.dumps({"data": {"index.html": "hello again\n"}})
@@ -291,8 +293,8 @@ class Demo:
     def _telemetry_whole(self) -> str:
         """Everything that the leaf has stored up to now is at the hub, each sequence number once."""
         w = self.w
-        until = telemetry.last_on_leaf(w.node_dir(EDGE))
-        w.until("the hub has all of it", lambda: telemetry.has(w.hub, EDGE, until), seconds=90)
+        kept = telemetry.on_leaf(w.node_dir(EDGE))
+        w.until("the hub has all of it", lambda: telemetry.missing_at_hub(w.hub, kept, EDGE) == 0, seconds=120)
         counts = []
         for prop in ("temperature", "setpoint"):
             counts.append(f"{prop} {telemetry.check_whole(telemetry.at_hub(w.hub, EDGE, DEVICE, prop))}")

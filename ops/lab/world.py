@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pymodbus.client import ModbusTcpClient
+
 from ops.lab.processes import Processes
 from ops.lab.show import Line, StepFailed
 
@@ -100,6 +102,24 @@ class World:
             return {}
         return found
 
+    def simulator(self, port: int) -> None:
+        """A Modbus TCP boiler that listens on ``port``."""
+        argv = [sys.executable, "-m", "mappers.modbus.simulator", "--port", str(port), "--seed", "7"]
+        self.processes.start("device", argv)
+        self.until("the device listens", lambda: _listens(port), seconds=20)
+
+    def register(self, port: int, number: int) -> int:
+        """A holding register, read as any Modbus client would (not through our driver)."""
+        client = ModbusTcpClient("127.0.0.1", port=port)
+        try:
+            client.connect()
+            answer = client.read_holding_registers(number, count=1, device_id=1)
+            if answer.isError():
+                raise StepFailed(f"the device answers {answer}")
+            return int(answer.registers[0])
+        finally:
+            client.close()
+
     # --- waiting
 
     def until(self, what: str, check: Callable[[], object], *, seconds: float = 60, line: Line | None = None) -> Any:
@@ -127,6 +147,14 @@ def node_ready(node: dict[str, Any]) -> str:
 def pod_ready(pod: dict[str, Any]) -> bool:
     conditions = (pod.get("status") or {}).get("conditions") or []
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def _listens(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 class Wire:

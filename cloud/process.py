@@ -1,0 +1,138 @@
+"""The cloud processes: what runs beside a hub.  One process with all parts is the small installation; several with some parts
+each are the large one (the parts share nothing but the log).
+
+    api          the standalone Kubernetes API, its storage CLUSTER
+    controllers  what a cluster would bring: deployments, replica sets, scheduler, garbage collection, namespaces
+    dispatcher   CLUSTER -> META, what every scope is owed
+    reports      REPORT and beats -> the API's statuses
+    sync         answers the catch-up of replicas
+    join         lets nodes in, renews their credentials
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from bus import connect, log
+from bus.hub import init, streams
+from bus.kube import registry, server
+from cloud import beats, dispatcher, joining, reports, sync
+from cloud.core import reports as reports_core
+from cloud.standalone import access, controllers_process, storage
+
+logger = structlog.get_logger(__name__)
+
+PARTS = ("api", "controllers", "dispatcher", "reports", "sync", "join")
+STREAMS_RETRY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """``listen`` is ``host:port`` of the API (port 0: any).  ``grace_s``: how long a link may be silent."""
+
+    hub_dir: Path
+    listen_host: str = "127.0.0.1"
+    listen_port: int = 6443
+    kubeconfig: Path | None = None
+    parts: Sequence[str] = PARTS
+    grace_s: float = reports_core.GRACE_US / 1e6
+    hosts: Sequence[str] = ()
+
+
+class CloudProcess:
+    """``run`` until cancelled; ``port`` is the API's once ``ready`` is set."""
+
+    def __init__(self, settings: Settings) -> None:
+        unknown = [p for p in settings.parts if p not in PARTS]
+        if unknown or not settings.parts:
+            raise ValueError(f"unknown parts {unknown}; there are {', '.join(PARTS)}")
+        self.settings = settings
+        self.ready = asyncio.Event()
+        self.port = 0
+
+    async def run(self) -> None:
+        s = self.settings
+        hub = init.load_hub(s.hub_dir)
+        async with AsyncExitStack() as stack:
+            core = await connect.connect(
+                connect.ConnectSettings(
+                    tuple(hub.urls), f"cloud {'+'.join(s.parts)}", credentials=hub.core_creds, ca=hub.ca_path, wait_s=None
+                )
+            )
+            stack.push_async_callback(core.close)
+            store = log.Log(core)
+            stack.push_async_callback(store.close)
+            await _streams(store, hub.shards)
+            async with asyncio.TaskGroup() as parts:
+                await self._start(hub, core, store, stack, parts)
+                self.ready.set()
+                logger.info("cloud.ready", parts=list(s.parts), port=self.port or None)
+
+    async def _start(
+        self, hub: init.Hub, core: connect.Connection, store: log.Log, stack: AsyncExitStack, parts: asyncio.TaskGroup
+    ) -> None:
+        s = self.settings
+        if "sync" in s.parts:
+            service = sync.SyncService(core, store, shards=hub.shards)
+            await service.start()
+            stack.push_async_callback(service.stop)
+        if "join" in s.parts:
+            joins = joining.JoinService(hub, core, store)
+            await joins.start()
+            stack.push_async_callback(joins.stop)
+        if "dispatcher" in s.parts:
+            parts.create_task(dispatcher.DispatcherWorker(store, hub.shards).run(), name="dispatcher")
+        if {"api", "controllers", "reports"} & set(s.parts):
+            cluster = storage.ClusterStorage(store)
+            await cluster.start()
+            stack.push_async_callback(cluster.stop)
+            rules = registry.Registry(cluster)
+            if "reports" in s.parts:
+                worker = reports.ReportsWorker(store, rules, hub.shards, grace_s=s.grace_s)
+                parts.create_task(worker.run(), name="reports")
+                answers = beats.Beats(core, lambda node, _: worker.beat(node), worker.loaded.is_set)
+                await answers.start()
+                stack.push_async_callback(answers.stop)
+            if "controllers" in s.parts:
+                parts.create_task(controllers_process.run(rules), name="controllers")
+            if "api" in s.parts:
+                await self._serve(hub, rules, core, stack)
+
+    async def _serve(
+        self, hub: init.Hub, rules: registry.Registry, core: connect.Connection, stack: AsyncExitStack
+    ) -> None:
+        s = self.settings
+        tokens = access.Tokens(hub.dir / "api-tokens")
+        hosts = sorted({*hub.file.hosts, *s.hosts, s.listen_host, "localhost", "127.0.0.1"} - {"0.0.0.0", "::"})
+        cert, key = init.issue_server_cert(hub, "api", hosts)
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(cert, key)
+        app = server.make_app(rules, authenticate=tokens.authenticate, ready=lambda: core.connected)
+        running = await server.serve(app, s.listen_host, s.listen_port, tls)
+        stack.push_async_callback(running.stop)
+        self.port = running.port
+        if s.kubeconfig is not None:
+            host = next((h for h in (*s.hosts, *hub.file.hosts) if h), "127.0.0.1")
+            url = f"https://{f'[{host}]' if ':' in host else host}:{running.port}"
+            access.write_kubeconfig(s.kubeconfig, server=url, ca=hub.ca_path, token=tokens.token_of(access.ADMIN))
+
+
+async def _streams(store: log.Log, shards: int) -> None:
+    """A hub that is still starting is waited for."""
+    said = False
+    while True:
+        try:
+            await streams.ensure_streams(store, shards=shards)
+            return
+        except log.LogUnavailable as e:
+            if not said:
+                logger.warning("cloud.waiting_for_hub", reason=str(e))
+                said = True
+        await asyncio.sleep(STREAMS_RETRY_S)

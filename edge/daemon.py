@@ -1,0 +1,310 @@
+"""The edge daemon: the parts of a node, wired together, in the order in which they may start.
+
+    identity   who we are (from `skerry edge join`)
+    store      the replica and the outbox on disk; a damaged one is set aside, and the replica is synced again
+    leaf       the node's own bus, supervised; it outlives the daemon, so telemetry goes on while we restart
+    pods       what runs; fed from the replica as it is on disk before anything is asked of the cloud
+    twins      devices and mappers
+    link       proves that the cloud can be reached; tells replica and outbox
+
+Nothing below depends on the cloud being there.  A part that fails takes the daemon down with it, and systemd starts it anew:
+containers and leaf go on meanwhile, and are adopted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import structlog
+from nats.aio.msg import Msg
+from pydantic import BaseModel
+
+from bus import connect, link, log, outbox, replica, stamp
+from bus.hub import leaf, supervise
+from bus.identity import join
+from bus.stores import base
+from bus.stores.lmdb_store import LmdbStore
+from edge import sd_notify, state
+from edge.core.twins import Report as TwinTold
+from edge.effects import PodsRim
+from edge.node_status import NodeStatus
+from edge.twins import STATE_PREFIX, TwinsRim
+from schemas import codec, event, node_status, reports, subjects
+
+logger = structlog.get_logger(__name__)
+
+ALL = "all"
+STORE_OPEN_RETRY_S = 5.0
+DEVICES = "devices.kubeedge.io"
+WATCHDOG_S = 10.0
+NODE_LOOK_S = 60.0  # pressure, addresses and sizes of the machine are looked at this often
+ENGINE_WAIT_US = 5_000_000  # a node is not called unready before its engine had this long to answer
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """``data_dir`` holds identity, store, leaf and volumes.  Times in seconds."""
+
+    data_dir: Path
+    link_mode: Literal["leaf", "direct"] = "leaf"
+    beat_s: float = link.BEAT_S
+    leaf_port: int = leaf.PORT_DEFAULT
+    leaf_urls: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def open_store(path: Path) -> LmdbStore:
+    """The node's store.  A damaged one is moved aside (one is kept, for a look): losing it costs a resync, no container."""
+    try:
+        return LmdbStore(path)
+    except base.StoreCorrupt as e:
+        aside = path.with_name(path.name + ".damaged")
+        logger.error("store.damaged", error=str(e), moved_to=str(aside))
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+        return LmdbStore(path)
+
+
+class Daemon:
+    """Everything about a running node; ``run`` until cancelled."""
+
+    def __init__(self, settings: Settings, node: str, shards: int, store: LmdbStore, connection: connect.Connection) -> None:
+        self.settings, self.node, self.store, self.connection = settings, node, store, connection
+        self.started_us = self.link_since_us = stamp.now_us()
+        self.trouble = ""
+        self.leaf_pid: int | None = None
+        self.box = outbox.Outbox(store)
+        self.state = state.NodeState(node, shards, store, self.box, on_trouble=self._on_trouble)
+        self.pods = PodsRim(
+            node=node,
+            data_dir=settings.data_dir / "pods",
+            report=self._report,
+            ready_changed=self.report_node,
+        )
+        self.twins: TwinsRim | None = None
+        if settings.link_mode == "leaf":  # without a bus of its own a node has no mappers
+            self.twins = TwinsRim(node, connection, dict(self.state.items(STATE_PREFIX)), self._commit_twins)
+        self.replica = replica.Replica(
+            node, [node, ALL], store, on_change=self._changed, on_synced=self._synced, on_trouble=self._on_trouble
+        )
+        self.link = link.Link(
+            connection, node, self._beat, on_up=self._link_up, on_down=self._link_down, beat_s=settings.beat_s
+        )
+        self._node_status = NodeStatus(node, settings.data_dir, settings.labels)
+        self._node_changed = asyncio.Event()
+
+    async def run(self) -> None:
+        facts = self.replica.facts()
+        for fact in facts:
+            if fact.event is not None:
+                self._give(fact.event, fact.seq, loaded=True)
+        if self.twins is not None:
+            self.twins.objects_loaded()
+        if self.replica.complete:
+            self.pods.replica_complete()
+        logger.info("edge.started", node=self.node, objects=len(facts), outbox=self.box.pending)
+        hub = log.Log(self.connection)
+        await self.replica.attach(self.connection)
+        if self.settings.link_mode == "leaf":
+            await self.connection.subscribe(node_status.LOCAL_NODE_STATUS, self._answer_status)
+        self.connection.on_change(lambda _: self.link.nudge())
+        try:
+            async with asyncio.TaskGroup() as parts:
+                for name, part in (
+                    ("pods", self.pods.run()),
+                    ("replica", self.replica.run()),
+                    ("outbox", self.box.run(hub)),
+                    ("link", self.link.run()),
+                    ("node", self._reporting()),
+                    ("watchdog", self._watchdog()),
+                    ("renewer", join.Renewer(self.settings.data_dir, self.connection).run()),
+                ):
+                    parts.create_task(part, name=name)
+                if self.twins is not None:
+                    parts.create_task(self.twins.run(), name="twins")
+                sd_notify.notify("READY=1")
+        finally:
+            self.state.close()
+            await hub.close()
+
+    # --- what the parts tell each other
+
+    def _changed(self, changes: list[replica.Applied]) -> None:
+        for change in changes:
+            if change.fact.event is not None:
+                self._give(change.fact.event, change.fact.seq, loaded=False)
+
+    def _give(self, ev: event.Event, seq: int, *, loaded: bool) -> None:
+        """One object to the part that lives from it."""
+        if ev.group == DEVICES:
+            if self.twins is not None:
+                self.twins.object_applied(ev, seq)
+        elif ev.group == "" and ev.resource != "nodes":
+            self.pods.object_applied(ev, seq, loaded=loaded)
+
+    def _synced(self) -> None:
+        logger.info("replica.synced", **{s: c.seq for s, c in self.replica.cursors().items()})
+        self.pods.replica_complete()
+        sd_notify.notify(f"STATUS=in sync, {self.store.count('objects')} objects")
+
+    def _link_up(self) -> None:
+        self.link_since_us = stamp.now_us()
+        self.replica.link_up()
+        self.box.link_up()
+
+    def _link_down(self) -> None:
+        self.link_since_us = stamp.now_us()
+        self.replica.link_down()
+        sd_notify.notify("STATUS=the cloud can't be reached; going on by what was synced last")
+
+    def _on_trouble(self, text: str) -> None:
+        if text != self.trouble:
+            self.trouble = text
+            logger.log(40 if text else 20, "store.trouble", reason=text or "over")
+            self.report_node()
+
+    def _report(
+        self, kind: str, namespace: str, name: str, payload: BaseModel, cause: str | None, trace: str | None
+    ) -> None:
+        self.state.commit({}, [state.Report(kind, namespace, name, payload, cause, trace)])
+
+    def _commit_twins(self, puts: Mapping[bytes, bytes | None], told: Sequence[TwinTold]) -> None:
+        reports_ = [state.Report("twin", r.namespace, r.name, r.report, r.cause, r.trace) for r in told]
+        self.state.commit_now(puts, reports_)
+
+    # --- what the node says of itself
+
+    def _beat(self) -> reports.Beat:
+        heads = {s: c.seq for s, c in self.replica.cursors().items()}
+        return reports.Beat(boot=stamp.boot_id(), time=stamp.now_us(), heads=heads, outbox=self.box.pending)
+
+    def report_node(self) -> None:
+        """The node's own report is looked at again soon."""
+        self._node_changed.set()
+
+    async def _reporting(self) -> None:
+        """Says what the node is when that changed: at start, when the engine or the store comes or goes, and by a look."""
+        said: reports.NodeReport | None = None
+        while True:
+            self._node_changed.clear()
+            ready, reason = self.pods.runtime_ready
+            report = self._node_status.report(ready, reason, self.pods.engine, self.trouble)
+            if report != said and (ready or said is not None or stamp.now_us() - self.started_us > ENGINE_WAIT_US):
+                said = report
+                self._report("node", "", "", report, None, None)
+                self.pods.node_facts(self._node_status.facts())
+            wait = NODE_LOOK_S if said is not None else 0.5
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._node_changed.wait(), wait)
+
+    async def _watchdog(self) -> None:
+        """systemd restarts us when the loop is stuck (WatchdogSec=)."""
+        while True:
+            sd_notify.notify("WATCHDOG=1")
+            await asyncio.sleep(WATCHDOG_S)
+
+    async def _answer_status(self, msg: Msg) -> None:
+        with contextlib.suppress(base.StoreError):
+            await msg.respond(codec.encode(self.status()))
+
+    def status(self) -> node_status.DaemonStatus:
+        scopes = {}
+        for scope, cursor in self.replica.cursors().items():
+            held = self.replica.held(scope)
+            scopes[scope] = node_status.ScopeStatus(
+                epoch=cursor.epoch, cursor=cursor.seq, objects=held.objects, bytes=held.bytes
+            )
+        s = self.replica.stats
+        ready, reason = self.pods.runtime_ready
+        return node_status.DaemonStatus(
+            node=self.node,
+            version=stamp.VERSION,
+            pid=os.getpid(),
+            started=self.started_us,
+            link=self.link.state,
+            link_since=self.link_since_us,
+            link_mode=self.settings.link_mode,
+            leaf_pid=self.leaf_pid,
+            replica=node_status.ReplicaStatus(
+                synced=self.replica.synced,
+                complete=self.replica.complete,
+                scopes=scopes,
+                live_events=s.live_events,
+                live_bytes=s.live_bytes,
+                catch_ups=s.answers,
+                page_events=s.page_events,
+                page_bytes=s.page_bytes,
+                resets=s.resets,
+                refused=s.refused,
+                last_refused=s.last_refused,
+                trouble=self.trouble,
+            ),
+            outbox_pending=self.box.pending,
+            outbox_sent=self.box.sent,
+            outbox_overtaken=self.box.overtaken,
+            runtime_ready=ready,
+            runtime_reason=reason,
+        )
+
+
+# --- starting and ending ------------------------------------------------------------------------------------------------
+
+
+async def run(settings: Settings) -> None:
+    """Until cancelled.  Raises join.NotJoined, leaf.LeafError, supervise.ServerError, base.StoreError.
+
+    The leaf goes on after us: telemetry is kept while the daemon restarts.  ``stop_leaf`` ends it."""
+    identity = join.load(settings.data_dir)
+    store = await _patient_store(settings.data_dir / "store")
+    server: supervise.NatsServer | None = None
+    connection: connect.Connection | None = None
+    try:
+        if settings.link_mode == "leaf":
+            node_leaf = leaf.prepare(
+                leaf.LeafSettings(settings.data_dir, port=settings.leaf_port, hub_urls=settings.leaf_urls)
+            )
+            server = node_leaf.server()
+            await server.start()
+            connection = await connect.connect(node_leaf.daemon(f"edge {identity.node}"))
+            await leaf.ensure_leaf_streams(log.Log(connection), identity.node)
+        else:
+            direct = connect.ConnectSettings(
+                tuple(identity.urls),
+                f"edge {identity.node}",
+                credentials=join.creds_path(settings.data_dir),
+                ca=join.ca_path(settings.data_dir),
+                inbox=subjects.inbox(identity.node),
+                wait_s=0,
+            )
+            connection = await connect.connect(direct)
+        daemon = Daemon(settings, identity.node, identity.shards, store, connection)
+        daemon.leaf_pid = server.pid if server is not None else None
+        await daemon.run()
+    finally:
+        sd_notify.notify("STOPPING=1")
+        if connection is not None:
+            await connection.close()
+        if server is not None:
+            await server.release()
+        store.close()
+
+
+async def _patient_store(path: Path) -> LmdbStore:
+    """A disk that is full now may have room later; what runs on the node goes on meanwhile."""
+    while True:
+        try:
+            return open_store(path)
+        except base.StoreFull as e:
+            logger.error("store.full", error=str(e))
+            sd_notify.notify(f"STATUS=waiting for disk space: {e}")
+        except OSError as e:
+            logger.error("store.unusable", error=str(e))
+            sd_notify.notify(f"STATUS=the store can't be used: {e}")
+        await asyncio.sleep(STORE_OPEN_RETRY_S)
