@@ -29,8 +29,8 @@ class History:
         self._seq[stream] = self._seq.get(stream, 0) + 1
         at = fields.pop("at", n)
         values: dict[str, Any] = {
-            "id": id_of(n), "type": event.OBJECT_APPLIED, "time": T + at * MS, "trace": id_of(n), "source": "cloud/api@0.1.0",
-            "resource": "pods", "name": "web-1", "namespace": "default",
+            "id": id_of(n), "type": event.OBJECT_APPLIED, "time": T + at * MS, "trace": id_of(n),
+            "source": "cloud/api@0.1.0", "resource": "pods", "name": "web-1", "namespace": "default",
         }  # fmt: skip
         ev = event.Event(**(values | fields))
         self.entries.append(Entry(stream, self._seq[stream], subject, T + n * MS, ev))
