@@ -17,10 +17,12 @@ from schemas.subjects import ObjectKey
 
 @dataclass(frozen=True, slots=True)
 class ApiEvent:
-    """One event of CLUSTER: before Loaded the last of each subject, then every one, in order."""
+    """An object as the API has it from revision ``rev`` on, None when it is gone: before Loaded every object and every
+    deleted Node, then every change, each object's in order.  ``object`` is shared and never changed."""
 
-    seq: int
-    event: Event
+    rev: int
+    key: ObjectKey
+    object: dict[str, Any] | None
     time_us: int
 
 
@@ -59,7 +61,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A write was done; CLUSTER will tell what became of the object."""
+    """A write was done; the API will tell what became of the object."""
 
     key: ObjectKey
     rev: int
@@ -67,7 +69,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class WriteConflict:
-    """The object is not as we saw it: CLUSTER will tell how it is (or has told already)."""
+    """The object is not as we saw it: the API will tell how it is (or has told already)."""
 
     key: ObjectKey
 

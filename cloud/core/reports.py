@@ -1,6 +1,6 @@
 """What the edges report, into the API: the decisions.
 
-It holds two folds, what the nodes said last (REPORT, and the beats of their links) and what the API shows (CLUSTER), and
+It holds two folds, what the nodes said last (REPORT, and the beats of their links) and what the API shows, and
 writes where they differ.  Each object is settled on its own, one write in flight for each: a write that is lost, refused
 for a conflict or overtaken is found again by comparing, never by a queue that could be lost with the process.
 
@@ -45,11 +45,11 @@ DEVICES = "devices.kubeedge.io"
 GRACE_US = 50 * times.US_PER_S  # Kubernetes' node-monitor-grace-period; two beats of 20 s and room for a retry
 EVENT_TTL_US = 3600 * times.US_PER_S  # Kubernetes keeps Events for an hour (--event-ttl)
 WRITES_IN_FLIGHT_MAX = 64  # an API write is one append and one read back; beyond this they only wait in the hub
-CONFLICT_US = 5 * times.US_PER_S  # CLUSTER tells of the other write within milliseconds; this is the safety net
+CONFLICT_US = 5 * times.US_PER_S  # the API tells of the other write within milliseconds; this is the safety net
 GONE_UNMATCHED_MAX = 4096  # reports that a pod is gone whose pod isn't known (yet): the oldest are forgotten
 
 _EDGE_LABEL = "node-role.kubernetes.io/edge"
-_FOLDED = frozenset({("", "nodes"), ("", "pods"), ("", "events"), (DEVICES, "devices"), (DEVICES, "devicestatuses")})
+FOLDED = frozenset({("", "nodes"), ("", "pods"), ("", "events"), (DEVICES, "devices"), (DEVICES, "devicestatuses")})
 
 
 R = TypeVar("R", reports.NodeReport, reports.PodReport, reports.TwinReport, reports.EventReport)
@@ -123,25 +123,24 @@ class Reports:
         return out
 
     def _api_event(self, s: ApiEvent) -> None:
-        ev, key = s.event, s.event.key
-        if (key.group, key.resource) not in _FOLDED:
+        key = s.key
+        if (key.group, key.resource) not in FOLDED:
             return
         old = self._objects.get(key)
-        rev = ev.rev or s.seq
-        if old is not None and rev <= old.rev:
+        if old is not None and s.rev <= old.rev:
             return  # told twice
-        if ev.data is not None and not _shaped(ev.data):
-            self._out.append(Complain(s.seq, str(key), "metadata, spec or status is not a map"))
+        if s.object is not None and not _shaped(s.object):
+            self._out.append(Complain(s.rev, str(key), "metadata, spec or status is not a map"))
             return
         if old is not None and key.resource == "pods":
             self._pods_on.get(old.node, {}).pop(key, None)
-        if ev.data is None:
+        if s.object is None:
             self._objects.pop(key, None)
             self._removed(key, old, s.time_us)
         else:
-            known = self._objects[key] = _Known(rev, ev.data)
+            known = self._objects[key] = _Known(s.rev, s.object)
             self._changed(key, known)
-        if self._writes.shown(key, rev) and self._loaded:
+        if self._writes.shown(key, s.rev) and self._loaded:
             self._settle(key)
 
     def _changed(self, key: ObjectKey, known: _Known) -> None:

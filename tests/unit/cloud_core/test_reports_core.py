@@ -42,7 +42,7 @@ class World:
 
     def start(self) -> World:
         self.core, self.untold = Reports(), []
-        for s in [*sorted(self.api.values(), key=lambda a: a.seq), *self.reports.values()]:
+        for s in [*sorted(self.api.values(), key=lambda a: a.rev), *self.reports.values()]:
             self.run(s)
         self.run(words.Loaded(self.now))
         return self
@@ -62,7 +62,7 @@ class World:
         if rev != w.rev:
             return self.core.handle(words.WriteConflict(w.key))
         told = self.change(w.key, None if w.verb == "delete" else w.object)
-        out = self.core.handle(words.Written(w.key, told.seq))
+        out = self.core.handle(words.Written(w.key, told.rev))
         if self.lag:
             self.untold.append(told)
             return out
@@ -81,24 +81,22 @@ class World:
             obj = copy.deepcopy(obj)
             obj["metadata"].setdefault("uid", f"u{self.seq}")
             self.objects[key] = (self.seq, obj)
-        self.api[key] = words.ApiEvent(self.seq, self.event(key, obj), self.now)
+        self.api[key] = words.ApiEvent(self.seq, key, obj, self.now)
         return self.api[key]
 
     def user(self, key: ObjectKey, obj: dict[str, Any] | None) -> None:
         self.run(self.change(key, obj))
 
-    def event(self, key: ObjectKey, data: dict[str, Any] | None, scope: str = "", resource: str | None = None) -> Event:
+    def event(self, node: str, kind: str, namespace: str, name: str, data: dict[str, Any]) -> Event:
         self.seq += 1
         ident = events.uuid7(self.seq * 1000, self.seq.to_bytes(10, "big"))
-        kind = events.REPORT if resource else events.OBJECT_APPLIED if data is not None else events.OBJECT_DELETED
         return Event(
             id=ident,
-            type=kind,
-            scope=scope,
-            group="" if resource else key.group,
-            resource=resource or key.resource,
-            namespace=key.namespace,
-            name=key.name,
+            type=events.REPORT,
+            scope=node,
+            resource=kind,
+            namespace=namespace,
+            name=name,
             time=self.now,
             source="test",
             trace=ident,
@@ -108,7 +106,7 @@ class World:
     def report(
         self, node: str, kind: str, data: dict[str, Any], name: str = "", namespace: str = "default"
     ) -> words.Reported:
-        ev = self.event(ObjectKey("", kind, "default" if name else "", name or node), data, node, kind)
+        ev = self.event(node, kind, "default" if name else "", name or node, data)
         r = words.Reported(self.seq, ev, self.now)
         self.reports[node, kind, name] = r
         self.run(r)
@@ -116,7 +114,7 @@ class World:
 
     def unanswered(self, data: dict[str, Any]) -> words.Write:
         """The one write that a pod report leads to, not done."""
-        ev = self.event(ObjectKey("", "pod", "default", "p"), data, "edge-1", "pod")
+        ev = self.event("edge-1", "pod", "default", "p", data)
         (write,) = self.core.handle(words.Reported(self.seq, ev, self.now))
         assert isinstance(write, words.Write)
         return write
@@ -202,7 +200,7 @@ def test_a_registry_that_drops_status_on_create_gets_it_next(world: World) -> No
     stripped = {k: v for k, v in world.at(NODE).items() if k != "status"}
     world.untold.clear()
     world.objects[NODE] = (world.objects[NODE][0], stripped)
-    world.untold.append(words.ApiEvent(world.objects[NODE][0], world.event(NODE, stripped), world.now))
+    world.untold.append(words.ApiEvent(world.objects[NODE][0], NODE, stripped, world.now))
     world.catch_up()
     assert world.condition(NODE)["status"] == "True"
     assert [w.verb for w in world.writes] == ["create", "status"]
