@@ -7,8 +7,9 @@ stored the event).  The edge's own clock is never compared with them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from cloud.core.writes import Write
 from schemas.event import Event
 from schemas.subjects import ObjectKey
 
@@ -91,22 +92,6 @@ class WriteRefused:
 Stimulus = ApiEvent | Reported | Loaded | BeatSeen | LinkDown | Tick | Written | WriteConflict | WriteFailed | WriteRefused
 
 # --- instructions ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """One write to the API; exactly one stimulus answers it.
-
-    ``create``: ``object`` whole.  ``update`` and ``status``: ``object`` whole, ``rev`` is the revision that it was made
-    from (a conflict when it isn't the current one).  ``delete``: at once (grace 0), if the uid is still ``uid``."""
-
-    verb: Literal["create", "update", "status", "delete"]
-    key: ObjectKey
-    object: dict[str, Any] | None
-    rev: int
-    uid: str
-    cause: str | None
-    trace: str | None
 
 
 @dataclass(frozen=True, slots=True)

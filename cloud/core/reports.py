@@ -31,12 +31,12 @@ from cloud.core.report_words import (
     Reported,
     Stimulus,
     Tick,
-    Write,
     WriteConflict,
     WriteFailed,
     WriteRefused,
     Written,
 )
+from cloud.core.writes import Verb, Write
 from schemas import codec, reports, times
 from schemas.event import Event
 from schemas.subjects import ObjectKey
@@ -336,7 +336,10 @@ class Reports:
         unknown = self._links.unknown(known.node)
         if said is not None and said.report.status is None:
             deleting = "deletionTimestamp" in known.object["metadata"]
-            return Write("delete", key, None, known.rev, known.uid, said.event.id, said.event.trace) if deleting else None
+            if not deleting:
+                return None
+            cause = said.event
+            return Write("delete", key, None, known.rev, known.uid, cause.id, cause.trace, grace_s=0)
         new = status.pod_status(known.object, said.report.status if said else None, unknown, self._now_us)
         return _write("status", key, new, known, said.event if said and unknown is None else None)
 
@@ -365,7 +368,7 @@ class Reports:
         return write
 
 
-def _write(verb: Any, key: ObjectKey, new: dict[str, Any], known: _Known | None, cause: Event | None) -> Write | None:
+def _write(verb: Verb, key: ObjectKey, new: dict[str, Any], known: _Known | None, cause: Event | None) -> Write | None:
     if known is not None and new == known.object:
         return None
     return Write(

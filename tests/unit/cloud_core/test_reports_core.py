@@ -11,6 +11,7 @@ import pytest
 
 from cloud.core import report_words as words
 from cloud.core.reports import EVENT_TTL_US, GRACE_US, Reports
+from cloud.core.writes import Write
 from schemas import event as events
 from schemas import times
 from schemas.event import Event
@@ -34,7 +35,7 @@ class World:
     objects: dict[ObjectKey, tuple[int, dict[str, Any]]] = field(default_factory=dict)
     api: dict[ObjectKey, words.ApiEvent] = field(default_factory=dict)
     reports: dict[tuple[str, ...], words.Reported] = field(default_factory=dict)
-    writes: list[words.Write] = field(default_factory=list)
+    writes: list[Write] = field(default_factory=list)
     complaints: list[words.Complain] = field(default_factory=list)
     core: Reports = field(default_factory=Reports)
     lag: bool = False  # the API's changes are told only by ``catch_up``
@@ -57,7 +58,7 @@ class World:
                 self.writes.append(todo)
                 work += self.answer(todo)
 
-    def answer(self, w: words.Write) -> list[words.Instruction]:
+    def answer(self, w: Write) -> list[words.Instruction]:
         rev, _ = self.objects.get(w.key, (0, None))
         if rev != w.rev:
             return self.core.handle(words.WriteConflict(w.key))
@@ -112,11 +113,11 @@ class World:
         self.run(r)
         return r
 
-    def unanswered(self, data: dict[str, Any]) -> words.Write:
+    def unanswered(self, data: dict[str, Any]) -> Write:
         """The one write that a pod report leads to, not done."""
         ev = self.event("edge-1", "pod", "default", "p", data)
         (write,) = self.core.handle(words.Reported(self.seq, ev, self.now))
-        assert isinstance(write, words.Write)
+        assert isinstance(write, Write)
         return write
 
     def at(self, key: ObjectKey) -> dict[str, Any]:

@@ -1,0 +1,94 @@
+"""Does the writes that the cores ask for, by the API's own rules, and sorts the answers by what a core does about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bus.kube import registry as registries
+from bus.kube.deletion import DeleteOptions
+from bus.kube.errors import StatusError
+from bus.kube.storage import Origin
+from cloud.core.writes import Write
+
+RETRY_CODES = frozenset({429, 500, 503, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """``object`` as it is now, with its resourceVersion; ``gone``: that is its last state."""
+
+    rev: int
+    object: dict[str, Any]
+    gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """The object is not as the write supposed: there already, changed, or gone."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """No answer, or a busy server: worth another try."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Never as it is."""
+
+    reason: str
+
+
+Outcome = Done | Stale | Unreachable | Refused
+
+
+async def execute(registry: registries.Registry, w: Write, actor: str) -> Outcome:
+    how = registries.Write(Origin(actor, w.cause, w.trace), manager=actor)
+    k = w.key
+    try:
+        match w.verb:
+            case "create":
+                obj = await registry.create(k.group, k.resource, k.namespace, w.object, how=how)
+            case "bind":
+                args = (k.group, k.resource, k.namespace, w.object)
+                await registry.create(*args, how=how, name=k.name, subresource="binding")
+                obj = await registry.get(k.group, k.resource, k.namespace, k.name)
+            case "delete":
+                options = DeleteOptions(w.grace_s, w.propagation, w.uid or None)
+                deleted = await registry.delete(k.group, k.resource, k.namespace, k.name, how=how, options=options)
+                return Done(_rev(deleted.object), deleted.object, deleted.gone)
+            case "update" | "status" | "finalize":
+                obj = await registry.update(
+                    k.group,
+                    k.resource,
+                    k.namespace,
+                    k.name,
+                    _at_revision(w),
+                    how=how,
+                    subresource="" if w.verb == "update" else w.verb,
+                )
+    except StatusError as e:
+        return _sorted(w, e)
+    return Done(_rev(obj), obj)
+
+
+def _at_revision(w: Write) -> dict[str, Any]:
+    assert w.object is not None
+    meta = {k: v for k, v in w.object["metadata"].items() if k != "resourceVersion"}
+    return {**w.object, "metadata": meta | ({"resourceVersion": str(w.rev)} if w.rev else {})}
+
+
+def _rev(obj: dict[str, Any]) -> int:
+    return int(obj["metadata"]["resourceVersion"])
+
+
+def _sorted(w: Write, e: StatusError) -> Outcome:
+    why = f"{w.verb} {w.key}: {e.code} {e.reason}: {e.message}"
+    if e.code == 409 or (e.code == 404 and w.verb != "create"):
+        return Stale(why)
+    return Unreachable(why) if e.code in RETRY_CODES else Refused(why)
