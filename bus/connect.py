@@ -162,6 +162,15 @@ class Connection:
             raise NotConnected(f"no connection to {', '.join(self.settings.urls)}: {self.last_error or 'connecting'}")
         return await self.client.request(subject, payload, timeout=timeout_s, headers=headers)
 
+    async def publish(self, subject: str, payload: bytes, *, reply: str = "") -> None:
+        """Sends now or raises NotConnected: nothing is kept for later that may be stale by then."""
+        if not self.connected:
+            raise NotConnected(f"no connection to {', '.join(self.settings.urls)}: {self.last_error or 'connecting'}")
+        try:
+            await self.client.publish(subject, payload, reply=reply)
+        except (nats.errors.Error, OSError) as e:
+            raise NotConnected(f"{subject}: not sent: {e!r}") from e
+
     async def flush(self) -> None:
         """Returns when the server has seen everything sent so far.  Raises nats.errors.TimeoutError."""
         await self.client.flush(timeout=RTT_S_MAX)

@@ -450,6 +450,7 @@ class _Follower:
     ) -> None:
         self._log, self._connection, self._api = log, connection, api
         self._nc: Client | None = None
+        self._connects = 0
         self._stream, self._filters = stream, filters
         self._seq = after
         self._last_per_subject = last_per_subject and after == 0
@@ -529,6 +530,7 @@ class _Follower:
         self._queue.clear()
         try:
             self._nc = self._connection.client
+            self._connects = self._connection.reconnects
             self._inbox = self._nc.new_inbox()
             self._sub = await self._nc.subscribe(self._inbox, cb=self._take, pending_msgs_limit=4 * FOLLOW_BATCH)
         except _NO_ANSWER as e:
@@ -580,7 +582,7 @@ class _Follower:
         deadline = loop.time() + 2.5 * FOLLOW_HEARTBEAT_S
         while not self._queue:
             self._wake.clear()
-            if not self._connection.connected or self._connection.client is not self._nc:
+            if not self._connection.connected or self._connection.reconnects != self._connects:
                 raise _Gap("the connection is another")
             if loop.time() > deadline:
                 raise _Gap("no message and no heartbeat from the server")

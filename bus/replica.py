@@ -14,7 +14,6 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import nats.errors
 import structlog
 from nats.aio.msg import Msg
 
@@ -260,10 +259,10 @@ class Replica:
         try:
             assert self._connection is not None
             request = codec.encode(sync.SyncRequest(scopes=ask.cursors))
-            await self._connection.client.publish(subjects.sync_request(self._node, nonce), request)
+            await self._connection.publish(subjects.sync_request(self._node, nonce), request)
             data = await asyncio.wait_for(future, self._answer_timeout_s)
             answer = codec.decode_as(sync.SyncAnswer, data)
-        except (nats.errors.Error, NotConnected, OSError, TimeoutError, codec.CodecError) as e:
+        except (NotConnected, TimeoutError, codec.CodecError) as e:
             logger.debug("replica.ask.failed", node=self._node, error=repr(e))
             self._put(replica_core.Failed())
             return

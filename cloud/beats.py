@@ -8,11 +8,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-import nats.errors
 import structlog
-from nats.aio.msg import Msg
 
-from bus.connect import Connection, NotConnected, Subscribed
+from bus.connect import Connection, Message, NotConnected, Subscribed
 from schemas import codec, reports, subjects
 
 logger = structlog.get_logger(__name__)
@@ -35,7 +33,7 @@ class Beats:
         if self._sub is not None:
             await self._sub.unsubscribe()
 
-    async def _take(self, msg: Msg) -> None:
+    async def _take(self, msg: Message) -> None:
         try:
             node = subjects.unescape(msg.subject.partition(".")[2])
             beat = codec.decode_as(reports.Beat, msg.data, 16 << 10)
@@ -47,5 +45,5 @@ class Beats:
             return
         self._on_beat(node, beat)
         if msg.reply:
-            with contextlib.suppress(nats.errors.Error, NotConnected, OSError):  # the node asks again
-                await msg.respond(b"")
+            with contextlib.suppress(NotConnected):  # the node asks again
+                await self._connection.publish(msg.reply, b"")

@@ -1,5 +1,5 @@
-"""The cloud processes: what runs beside a hub.  One process with all parts is the small installation; several with some parts
-each are the large one (the parts share nothing but the log).
+"""The cloud processes: what runs beside a hub.  One process with all parts is the small installation; several with some
+parts each are the large one (the parts share nothing but the log).
 
     api          the standalone Kubernetes API, its storage CLUSTER
     controllers  what a cluster would bring: deployments, replica sets, scheduler, garbage collection, namespaces
@@ -25,7 +25,7 @@ from bus.hub import init, streams
 from bus.kube import registry, server
 from cloud import beats, dispatcher, joining, reports, sync
 from cloud.core import reports as reports_core
-from cloud.standalone import access, controllers_process, storage
+from cloud.standalone import access, storage
 
 logger = structlog.get_logger(__name__)
 
@@ -84,7 +84,7 @@ class CloudProcess:
             await service.start()
             stack.push_async_callback(service.stop)
         if "join" in s.parts:
-            joins = joining.JoinService(hub, core, store)
+            joins = joining.JoinService(core, store, hub)
             await joins.start()
             stack.push_async_callback(joins.stop)
         if "dispatcher" in s.parts:
@@ -100,14 +100,10 @@ class CloudProcess:
                 answers = beats.Beats(core, lambda node, _: worker.beat(node), worker.loaded.is_set)
                 await answers.start()
                 stack.push_async_callback(answers.stop)
-            if "controllers" in s.parts:
-                parts.create_task(controllers_process.run(rules), name="controllers")
             if "api" in s.parts:
                 await self._serve(hub, rules, core, stack)
 
-    async def _serve(
-        self, hub: init.Hub, rules: registry.Registry, core: connect.Connection, stack: AsyncExitStack
-    ) -> None:
+    async def _serve(self, hub: init.Hub, rules: registry.Registry, core: connect.Connection, stack: AsyncExitStack) -> None:
         s = self.settings
         tokens = access.Tokens(hub.dir / "api-tokens")
         hosts = sorted({*hub.file.hosts, *s.hosts, s.listen_host, "localhost", "127.0.0.1"} - {"0.0.0.0", "::"})

@@ -11,12 +11,10 @@ import contextlib
 import time
 from collections.abc import Callable
 
-import nats.errors
 import structlog
-from nats.aio.msg import Msg
 
 from bus import log
-from bus.connect import Connection, NotConnected, Subscribed
+from bus.connect import Connection, Message, NotConnected, Subscribed
 from schemas import codec, subjects, sync
 
 logger = structlog.get_logger(__name__)
@@ -72,7 +70,7 @@ class SyncService:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _take(self, msg: Msg) -> None:
+    async def _take(self, msg: Message) -> None:
         _, node_token, nonce = msg.subject.split(".")
         try:
             node = subjects.unescape(node_token)
@@ -107,8 +105,8 @@ class SyncService:
         await self._answer(to, answer)
 
     async def _answer(self, to: str, answer: sync.SyncAnswer) -> None:
-        with contextlib.suppress(nats.errors.Error, NotConnected, OSError):  # the node asks again
-            await self._connection.client.publish(to, codec.encode(answer))
+        with contextlib.suppress(NotConnected):  # the node asks again
+            await self._connection.publish(to, codec.encode(answer))
             self.answered += 1
 
     async def _read(self, request: sync.SyncRequest) -> sync.SyncAnswer:

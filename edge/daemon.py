@@ -17,13 +17,12 @@ import asyncio
 import contextlib
 import os
 import shutil
-from dataclasses import dataclass, field
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import structlog
-from nats.aio.msg import Msg
 from pydantic import BaseModel
 
 from bus import connect, link, log, outbox, replica, stamp
@@ -175,9 +174,9 @@ class Daemon:
     ) -> None:
         self.state.commit({}, [state.Report(kind, namespace, name, payload, cause, trace)])
 
-    def _commit_twins(self, puts: Mapping[bytes, bytes | None], told: Sequence[TwinTold]) -> None:
-        reports_ = [state.Report("twin", r.namespace, r.name, r.report, r.cause, r.trace) for r in told]
-        self.state.commit_now(puts, reports_)
+    def _commit_twins(self, state_puts: Mapping[bytes, bytes | None], reports: Sequence[TwinTold]) -> None:
+        told = [state.Report("twin", r.namespace, r.name, r.report, r.cause, r.trace) for r in reports]
+        self.state.commit_now(state_puts, told)
 
     # --- what the node says of itself
 
@@ -210,9 +209,9 @@ class Daemon:
             sd_notify.notify("WATCHDOG=1")
             await asyncio.sleep(WATCHDOG_S)
 
-    async def _answer_status(self, msg: Msg) -> None:
-        with contextlib.suppress(base.StoreError):
-            await msg.respond(codec.encode(self.status()))
+    async def _answer_status(self, msg: connect.Message) -> None:
+        with contextlib.suppress(base.StoreError, connect.NotConnected):
+            await self.connection.publish(msg.reply, codec.encode(self.status()))
 
     def status(self) -> node_status.DaemonStatus:
         scopes = {}

@@ -263,7 +263,8 @@ class Demo:
             objects = sum(s["objects"] for s in after["scopes"].values())
             up, down = self.wire.count()
             line.detail(
-                f"{events} events, {size} bytes; a full list: {objects} objects, {full} bytes; on the wire with TLS and telemetry: {up - wire[0]} up, {down - wire[1]} down"
+                f"{events} events, {size} bytes (a full list: {objects} objects, {full} bytes); "
+                f"on the wire, TLS and telemetry included: {up - wire[0]} up, {down - wire[1]} down"
             )
         with show.step("edge-1 is what the API says: new page, guest gone, newcomer runs") as line:
             w.until("Ready", lambda: node_ready(w.get("node", EDGE)) == "True", line=line)
