@@ -32,18 +32,21 @@ from nats.errors import MaxPayloadError
 from nats.errors import TimeoutError as NatsTimeout
 
 from bus.connect import Connection
+from schemas import subjects
 
 log = structlog.get_logger(__name__)
 
 MSG_ID = "Nats-Msg-Id"
+NOT_FOUND = 404  # the subject has no message yet
 TOO_LARGE = 10054  # JSMessageSizeExceedsMaximumErr: sending it again can't help
 
 
 @dataclass(frozen=True, slots=True)
 class PublisherSettings:
-    """``stream`` is where the messages must end up (for the question what it has already)."""
+    """``stream`` is where the messages must end up; ``last`` is the subject of STREAM.MSG.GET for it."""
 
     stream: str = "TELEMETRY"
+    last: str = subjects.LOCAL_TELEMETRY_LAST
     window: int = 256  # from 100 on the Python client is the limit, not the window (measured)
     buffer: int = 50_000  # messages kept; a hundred properties at 1 s for eight minutes
     buffer_bytes: int = 16 << 20  # payloads kept: a quarter of the budget of a node
@@ -287,17 +290,15 @@ class Publisher:
         """The Nats-Msg-Id of the subject's last message in the stream."""
         question = json.dumps({"last_by_subj": subject}).encode()
         assert self._client is not None
-        api = f"$JS.API.STREAM.MSG.GET.{self._settings.stream}"
         try:
-            answer = await self._client.request(api, question, timeout=self._settings.ack_timeout_s)
-        except NatsTimeout:
-            log.warning("publisher.cannot_ask", api=api)  # not allowed, most likely: then the Nats-Msg-Id has to do
+            answer = await self._client.request(self._settings.last, question, timeout=self._settings.ack_timeout_s)
+            found: Any = json.loads(answer.data)
+            if found.get("error", {}).get("code", NOT_FOUND) != NOT_FOUND:
+                raise ValueError(found["error"].get("description"))
+            headers = base64.b64decode(found.get("message", {}).get("hdrs", "")).decode(errors="replace")
+        except (NatsTimeout, ValueError, AttributeError) as e:  # not allowed, most likely: the Nats-Msg-Id has to do
+            log.warning("publisher.cannot_ask", subject=self._settings.last, error=f"{type(e).__name__}: {e}")
             return None
-        try:
-            found: Any = json.loads(answer.data).get("message", {})
-            headers = base64.b64decode(found.get("hdrs", "")).decode(errors="replace")
-        except (ValueError, AttributeError):
-            return None  # not an answer of JetStream: then the Nats-Msg-Id has to do
         for line in headers.split("\r\n"):
             name, _, value = line.partition(":")
             if name.strip() == MSG_ID:

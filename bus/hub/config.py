@@ -123,8 +123,9 @@ def leaf(c: LeafConfig) -> str:
     create = f"CONSUMER.CREATE.{TELEMETRY_STREAM}.>"
     # The last: a mapper that is in doubt what the stream has (bus.publisher) looks.
     last = f"$JS.API.STREAM.MSG.GET.{TELEMETRY_STREAM}"
-    services = [c.node_telemetry, subjects.LOCAL_DEVICES, subjects.LOCAL_TWIN_REPORT, last]
+    services = [c.node_telemetry, subjects.LOCAL_DEVICES, subjects.LOCAL_TWIN_REPORT]
     changed = subjects.LOCAL_DEVICES_CHANGED
+    may = {"publish": [*services, subjects.LOCAL_TELEMETRY_LAST], "subscribe": [changed, f"{c.mapper_inbox}.>"]}
     return _dump(
         {
             **_common(c.dir, c.server_name),
@@ -136,17 +137,13 @@ def leaf(c: LeafConfig) -> str:
                     "users": [{"nkey": c.daemon_key}],
                     # The hub reaches one JetStream call of this leaf, and by a name that carries the leaf's life.
                     "mappings": {f"{c.uplink}.api.{create}": f"$JS.API.{create}"},
-                    "exports": [*({"service": s} for s in services), {"stream": changed}],
+                    "exports": [*({"service": s} for s in [*services, last]), {"stream": changed}],
                 },
                 "DEVICES": {
-                    "users": [
-                        {
-                            "nkey": c.mapper_key,
-                            "permissions": {"publish": services, "subscribe": [changed, f"{c.mapper_inbox}.>"]},
-                        }
-                    ],
+                    "users": [{"nkey": c.mapper_key, "permissions": may}],
                     "imports": [
                         *({"service": {"account": "EDGE", "subject": s}} for s in services),
+                        {"service": {"account": "EDGE", "subject": last}, "to": subjects.LOCAL_TELEMETRY_LAST},
                         {"stream": {"account": "EDGE", "subject": changed}},
                     ],
                 },

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from bus.connect import Connection, ConnectSettings, connect
+from bus.connect import Connection, connect
 from bus.stores.base import StoreFull
 from bus.stores.lmdb_store import LmdbStore
 from edge.core.twins import Report
@@ -21,10 +21,9 @@ from schemas import codec, subjects
 from schemas.event import OBJECT_APPLIED, OBJECT_DELETED, Event, uuid7
 from schemas.reports import TwinReport
 from schemas.telemetry import Sample
-from tests.contract.mappers.leaf import Leaf
+from tests.contract.mappers.leaf import NODE, Leaf
 
 WAIT_S = 30.0
-NODE = "edge-1"
 
 
 @asynccontextmanager
@@ -47,12 +46,8 @@ async def until(what: str, true: Callable[[], bool], told: Callable[[], object] 
         raise AssertionError(f"not within {WAIT_S:g} s: {what}; {told()}") from e
 
 
-def settings(server: Leaf, name: str, **more: Any) -> ConnectSettings:
-    return ConnectSettings(urls=(server.url,), name=name, **more)
-
-
 async def make_telemetry(connection: Connection, **more: Any) -> None:
-    config = {"name": "TELEMETRY", "subjects": ["telemetry.>"], "storage": "file", **more}
+    config = {"name": "TELEMETRY", "subjects": [subjects.telemetry_node(NODE)], "storage": "file", **more}
     answer = await connection.client.request("$JS.API.STREAM.CREATE.TELEMETRY", json.dumps(config).encode(), timeout=10)
     assert "error" not in json.loads(answer.data), answer.data
 
@@ -138,7 +133,7 @@ async def daemon(
     server: Leaf, folder: Path, initial: Callable[[Daemon], object] = lambda _daemon: None
 ) -> AsyncIterator[Daemon]:
     """``initial`` applies what is in the replica when the daemon starts."""
-    connection = await connect(settings(server, "daemon"))
+    connection = await connect(server.settings("daemon", "daemon"))
     try:
         made = Daemon(connection, folder)
         initial(made)
@@ -150,5 +145,5 @@ async def daemon(
 
 @asynccontextmanager
 async def mapper(server: Leaf, protocol: str = "modbus") -> AsyncIterator[None]:
-    async with running(run_mapper(protocol, settings(server, "mapper", wait_s=None), settings=FAST)):
+    async with running(run_mapper(protocol, server.settings("mapper", "mapper", wait_s=None), settings=FAST)):
         yield

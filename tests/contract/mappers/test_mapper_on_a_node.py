@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bus.connect import Connection, connect
+from bus.connect import Connection
 from mappers.local import BusDaemon, DaemonUnavailable
 from mappers.modbus.simulator import ModbusSimulator
 from schemas.devices import DeviceConfig
 from schemas.telemetry import Sample
 from tests.contract.mappers import node
-from tests.contract.mappers.leaf import Leaf
+from tests.contract.mappers.leaf import NODE, Leaf
 
 pytestmark = pytest.mark.contract
 
@@ -40,7 +39,7 @@ def boiler(port: int, setpoint: str = "", **protocol: Any) -> dict[str, Any]:
     return {
         "spec": {
             "deviceModelRef": {"name": "boiler-model"},
-            "nodeName": node.NODE,
+            "nodeName": NODE,
             "protocol": {
                 "protocolName": "modbus",
                 "configData": {"ip": "127.0.0.1", "port": port, "slaveID": 1, "timeout": 1000, **protocol},
@@ -53,28 +52,9 @@ def boiler(port: int, setpoint: str = "", **protocol: Any) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Leaf]:
-    server = Leaf(tmp_path / "jetstream")
-    await server.start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-async def watcher(server: Leaf) -> AsyncIterator[Connection]:
-    connection = await connect(node.settings(server, "watcher"))
-    await node.make_telemetry(connection)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-async def simulator() -> AsyncIterator[ModbusSimulator]:
-    simulator = ModbusSimulator(seed=7)
-    await simulator.start()
-    yield simulator
-    await simulator.stop()
+@pytest.fixture(autouse=True)
+async def telemetry(watcher: Connection) -> None:
+    await node.make_telemetry(watcher)
 
 
 def complete(samples: list[Sample]) -> None:
@@ -217,14 +197,14 @@ async def _listed(asker: BusDaemon) -> list[DeviceConfig]:
         return []
 
 
-async def test_pages_of_a_long_device_list(server: Leaf, watcher: Connection, tmp_path: Path) -> None:
+async def test_pages_of_a_long_device_list(server: Leaf, connection: Connection, tmp_path: Path) -> None:
     """A list far above one message arrives whole."""
     async with node.daemon(server, tmp_path / "store") as daemon:
         daemon.apply("devicemodels", "boiler-model", MODEL)
         padding = "x" * 20_000
         for i in range(60):
             daemon.apply("devices", f"boiler-{i:03}", boiler(502, padding=padding), uid=f"uid-{i}")
-        asker = BusDaemon(watcher, "modbus", "test", 10)
+        asker = BusDaemon(connection, "modbus", "test", 10)
         while not (listed := await _listed(asker)):
             await asyncio.sleep(0.02)
     assert [d.name for d in listed] == [f"boiler-{i:03}" for i in range(60)]
