@@ -268,8 +268,8 @@ LOCAL_DEVICES = "device.list"  # request: DeviceListRequest -> DeviceList
 LOCAL_TWIN_REPORT = "device.twin"  # request: TwinReport -> TwinReportAnswer; stored by the daemon before it answers
 LOCAL_DEVICES_CHANGED = "device.changed.>"  # all of local_devices_changed()
 
-# request: {"last_by_subj": <telemetry subject>} -> JetStream's answer to STREAM.MSG.GET.  Under a name of its own, because in
-# an account without JetStream ``$JS.API`` always means that account's own, which then says "not enabled".
+# request: {"last_by_subj": <telemetry subject>} -> JetStream's answer to STREAM.MSG.GET.  Under a name of its own: in an
+# account without JetStream, ``$JS.API`` always means that account's own, which then says "not enabled".
 LOCAL_TELEMETRY_LAST = "device.telemetry.last"
 
 
