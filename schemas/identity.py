@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 TOKEN_CREATED = "identity.token.created"
 TOKEN_USED = "identity.token.used"
+TOKEN_REVOKED = "identity.token.revoked"  # ``expires`` is then in the past
 NODE_JOINED = "identity.node.joined"
 NODE_REVOKED = "identity.node.revoked"
 AUDIT_JOIN_ACCEPTED = "audit.join.accepted"

@@ -122,6 +122,21 @@ async def ensure_streams(log_: buslog.Log, *, shards: int, limits: Limits | None
     return done
 
 
+async def differences(log_: buslog.Log, *, shards: int, limits: Limits | None = None) -> dict[str, list[str]]:
+    """What ``ensure_streams`` would make or change, by stream; changes nothing.  Raises LogUnavailable."""
+    out: dict[str, list[str]] = {}
+    for config in wanted(shards, limits):
+        try:
+            found = _differences((await log_.info(config["name"])).config, config)
+        except buslog.LogUnavailable:
+            raise
+        except buslog.LogError as e:
+            found = [str(e)]
+        if found:
+            out[config["name"]] = found
+    return out
+
+
 async def _ensure(log_: buslog.Log, config: Config, done: Ensured) -> None:
     name = config["name"]
     try:

@@ -145,6 +145,15 @@ class NatsServer:
             self._process = None
             self._pid_path.unlink(missing_ok=True)
 
+    async def stop_left_behind(self) -> bool:
+        """Ends the server that a predecessor left running, and starts none; False when there was none."""
+        left = self._left_behind()
+        if left is None:
+            return False
+        self._process = left
+        await self.stop()
+        return True
+
     async def release(self) -> None:
         """Stops supervising and leaves the server running, for a successor to adopt."""
         task, self._task = self._task, None

@@ -1,0 +1,5 @@
+"""``python -m ops.cli`` is ``skerry``."""
+
+from ops.cli import entry
+
+entry()

@@ -1,0 +1,53 @@
+"""``skerry cloud run``: everything between the Kubernetes API and the log."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from ops.cli import common
+
+
+@click.group()
+def command() -> None:
+    """Run the cloud side: the Kubernetes API and what carries it to the nodes and back."""
+
+
+@command.command()
+@common.hub_option
+@click.option("--listen", default="127.0.0.1:6443", show_default=True, help="HOST:PORT of the Kubernetes API; port 0: any.")
+@click.option("--host", "hosts", multiple=True, help="Name under which kubectl reaches the API, beside the hub's own.")
+@click.option(
+    "--kubeconfig", type=click.Path(dir_okay=False, path_type=Path), help="Write an administrator's kubeconfig here."
+)
+@click.option("--grace", type=click.FloatRange(min=0.1), help="Seconds a node may be silent before it is NotReady.")
+@click.option("--part", "parts", multiple=True, help="Only these parts (repeat): api, controllers, dispatcher, ...")
+@common.is_async
+async def run(
+    hub_dir: Path, listen: str, hosts: tuple[str, ...], kubeconfig: Path | None, grace: float | None, parts: tuple[str, ...]
+) -> None:
+    """Run API, controllers, dispatcher, reports, sync and join, until ended.  They keep no state: the log has it all.
+
+    \b
+    Example:
+      skerry cloud run --listen 0.0.0.0:6443 --kubeconfig ~/.kube/skerry
+    """
+    from cloud import process
+    from ops import logs
+
+    logs.configure()
+    host, colon, port = listen.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise click.BadParameter(f"{listen!r} is not HOST:PORT", param_hint="--listen")
+    unknown = sorted(set(parts) - set(process.PARTS))
+    if unknown:
+        raise click.BadParameter(f"{', '.join(unknown)}; there are {', '.join(process.PARTS)}", param_hint="--part")
+    settings = process.Settings(hub_dir, listen_host=host.strip("[]") or "0.0.0.0", listen_port=int(port), hosts=hosts)
+    settings = common.replaced(settings, kubeconfig=kubeconfig, grace_s=grace, parts=parts or None)
+    cloud = process.CloudProcess(settings)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(cloud.run(), name="cloud")
+        await cloud.ready.wait() if not running.done() else None
+        tasks.create_task(common.forever(), name="systemd")

@@ -1,0 +1,178 @@
+"""``skerry hub``: the log and who may touch it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ops.cli import common
+
+if TYPE_CHECKING:
+    from bus.log import Log
+
+_data = common.data_option(common.HUB_DIR, "the hub", "SKERRY_HUB")
+
+
+@click.group()
+def command() -> None:
+    """Make and run a hub.
+
+    A hub is a nats-server with JetStream, its accounts (CORE for the cloud, EDGE for nodes), its TLS, and the streams of
+    the log.  Everything is in one folder; back that up.
+    """
+
+
+@command.command()
+@_data
+@click.option("--host", "hosts", multiple=True, help="Name or address under which nodes reach it; repeat for several.")
+@click.option("--listen", help="Address to listen on (default 0.0.0.0).")
+@click.option("--port", type=click.IntRange(0, 65535), help="Clients (default 4222; 0: a free one, kept).")
+@click.option("--leaf-port", type=click.IntRange(0, 65535), help="Nodes' leaf servers (default 7422).")
+@click.option("--websocket-port", type=click.IntRange(0, 65535), help="Sites that allow only HTTPS (default 8443).")
+@click.option("--shards", type=click.IntRange(1), help="Streams that nodes are spread over (default 4); fixed for ever.")
+def init(
+    data_dir: Path, hosts: tuple[str, ...], listen: str | None, port: int | None, leaf_port: int | None,
+    websocket_port: int | None, shards: int | None,
+) -> None:  # fmt: skip
+    """Make a hub: keys, accounts, certificates.  Again: change host names or ports of the one that is there.
+
+    \b
+    Example:
+      skerry hub init --host hub.example.com
+    """
+    from bus.hub import init as hubs
+
+    ports = None
+    if not (port is None and leaf_port is None and websocket_port is None):
+        known = hubs.load_hub(data_dir).file.ports if (data_dir / "hub.json").exists() else hubs.HubPorts()
+        asked = {"client": port, "leaf": leaf_port, "websocket": websocket_port}
+        ports = known.model_copy(update={k: v for k, v in asked.items() if v is not None})
+    hub = hubs.init_hub(data_dir, hosts=hosts or None, ports=ports, listen=listen, shards=shards)
+    click.echo(f"hub {hub.id} in {hub.dir}: {hub.shards} shards")
+    for name, urls in (("clients", hub.urls), ("leaf servers", hub.leaf_urls), ("WebSocket", hub.websocket_urls)):
+        click.echo(f"  {name}: {' '.join(urls)}")
+    click.echo(f"next: skerry hub run --data {hub.dir}")
+
+
+@command.command()
+@_data
+@common.is_async
+async def run(data_dir: Path) -> None:
+    """Run the hub until it is ended: nats-server, supervised, with its streams as they should be.
+
+    \b
+    Example:
+      skerry hub run --data /var/lib/skerry/hub
+    """
+    from bus.hub import init as hubs
+    from bus.hub import streams, supervise
+    from ops import logs
+
+    logs.configure()
+    hub = hubs.load_hub(data_dir)
+    server = supervise.hub_server(hub)
+    await server.start()
+    try:
+        async with common.hub_log(data_dir, "skerry hub run") as (_, connection, store):
+            await streams.ensure_streams(store, shards=hub.shards)
+
+            async def alive() -> None:
+                """A server that is being restarted is not a reason to restart us; a hung loop is."""
+                if connection.connected:
+                    await connection.flush()
+
+            await common.forever(alive)
+    finally:
+        await server.stop()
+
+
+@command.command()
+@_data
+@common.is_async
+async def stop(data_dir: Path) -> None:
+    """End a nats-server that was left running, e.g. after `hub run` was killed.
+
+    \b
+    Example:
+      skerry hub stop
+    """
+    from bus.hub import init as hubs
+    from bus.hub import supervise
+
+    server = supervise.hub_server(hubs.load_hub(data_dir))
+    click.echo("ended" if await server.stop_left_behind() else "none runs")
+
+
+@command.command()
+@_data
+@common.json_option
+@common.is_async
+async def status(data_dir: Path, as_json: bool) -> int:
+    """Whether the hub answers, where, and what its streams hold.  Exit code 1 when something is missing.
+
+    \b
+    Example:
+      skerry hub status
+    """
+    from bus.hub import streams
+
+    async with common.hub_log(data_dir, "skerry hub status") as (hub, _, store):
+        rows = [await stream_row(store, c["name"]) for c in streams.wanted(hub.shards)]
+    missing = [r["name"] for r in rows if "messages" not in r]
+    if as_json:
+        click.echo(json.dumps({"id": hub.id, "urls": hub.urls, "leaf_urls": hub.leaf_urls, "streams": rows}))
+        return 1 if missing else 0
+    click.echo(f"hub {hub.id}: {'missing ' + ', '.join(missing) if missing else 'ok'}")
+    click.echo(f"  clients: {' '.join(hub.urls)}\n  leaf servers: {' '.join(hub.leaf_urls)}")
+    from ops.replay.render import columns
+
+    table = [["STREAM", "MESSAGES", "LAST", "BYTES"]]
+    table += [[r["name"], str(r["messages"]), str(r["last_seq"]), str(r["bytes"])] for r in rows if "messages" in r]
+    click.echo("\n".join(columns(table)))
+    return 1 if missing else 0
+
+
+async def stream_row(store: Log, name: str) -> dict[str, Any]:
+    """``{"name": ...}`` alone for a stream that is not there; raises LogUnavailable."""
+    from bus import log
+
+    try:
+        info = await store.info(name)
+    except log.LogUnavailable:
+        raise
+    except log.LogError:
+        return {"name": name}
+    return {"name": name, "messages": info.messages, "last_seq": info.last_seq, "bytes": info.bytes, "epoch": info.epoch}
+
+
+@command.command("revoke-node")
+@click.argument("node")
+@click.option("--reason", required=True, help="Why, for the audit log and for whoever reads the node's log.")
+@_data
+@common.is_async
+async def revoke_node(node: str, reason: str, data_dir: Path) -> None:
+    """Take a node's access away, now: its connections end and its key is refused for ever.
+
+    \b
+    Example:
+      skerry hub revoke-node edge-7 --reason "stolen"
+    """
+    from bus import connect
+    from cloud import joining
+
+    async with common.hub_log(data_dir, "skerry hub revoke-node") as (hub, _, store):
+        settings = connect.ConnectSettings(
+            urls=tuple(hub.urls), name="skerry hub revoke-node", credentials=hub.sys_creds, ca=hub.ca_path,
+            wait_s=common.HUB_WAIT_S,
+        )  # fmt: skip
+        system = await connect.connect(settings)
+        try:
+            await joining.revoke_node(store, hub, system, node, reason=reason, actor=common.actor())
+        except LookupError as e:
+            raise click.ClickException(str(e)) from e
+        finally:
+            await system.close()
+    click.echo(f"{node} is revoked")
