@@ -1,0 +1,82 @@
+"""`./just bench [--only latency,replay,node]`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+from bus import connect, stamp
+from bus.hub import init
+from ops.bench import latency, node, replay
+from ops.lab import setting
+from ops.lab.api import Api
+from ops.lab.show import Show, StepFailed
+from ops.lab.world import World
+
+ROOT = Path(__file__).resolve().parents[2] / ".skerry" / "bench"
+PARTS = ("latency", "replay", "node")
+
+
+def machine() -> dict[str, Any]:
+    cpu = next((x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), "")
+    return {"cpus": os.cpu_count(), "cpu": cpu, "python": platform.python_version(), "skerry": stamp.VERSION}
+
+
+async def _latency(w: World) -> dict[str, Any]:
+    async with Api(w.kubeconfig) as api:
+        return await latency.measure(api, w.node_dir(latency.NODE))
+
+
+async def _replay(w: World) -> dict[str, Any]:
+    hub = init.load_hub(w.hub)
+    settings = connect.ConnectSettings(tuple(hub.urls), "bench", credentials=hub.core_creds, ca=hub.ca_path)
+    core = await connect.connect(settings)
+    try:
+        return await replay.measure(core, hub.shards)
+    finally:
+        await core.close()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="just bench", description=__doc__)
+    parser.add_argument("--only", default=",".join(PARTS), help=f"comma-separated: {','.join(PARTS)}")
+    wanted = parser.parse_args().only.split(",")
+    if unknown := [p for p in wanted if p not in PARTS]:
+        parser.error(f"unknown {unknown}; there are {', '.join(PARTS)}")
+    show, world = Show(), World(ROOT)
+    setting.down(world)
+    rows: list[dict[str, Any]] = [{"bench": "machine", **machine()}]
+    try:
+        with show.step("hub and cloud"):
+            setting.hub_and_cloud(world)
+        if "latency" in wanted:
+            with show.step("latency of a change"):
+                setting.join(world, latency.NODE)
+                rows.append({"bench": "latency", **asyncio.run(_latency(world))})
+        if "replay" in wanted:
+            with show.step("speed of replay"):
+                rows.append({"bench": "replay", **asyncio.run(_replay(world))})
+        if "node" in wanted:
+            wire = setting.wire(world)
+            setting.join(world, node.NODE, leaf_port=wire.port)
+            setting.start_edge(world, node.NODE, beat_s=1)
+            rows.append({"bench": "node", **node.measure(world, show, wire)})
+    except StepFailed as e:
+        show.say(f"FAILED: {e}; logs: {world.processes.logs}")
+        return 1
+    finally:
+        if "SKERRY_KEEP" not in os.environ:
+            setting.down(world)
+    for row in rows:
+        print(json.dumps(row))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
