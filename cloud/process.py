@@ -25,7 +25,7 @@ from bus.hub import init, streams
 from bus.kube import registry, server
 from cloud import beats, dispatcher, joining, reports, sync
 from cloud.core import reports as reports_core
-from cloud.standalone import access, storage
+from cloud.standalone import access, run_controllers, storage
 
 logger = structlog.get_logger(__name__)
 
@@ -100,6 +100,8 @@ class CloudProcess:
                 answers = beats.Beats(core, lambda node, _: worker.beat(node), worker.loaded.is_set)
                 await answers.start()
                 stack.push_async_callback(answers.stop)
+            if "controllers" in s.parts:
+                parts.create_task(run_controllers.ControllerRunner(rules).run(), name="controllers")
             if "api" in s.parts:
                 await self._serve(hub, rules, core, stack)
 

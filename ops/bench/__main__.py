@@ -54,7 +54,8 @@ def main() -> int:
     rows: list[dict[str, Any]] = [{"bench": "machine", **machine()}]
     try:
         with show.step("hub and cloud"):
-            setting.hub_and_cloud(world)
+            setting.hub(world)
+            setting.cloud(world)
         if "latency" in wanted:
             with show.step("latency of a change"):
                 setting.join(world, latency.NODE)
@@ -64,7 +65,7 @@ def main() -> int:
                 rows.append({"bench": "replay", **asyncio.run(_replay(world))})
         if "node" in wanted:
             wire = setting.wire(world)
-            setting.join(world, node.NODE, leaf_port=wire.port)
+            setting.join(world, node.NODE, through=wire)
             setting.start_edge(world, node.NODE, beat_s=1)
             rows.append({"bench": "node", **node.measure(world, show, wire)})
     except StepFailed as e:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
 
 from ops.demo.steps import Demo
+from ops.lab import setting
 from ops.lab.show import Show, StepFailed
-from ops.lab.world import NODES, World
+from ops.lab.world import World
 
 ROOT = Path(__file__).resolve().parents[2] / ".skerry" / "demo"
 
@@ -48,14 +48,8 @@ def main() -> int:
 
 
 def down(world: World, show: Show, *, quiet: bool = False) -> None:
-    """End processes, leafs and containers of the demo, and remove its folder."""
-    ended = world.processes.stop_all()
-    for node in NODES:
-        if (world.node_dir(node)).exists():
-            world.skerry("edge", "purge", "--data", str(world.node_dir(node)), "--yes", check=False)
-    if world.hub.exists():
-        world.skerry("hub", "stop", "--data", str(world.hub), check=False)
-    shutil.rmtree(world.folder, ignore_errors=True)
+    """End everything of the demo, and remove its folder."""
+    ended = setting.down(world)
     if not quiet:
         show.say(f"ended: {', '.join(ended) or 'nothing was running'}")
 

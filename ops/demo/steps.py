@@ -8,12 +8,13 @@ from importlib import resources
 from typing import Any
 
 from ops.demo import telemetry
+from ops.lab import setting
 from ops.lab.show import Show, StepFailed
 from ops.lab.world import NODES, Wire, World, free_port, node_ready, pod_ready
 
 EDGE = "edge-1"
 DEVICE = "boiler-1"
-BEAT_S = "1"  # seconds; the default of 20 is for metered links, a demo should not wait for it
+BEAT_S = 1.0  # seconds; the default of 20 is for metered links, a demo should not wait for it
 GRACE_S = "4"
 
 
@@ -44,63 +45,22 @@ class Demo:
     def hub_and_nodes(self) -> None:
         w, show = self.w, self.show
         show.chapter("1. A hub, a Kubernetes API, two edge nodes")
-        with show.step("hub: TLS, accounts CORE and EDGE, keys made") as line:
-            w.skerry(
-                "hub",
-                "init",
-                "--data",
-                str(w.hub),
-                "--host",
-                "127.0.0.1",
-                "--port",
-                "0",
-                "--leaf-port",
-                "0",
-                "--websocket-port",
-                "0",
-            )
-            hub = json.loads((w.hub / "hub.json").read_text())
+        with show.step("hub: nats-server with JetStream, TLS, accounts CORE and EDGE") as line:
+            hub = setting.hub(w)
             line.detail(f"hub {hub['id']}, {hub['shards']} shards")
-        with show.step("hub: nats-server with JetStream runs"):
-            w.start("hub", "hub", "run", "--data", str(w.hub))
-            w.until(
-                "the hub answers", lambda: "ok" in w.skerry("hub", "status", "--data", str(w.hub), check=False), seconds=30
-            )
-        with show.step("cloud: API server, controllers, dispatcher, reports, sync, join") as line:
-            w.start(
-                "cloud",
-                "cloud",
-                "run",
-                "--hub",
-                str(w.hub),
-                "--listen",
-                "127.0.0.1:0",
-                "--kubeconfig",
-                str(w.kubeconfig),
-                "--grace",
-                GRACE_S,
-            )
-            w.until(
-                "the API is ready",
-                lambda: w.kubeconfig.exists() and w.kubectl("get", "--raw", "/readyz", check=False) == "ok",
-                seconds=40,
-            )
-            line.detail(w.kubectl("version", "-o", "json") and "kubectl reaches it over TLS")
+        with show.step("cloud: Kubernetes API, controllers, dispatcher, reports, sync, join") as line:
+            setting.cloud(w, "--grace", GRACE_S)
+            line.detail("kubectl reaches it over TLS")
         with show.step("edge-1's link to the hub goes through a wire that can be cut"):
-            self.wire = Wire(w, hub["ports"]["leaf"])
+            self.wire = setting.wire(w)
         for node in NODES:
             with show.step(f"{node}: joins with a one-time token") as line:
-                token = w.skerry("token", "create", "--hub", str(w.hub), "--node", node).strip().splitlines()[-1]
-                leaf = ["--leaf-url", f"tls://127.0.0.1:{self.wire.port}"] if node == EDGE else []
-                w.skerry("edge", "join", token, "--node", node, "--data", str(w.node_dir(node)), *leaf)
-                self.start_edge(node)
+                setting.join(w, node, through=self.wire if node == EDGE else None)
+                setting.start_edge(w, node, beat_s=BEAT_S)
                 line.detail("its key never left the node")
         with show.step("both nodes are Ready") as line:
             w.until("two Ready nodes", lambda: self._ready_nodes() == list(NODES), seconds=60, line=line)
         show.block(w.kubectl("get", "nodes", "-o", "wide"))
-
-    def start_edge(self, node: str) -> None:
-        self.w.start(node, "edge", "run", "--data", str(self.w.node_dir(node)), "--beat", BEAT_S)
 
     def _ready_nodes(self) -> list[str]:
         items = self.w.get("nodes").get("items", [])
@@ -213,7 +173,7 @@ class Demo:
             self.healthy = w.containers(EDGE)
             pid = w.node_status(EDGE)["pid"]
             w.processes.kill_9(EDGE)
-            self.start_edge(EDGE)
+            setting.start_edge(w, EDGE, beat_s=BEAT_S)
             w.until("a new daemon", lambda: w.node_status(EDGE).get("pid", pid) != pid, seconds=30, line=line)
             w.until("its pods are known", lambda: w.node_status(EDGE).get("runtime_ready"), seconds=30)
             time.sleep(2)  # time in which a daemon that got it wrong would restart something

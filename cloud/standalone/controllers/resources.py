@@ -1,0 +1,83 @@
+"""What a pod asks of a node, in numbers: CPU, memory and any extended resource.
+
+Source: Kubernetes documentation, "Resource Management for Pods and Containers" (units), "Init Containers" and
+"Sidecar Containers" (the effective request of a pod).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+
+from cloud.standalone.controllers.base import Object, at, maps
+
+Amounts = dict[str, Fraction]
+
+_QUANTITY = re.compile(
+    r"([+-]?(?:\d{1,40}\.?\d{0,40}|\.\d{1,40}))(?:([eE][+-]?\d{1,2})|([numkMGTPE])|([KMGTPE]i))?\Z", re.ASCII
+)
+_DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+_BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
+
+
+def quantity(value: object) -> Fraction:
+    """``100m``, ``1.5Gi``, 2; what is no quantity counts as nothing (the API refuses it before it gets here)."""
+    m = _QUANTITY.match(str(value).strip())
+    if m is None or isinstance(value, bool):
+        return Fraction(0)
+    number = Fraction(m[1])
+    if m[2]:
+        return number * Fraction(10) ** int(m[2][1:])
+    if m[3]:
+        return number * Fraction(10) ** _DECIMAL[m[3]]
+    return number * (1 << _BINARY[m[4]]) if m[4] else number
+
+
+def amounts(values: object) -> Amounts:
+    return {str(k): quantity(v) for k, v in values.items()} if isinstance(values, dict) else {}
+
+
+def requested(pod: Object) -> Amounts:
+    """The most that its containers ever need at one time: all together, or one init container with the sidecars so far."""
+    spec = at(pod, "spec") or {}
+    running = _sum(_request(c) for c in maps(spec.get("containers")))
+    sidecars: Amounts = {}
+    peak: Amounts = {}
+    for c in maps(spec.get("initContainers")):
+        if c.get("restartPolicy") == "Always":
+            sidecars = _sum([sidecars, _request(c)])
+            peak = _most(peak, sidecars)
+        else:
+            peak = _most(peak, _sum([sidecars, _request(c)]))
+    total = _most(_sum([running, sidecars]), peak)
+    return _sum([total, amounts(spec.get("overhead"))])
+
+
+def _request(container: Object) -> Amounts:
+    """A limit without a request is the request."""
+    return amounts(at(container, "resources", "limits")) | amounts(at(container, "resources", "requests"))
+
+
+def _sum(parts: Iterable[Mapping[str, Fraction]]) -> Amounts:
+    out: Amounts = {}
+    for part in parts:
+        for k, v in part.items():
+            out[k] = out.get(k, Fraction(0)) + v
+    return out
+
+
+def _most(a: Amounts, b: Amounts) -> Amounts:
+    return {k: max(a.get(k, Fraction(0)), b.get(k, Fraction(0))) for k in (*a, *b)}
+
+
+def free(node: Object, pods: Iterable[Object]) -> Amounts:
+    """What a node could still give; ``pods`` is a resource like the others."""
+    left = amounts(at(node, "status", "allocatable") or at(node, "status", "capacity"))
+    for pod in pods:
+        for k, v in requested(pod).items():
+            if k in left:
+                left[k] -= v
+        if "pods" in left:
+            left["pods"] -= 1
+    return left

@@ -1,0 +1,190 @@
+"""Runs the controllers that a cluster would bring: watches in, ``reconcile``, writes out.
+
+One process and one loop for all of them; each has its own queue and one worker, so a controller never races with itself.
+A plan that fails is made again from what the API says then, ever later, and given up after a while until something changes.
+Any of them can be left out by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import structlog
+
+from bus import stamp
+from bus.kube.registry import Registry
+from bus.kube.storage import Change, Expired, Origin, Stored
+from cloud import api
+from cloud.standalone.controllers import base, deployment, garbage, namespace, podgc, replicaset, scheduler
+from cloud.standalone.controllers.base import Controller, Kind
+from cloud.standalone.view import IndexedView
+from cloud.standalone.workqueue import WorkQueue
+from schemas.subjects import ObjectKey
+
+logger = structlog.get_logger(__name__)
+
+CONTROLLERS: dict[str, Controller] = {
+    c.name: c
+    for c in (
+        deployment.CONTROLLER,
+        replicaset.CONTROLLER,
+        scheduler.CONTROLLER,
+        garbage.CONTROLLER,
+        namespace.CONTROLLER,
+        podgc.CONTROLLER,
+        podgc.EVENT_TTL,
+    )
+}
+
+RETRY_S = 0.05  # doubles: a conflict is over as soon as the other write is seen
+RETRY_S_MAX = 60.0
+RETRIES_MAX = 15  # about a quarter of an hour; after that a key waits for the next change of what it depends on
+RELIST_S = 0.5  # after a watch fell behind
+
+_DEFINITIONS: Kind = ("apiextensions.k8s.io", "customresourcedefinitions")
+
+
+@dataclass(slots=True)
+class Stats:
+    """Since the start of the process."""
+
+    reconciled: int = 0
+    written: int = 0
+    retried: int = 0
+    given_up: int = 0
+
+
+class ControllerRunner:
+    """``run`` until cancelled.  ``names``: which controllers, None for all; raises ValueError for an unknown name."""
+
+    def __init__(self, registry: Registry, names: Iterable[str] | None = None) -> None:
+        wanted = list(CONTROLLERS) if names is None else list(names)
+        unknown = [n for n in wanted if n not in CONTROLLERS]
+        if unknown:
+            raise ValueError(f"no controller {', '.join(unknown)}; there are: {', '.join(CONTROLLERS)}")
+        self._registry, self._reader = registry, registry.reader
+        self._view = IndexedView(registry.reader, registry.catalog)
+        self._queues = {n: WorkQueue() for n in wanted}
+        self._failures: dict[tuple[str, ObjectKey], int] = {}
+        self._watched: dict[Kind, asyncio.Task[None]] = {}
+        self._listed: set[Kind] = set()
+        self._ready = asyncio.Event()
+        self.stats = Stats()
+
+    @property
+    def loaded(self) -> asyncio.Event:
+        """Set once every kind was listed."""
+        return self._ready
+
+    @property
+    def idle(self) -> bool:
+        """Nothing to look at now (some keys may be due later)."""
+        return self._ready.is_set() and not any(map(len, self._queues.values()))
+
+    async def run(self) -> None:
+        await self._registry.bootstrap(Origin("system:controller:bootstrap"))
+        async with asyncio.TaskGroup() as tasks:
+            self._watch_all(tasks)
+            await self._ready.wait()
+            for name, queue in self._queues.items():
+                tasks.create_task(self._work(CONTROLLERS[name], queue), name=f"controller.{name}")
+
+    # --- watching --------------------------------------------------------------------------------------------------
+
+    def _watch_all(self, tasks: asyncio.TaskGroup) -> None:
+        """Every kind that is served now; called again when definitions change.  A kind that is gone is watched on: empty."""
+        for kind in self._view.kinds():
+            if kind not in self._watched:
+                self._watched[kind] = tasks.create_task(self._watch(kind, tasks), name=f"controllers.watch.{kind[1]}")
+
+    async def _watch(self, kind: Kind, tasks: asyncio.TaskGroup) -> None:
+        while True:
+            after = self._reader.revision()
+            self._list(kind)
+            try:
+                async for change in self._reader.watch(*kind, after=after):
+                    self._change(change)
+                    if kind == _DEFINITIONS:
+                        self._watch_all(tasks)
+            except Expired as e:
+                logger.info("controllers.relist", resource=kind[1], reason=str(e))
+            await asyncio.sleep(RELIST_S)
+
+    def _list(self, kind: Kind) -> None:
+        listed = {s.key: s for s in self._reader.list(*kind)}
+        for old in self._view.known(kind):
+            if old.key not in listed and self._view.forget(old.key, self._reader.revision()) is not None:
+                self._concern(kind, None, old)
+        for stored in listed.values():
+            self._concern(kind, stored, self._view.fold(stored))
+        self._listed.add(kind)
+        if self._listed >= set(self._watched):
+            self._ready.set()
+
+    def _change(self, change: Change) -> None:
+        stored = change.stored
+        if stored is None:
+            return
+        kind = (stored.key.group, stored.key.resource)
+        if change.type == "DELETED":
+            self._view.forget(stored.key, change.rev)
+            self._concern(kind, None, change.old or stored)
+        else:
+            self._view.fold(stored)
+            self._concern(kind, stored, change.old)
+
+    def _concern(self, kind: Kind, seen: Stored | None, old: Stored | None) -> None:
+        for name, queue in self._queues.items():
+            controller = CONTROLLERS[name]
+            if kind in controller.watches or base.EVERY in controller.watches:
+                for key in controller.concerns(self._view, seen, old):
+                    self._failures.pop((name, key), None)
+                    queue.add(key, controller.delay_us / 1e6)
+
+    # --- working ---------------------------------------------------------------------------------------------------
+
+    async def _work(self, controller: Controller, queue: WorkQueue) -> None:
+        while True:
+            key = await queue.take()
+            try:
+                await self._look(controller, queue, key)
+            finally:
+                queue.done(key)
+
+    async def _look(self, controller: Controller, queue: WorkQueue, key: ObjectKey) -> None:
+        self.stats.reconciled += 1
+        plan = controller.reconcile(self._view, key, stamp.now_us())
+        for write in plan.writes:
+            outcome = await api.execute(self._registry, write, controller.actor)
+            if isinstance(outcome, api.Done):
+                self.stats.written += 1
+                self._written(write.key, outcome)
+            else:
+                self._retry(controller, queue, key, outcome)
+                return
+        self._failures.pop((controller.name, key), None)
+        if plan.again_us is not None:
+            queue.add(key, plan.again_us / 1e6)
+
+    def _written(self, key: ObjectKey, done: api.Done) -> None:
+        """Before its watch tells: what is looked at next must find it."""
+        name = key.name or done.object["metadata"]["name"]
+        stored = self._reader.get(ObjectKey(key.group, key.resource, key.namespace, name))
+        if stored is not None:
+            self._view.fold(stored)
+
+    def _retry(
+        self, controller: Controller, queue: WorkQueue, key: ObjectKey, why: api.Stale | api.Unreachable | api.Refused
+    ) -> None:
+        failures = self._failures[controller.name, key] = self._failures.get((controller.name, key), 0) + 1
+        if failures > RETRIES_MAX:
+            del self._failures[controller.name, key]
+            self.stats.given_up += 1
+            logger.error("controller.given_up", controller=controller.name, object=str(key), reason=why.reason)
+            return
+        self.stats.retried += 1
+        if isinstance(why, api.Refused) and failures == 1:
+            logger.warning("controller.refused", controller=controller.name, object=str(key), reason=why.reason)
+        queue.add(key, min(RETRY_S_MAX, RETRY_S * 2 ** (failures - 1)))

@@ -1,0 +1,112 @@
+"""What controllers look at: the API's own cache, and a few indexes over it.
+
+``get`` and ``list`` read the cache itself, so a controller always sees its own writes.  The indexes (who owns whom, who runs
+where) are folded from watches, and from the answers to writes before the watch tells of them.  What an index finds is read
+from the cache again, so at worst it is a moment incomplete, never wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from bus.kube.catalog import Catalog
+from bus.kube.storage import Reader, Stored
+from cloud.standalone.controllers import base
+from cloud.standalone.controllers.base import Kind
+from schemas.subjects import ObjectKey
+
+Term = tuple[str, ...]  # one entry of an index: (which index, what)
+
+
+class IndexedView:
+    """Implements ``base.View``."""
+
+    def __init__(self, reader: Reader, catalog: Catalog) -> None:
+        self._reader, self._catalog = reader, catalog
+        self._index: dict[Term, dict[ObjectKey, None]] = {}
+        self._known: dict[ObjectKey, Stored] = {}
+
+    # --- folding ---------------------------------------------------------------------------------------------------
+
+    def fold(self, stored: Stored) -> Stored | None:
+        """A state of an object; what was known before.  An older one than is known changes nothing."""
+        old = self._known.get(stored.key)
+        if old is not None and old.rev >= stored.rev:
+            return old
+        if old is not None:
+            self._drop(old)
+        self._known[stored.key] = stored
+        for term in _terms(stored):
+            self._index.setdefault(term, {})[stored.key] = None
+        return old
+
+    def forget(self, key: ObjectKey, rev: int) -> Stored | None:
+        """The object was deleted at ``rev``."""
+        old = self._known.get(key)
+        if old is None or old.rev > rev:
+            return None  # made again meanwhile
+        self._drop(self._known.pop(key))
+        return old
+
+    def _drop(self, old: Stored) -> None:
+        for term in _terms(old):
+            keys = self._index[term]
+            del keys[old.key]
+            if not keys:
+                del self._index[term]
+
+    def known(self, kind: Kind) -> list[Stored]:
+        """What was folded of a kind, to find what was deleted while nobody watched."""
+        return [s for s in self._known.values() if (s.key.group, s.key.resource) == kind]
+
+    def _find(self, *term: str) -> Iterator[Stored]:
+        for key in list(self._index.get(term, ())):
+            stored = self._reader.get(key)
+            if stored is not None and term in _terms(stored):
+                yield stored
+
+    # --- base.View -------------------------------------------------------------------------------------------------
+
+    def get(self, key: ObjectKey) -> Stored | None:
+        return self._reader.get(key)
+
+    def list(self, kind: Kind, namespace: str | None = None) -> Sequence[Stored]:
+        return self._reader.list(*kind, namespace)
+
+    def owned(self, uid: str) -> Sequence[Stored]:
+        return [s for s in self._find("owner", uid)] if uid else []
+
+    def orphans(self, kind: Kind, namespace: str) -> Sequence[Stored]:
+        return [*self._find("orphan", *kind, namespace)]
+
+    def pods_on(self, node: str) -> Sequence[Stored]:
+        return [*self._find("node", node)]
+
+    def unscheduled(self) -> Sequence[Stored]:
+        return [*self._find("unscheduled")]
+
+    def kinds(self) -> Sequence[Kind]:
+        return [(r.group, r.resource) for r in self._catalog.all()]
+
+    def kind_of(self, api_version: str, kind: str) -> tuple[Kind, bool] | None:
+        group = api_version.partition("/")[0] if "/" in api_version else ""
+        found = self._catalog.find_kind(group, kind)
+        return ((found.group, found.resource), found.namespaced) if found is not None else None
+
+
+_CONTROLLED = frozenset({base.PODS, base.REPLICASETS})
+
+
+def _terms(stored: Stored) -> list[Term]:
+    """Where an object is found."""
+    obj, kind = stored.object, (stored.key.group, stored.key.resource)
+    terms: list[Term] = [("owner", uid) for uid in dict.fromkeys(str(o.get("uid") or "") for o in base.owners(obj)) if uid]
+    if kind in _CONTROLLED and base.controller_of(obj) is None:
+        terms.append(("orphan", *kind, stored.key.namespace))
+    if kind == base.PODS:
+        node = str(base.at(obj, "spec", "nodeName") or "")
+        if not node:
+            terms.append(("unscheduled",))
+        elif not base.finished(obj):
+            terms.append(("node", node))
+    return terms

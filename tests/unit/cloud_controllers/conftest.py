@@ -1,0 +1,3 @@
+from tests.unit.cloud_controllers.kubelets import cluster
+
+__all__ = ["cluster"]
