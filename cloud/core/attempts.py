@@ -19,6 +19,7 @@ SHOWN_US_MAX = 30 * times.US_PER_S  # the API shows a write within milliseconds;
 @dataclass(slots=True)
 class _Attempt:
     rev: int  # the revision that the write is made from
+    shown_rev: int  # the newest that the API showed, deletions too
     in_flight: bool = True
     again: bool = False  # wanted once more while it was under way
     until_rev: int = 0  # done: waits until the API shows this revision
@@ -55,23 +56,23 @@ class Attempts:
 
     def begin(self, key: ObjectKey, rev: int) -> None:
         assert key not in self._attempts
-        self._attempts[key] = _Attempt(rev)
+        self._attempts[key] = _Attempt(rev, rev)
         self._in_flight += 1
 
-    def done(self, key: ObjectKey, rev: int, shown_rev: int, now_us: int) -> None:
-        """Written as ``rev``; ``shown_rev`` is what the API showed last."""
+    def done(self, key: ObjectKey, rev: int, now_us: int) -> None:
+        """Written as ``rev``, which the API may have shown already."""
         attempt = self._land(key)
         self._failures.pop(key, None)
         attempt.until_rev = rev
         attempt.retry_us = now_us + SHOWN_US_MAX
-        if rev <= shown_rev:
+        if rev <= attempt.shown_rev:
             self._release(key)
 
-    def conflict(self, key: ObjectKey, shown_rev: int, retry_us: int) -> None:
+    def conflict(self, key: ObjectKey, retry_us: int) -> None:
         attempt = self._land(key)
         attempt.again = True
         attempt.retry_us = retry_us
-        if shown_rev > attempt.rev:
+        if attempt.shown_rev > attempt.rev:
             self._release(key)
 
     def failed(self, key: ObjectKey, now_us: int) -> None:
@@ -91,6 +92,7 @@ class Attempts:
         if attempt is None:
             return True
         attempt.again = True
+        attempt.shown_rev = max(attempt.shown_rev, rev)
         if not attempt.in_flight and rev >= attempt.until_rev:
             self._release(key)
         return False

@@ -243,12 +243,10 @@ class Reports:
             self._settle_node(s.node)
 
     def _written(self, s: Written) -> None:
-        known = self._objects.get(s.key)
-        self._writes.done(s.key, s.rev, known.rev if known else 0, self._now_us)
+        self._writes.done(s.key, s.rev, self._now_us)
 
     def _conflict(self, s: WriteConflict) -> None:
-        known = self._objects.get(s.key)
-        self._writes.conflict(s.key, known.rev if known else 0, self._now_us + CONFLICT_US)
+        self._writes.conflict(s.key, self._now_us + CONFLICT_US)
 
     def _failed(self, s: WriteFailed) -> None:
         self._writes.failed(s.key, self._now_us)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import structlog
 
 from bus import stamp
+from bus.kube import upkeep
+from bus.kube.errors import StatusError
 from bus.kube.registry import Registry
 from bus.kube.storage import Change, Expired, Origin, Stored
 from cloud import api
@@ -41,6 +43,7 @@ CONTROLLERS: dict[str, Controller] = {
 RETRY_S = 0.05  # doubles: a conflict is over as soon as the other write is seen
 RETRY_S_MAX = 60.0
 RETRIES_MAX = 15  # about a quarter of an hour; after that a key waits for the next change of what it depends on
+BOOTSTRAP_S_MAX = 5.0
 RELIST_S = 0.5  # after a watch fell behind
 
 _DEFINITIONS: Kind = ("apiextensions.k8s.io", "customresourcedefinitions")
@@ -84,12 +87,26 @@ class ControllerRunner:
         return self._ready.is_set() and not any(map(len, self._queues.values()))
 
     async def run(self) -> None:
-        await self._registry.bootstrap(Origin("system:controller:bootstrap"))
+        await self._bootstrap()
         async with asyncio.TaskGroup() as tasks:
             self._watch_all(tasks)
             await self._ready.wait()
             for name, queue in self._queues.items():
                 tasks.create_task(self._work(CONTROLLERS[name], queue), name=f"controller.{name}")
+
+    async def _bootstrap(self) -> None:
+        """The namespaces and definitions that a new log lacks; a hub that is away is waited for."""
+        wait_s = RETRY_S
+        while True:
+            try:
+                await upkeep.bootstrap(self._registry, Origin("system:controller:bootstrap"))
+                return
+            except StatusError as e:
+                if e.code not in api.RETRY_CODES:
+                    raise
+                logger.warning("controllers.waiting", reason=str(e))
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, BOOTSTRAP_S_MAX)
 
     # --- watching --------------------------------------------------------------------------------------------------
 
@@ -113,12 +130,12 @@ class ControllerRunner:
             await asyncio.sleep(RELIST_S)
 
     def _list(self, kind: Kind) -> None:
-        listed = {s.key: s for s in self._reader.list(*kind)}
-        for old in self._view.known(kind):
-            if old.key not in listed and self._view.forget(old.key, self._reader.revision()) is not None:
-                self._concern(kind, None, old)
-        for stored in listed.values():
-            self._concern(kind, stored, self._view.fold(stored))
+        listed = self._reader.list(*kind)
+        before = self._view.replace(kind, listed)
+        for stored in listed:
+            self._concern(kind, stored, before.pop(stored.key, None))
+        for old in before.values():
+            self._concern(kind, None, old)
         self._listed.add(kind)
         if self._listed >= set(self._watched):
             self._ready.set()

@@ -55,9 +55,14 @@ class IndexedView:
             if not keys:
                 del self._index[term]
 
-    def known(self, kind: Kind) -> list[Stored]:
-        """What was folded of a kind, to find what was deleted while nobody watched."""
-        return [s for s in self._known.values() if (s.key.group, s.key.resource) == kind]
+    def replace(self, kind: Kind, listed: Sequence[Stored]) -> dict[ObjectKey, Stored]:
+        """A whole list of a kind, whatever its revisions (a log that was restored begins at lower ones); what was known."""
+        before = {k: s for k, s in self._known.items() if (k.group, k.resource) == kind}
+        for key in before:
+            self._drop(self._known.pop(key))
+        for stored in listed:
+            self.fold(stored)
+        return before
 
     def _find(self, *term: str) -> Iterator[Stored]:
         for key in list(self._index.get(term, ())):

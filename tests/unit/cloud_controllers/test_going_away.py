@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bus.kube.errors import StatusError
-from bus.kube.storage import Unavailable
+from bus.kube.storage import Stored, Unavailable
 from cloud.standalone.controllers import podgc
 from cloud.standalone.run_controllers import CONTROLLERS, ControllerRunner
 from schemas.subjects import ObjectKey
@@ -201,3 +201,14 @@ async def test_a_write_that_can_not_be_stored_is_tried_again(cluster: Cluster) -
     cluster.storage.fail_next = Unavailable("the hub is away")  # before the collector had its turn
     await cluster.until(lambda: not cluster.storage.list("", "configmaps"))
     assert cluster.runner.stats.retried == 1
+
+
+async def test_a_log_that_was_restored_is_listed_anew(cluster: Cluster) -> None:
+    """Its revisions begin lower; what is gone since the backup is seen as gone."""
+    a = await make(cluster, "a")
+    await make(cluster, "b", a)
+    await cluster.quiet()
+    kept = [s for s in cluster.storage.list("", "namespaces")]
+    b = next(s for s in cluster.storage.list("", "configmaps") if s.key.name == "b")
+    cluster.storage.cache.reset(1, [*kept, Stored(b.key, 1, b.object, b.event_id, b.trace)])
+    await cluster.until(lambda: not cluster.storage.list("", "configmaps"))

@@ -40,6 +40,7 @@ class World:
     core: Reports = field(default_factory=Reports)
     lag: bool = False  # the API's changes are told only by ``catch_up``
     untold: list[words.ApiEvent] = field(default_factory=list)
+    told_first: bool = False  # the change is told before the answer to the write
 
     def start(self) -> World:
         self.core, self.untold = Reports(), []
@@ -63,6 +64,8 @@ class World:
         if rev != w.rev:
             return self.core.handle(words.WriteConflict(w.key))
         told = self.change(w.key, None if w.verb == "delete" else w.object)
+        if self.told_first:
+            return self.core.handle(told) + self.core.handle(words.Written(w.key, told.rev))
         out = self.core.handle(words.Written(w.key, told.rev))
         if self.lag:
             self.untold.append(told)
@@ -321,7 +324,9 @@ def test_the_pods_status_is_the_edges_but_for_what_others_wrote(joined: World) -
     assert "reason" not in joined.at(POD)["status"], "a field that is no longer reported is gone"
 
 
-def test_a_pod_that_is_gone_from_its_node_is_deleted_once_that_was_asked_for(joined: World) -> None:
+@pytest.mark.parametrize("told_first", [True, False])
+def test_a_pod_that_is_gone_from_its_node_is_deleted_once_that_was_asked_for(joined: World, told_first: bool) -> None:
+    joined.told_first = told_first
     gone = {"uid": "u-p", "status": None}
     joined.report("edge-1", "pod", gone, "p")
     assert POD in joined.objects
@@ -449,7 +454,7 @@ def test_random_walk_with_lag_conflicts_failures_and_restarts(seed: int) -> None
     world = World().start()
     lives: dict[ObjectKey, int] = {}
     for step in range(150):
-        world.lag = rng.random() < 0.5
+        world.lag, world.told_first = rng.random() < 0.5, rng.random() < 0.3
         world.now += rng.randrange(3) * S
         node = f"edge-{rng.randrange(2)}"
         key = ObjectKey("", "pods", "default", f"p{rng.randrange(3)}")
