@@ -58,8 +58,8 @@ def make_app(
     ``authenticate`` gives the actor for a request's headers, None refuses it (401); without it everybody is "anonymous".
     ``ready`` answers /readyz.  ``connect`` serves subresources that are not of this room, by "<resource>/<subresource>":
     ``{"pods/log": handler}``."""
-    lines = {"max_line_size": LINE_BYTES_MAX, "max_field_size": LINE_BYTES_MAX}
-    app = web.Application(client_max_size=0, handler_args=lines)
+    http = {"max_line_size": LINE_BYTES_MAX, "max_field_size": LINE_BYTES_MAX, "auto_decompress": False}
+    app = web.Application(client_max_size=0, handler_args=http)
     app[_STATE] = _State(
         Server(registry, limits or Limits(), connect or {}), authenticate, ready, openapi.Documents(registry.catalog)
     )

@@ -27,7 +27,9 @@ def content_type(request: web.Request) -> str:
 
 
 async def read_bytes(request: web.Request) -> bytes:
-    """Raises StatusError 413."""
+    """Raises StatusError 413, 415."""
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise errors.unsupported_media_type("a compressed body", ACCEPTED)
     too_large = errors.too_large(f"Request entity too large: limit is {BODY_BYTES_MAX}")
     if (request.content_length or 0) > BODY_BYTES_MAX:
         raise too_large
