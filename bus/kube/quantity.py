@@ -10,7 +10,9 @@ import re
 from decimal import Decimal
 from fractions import Fraction
 
-PATTERN = re.compile(r"([+-]?(?:[0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40}))((?:[eE][+-]?[0-9]{1,2})|[numkMGTPE]|[KMGTPE]i)?\Z")
+PATTERN = re.compile(
+    r"([+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40}))((?:[eE][+-]?[0-9]{1,2})|[numkMGTPE]|[KMGTPE]i)?\Z"
+)
 RULE = r"quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}

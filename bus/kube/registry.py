@@ -287,7 +287,8 @@ class Registry:
                     raise
 
         def make(current: Object) -> Object:
-            new = apply.apply(current, config, node, me, force=how.force)
+            merged = apply.apply(current, config, node, me, force=how.force)
+            new = decoding.read(merged, res, ver)  # what fields left behind (an empty map) goes
             new["metadata"]["resourceVersion"] = asked
             return new
 

@@ -16,6 +16,7 @@ from bus.kube import errors
 from schemas.codec import DEPTH_MAX
 
 BODY_BYTES_MAX = 3 << 20  # kube-apiserver's limit
+DRAINED_BYTES_MAX = 8 << 20  # read to its end and thrown away, so that the client is there to hear the 413
 YAML_BYTES_MAX = 1 << 20  # YAML parses a hundred times slower than JSON; an event has at most this anyway
 ACCEPTED = ("application/json", "application/yaml")
 _YAML = ("application/yaml", "application/x-yaml", "application/apply-patch+yaml", "text/yaml")
@@ -31,13 +32,17 @@ async def read_bytes(request: web.Request) -> bytes:
     if request.headers.get("Content-Encoding", "identity") != "identity":
         raise errors.unsupported_media_type("a compressed body", ACCEPTED)
     too_large = errors.too_large(f"Request entity too large: limit is {BODY_BYTES_MAX}")
-    if (request.content_length or 0) > BODY_BYTES_MAX:
+    if (request.content_length or 0) > DRAINED_BYTES_MAX:
         raise too_large
-    data = bytearray()
+    data, size = bytearray(), 0
     async for chunk in request.content.iter_any():
-        data += chunk
-        if len(data) > BODY_BYTES_MAX:
+        size += len(chunk)
+        if size > DRAINED_BYTES_MAX:
             raise too_large
+        if size <= BODY_BYTES_MAX:
+            data += chunk
+    if size > BODY_BYTES_MAX:
+        raise too_large
     return bytes(data)
 
 

@@ -111,7 +111,7 @@ def apply(live: Object, config: Object, node: Node, me: Entry, *, force: bool) -
     if before is not None:
         owned = mine.union(*(e.fields for e in others))
         gone = before.fields - owned
-        for path in sorted(gone, key=len, reverse=True):
+        for path in sorted(gone, key=len):  # an element before its key fields, by which it is found
             if not any(o[: len(path)] == path for o in owned):
                 fieldsets.remove(out, path, node)
     now = replace(me, fields=mine)
