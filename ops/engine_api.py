@@ -9,7 +9,6 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -47,12 +46,19 @@ def _connection(host: str, timeout: float) -> http.client.HTTPConnection:
 
 
 def request(
-    host: str, method: str, path: str, body: bytes | Iterator[bytes] | None = None, timeout: float = PING_TIMEOUT_S
+    host: str,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    timeout: float = PING_TIMEOUT_S,
+    *,
+    json_body: bool = False,
 ) -> tuple[int, bytes]:
     """(HTTP status, body) of one call; raises EngineError when the engine can't be reached."""
     connection = _connection(host, timeout)
     try:
-        headers = {"Content-Type": "application/x-tar"} if body is not None else {}
+        kind = "application/json" if json_body else "application/x-tar"
+        headers = {"Content-Type": kind} if body is not None else {}
         connection.request(method, path, body=body, headers=headers)
         answer = connection.getresponse()
         return answer.status, answer.read()

@@ -36,13 +36,16 @@ _SECRET_VALUES = re.compile(
 def hide_secrets(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """By name and by shape: whoever logs a thing is not trusted to know what is in it."""
     for name, value in line.items():
-        if _SECRET_NAMES.search(name) and value:
-            line[name] = HIDDEN
-        elif isinstance(value, str):
-            line[name] = _SECRET_VALUES.sub(HIDDEN, value)[:VALUE_CHARS_MAX]
-        elif not isinstance(value, bool | int | float | None):
-            line[name] = _SECRET_VALUES.sub(HIDDEN, str(value))[:VALUE_CHARS_MAX]
+        line[name] = HIDDEN if _SECRET_NAMES.search(name) and value else _clean(value)
     return line
+
+
+def _clean(value: object) -> object:
+    if isinstance(value, bool | int | float | None):
+        return value
+    if isinstance(value, list | tuple) and all(isinstance(v, str | int | float) for v in value):
+        return [_clean(v) for v in value]
+    return _SECRET_VALUES.sub(HIDDEN, str(value))[:VALUE_CHARS_MAX]
 
 
 def configure(*, json: bool | None = None, level: str | None = None) -> None:

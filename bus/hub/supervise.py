@@ -22,12 +22,14 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 import structlog
 
-from bus.hub import init
 from bus.identity import keys
+
+if TYPE_CHECKING:  # the hub's side needs cryptography, 8 MB that an edge daemon must not carry
+    from bus.hub import init
 
 log = structlog.get_logger("bus.hub.supervise")
 

@@ -11,13 +11,16 @@ import base64
 import binascii
 import hashlib
 import secrets
+from typing import TYPE_CHECKING
 
 from bus import log as buslog
 from bus import stamp
-from bus.hub.init import Hub
 from bus.identity import jwt, keys, permissions
 from schemas import codec, event, identity, subjects
 from schemas.joining import JoinToken
+
+if TYPE_CHECKING:  # the hub's side needs cryptography, 8 MB that an edge daemon must not carry
+    from bus.hub.init import Hub
 
 PREFIX = "skerry1."
 TOKEN_CHARS_MAX = 16_384

@@ -50,7 +50,7 @@ def data_option(default: Path, what: str, envvar: str = "SKERRY_DATA") -> Callab
         "data_dir",
         type=_folder,
         default=default,
-        envvar="SKERRY_DATA",
+        envvar=envvar,
         show_default=True,
         help=f"Folder of {what}.",
     )
