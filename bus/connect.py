@@ -62,6 +62,7 @@ class ConnectSettings:
     a leaf's local users.  ``ca`` is the PEM file that server certificates must lead to.  ``inbox`` is the prefix of reply
     subjects (``subjects.inbox(node)`` for a node: it may hear no others).
     ``wait_s``: how long ``connect`` waits for the first connection; None for ever.
+    ``refusal_is_final``: ``connect`` fails at once when the server refuses us or we don't trust it; who runs for ever hopes.
     ``rtt_every_s``: the watchdog's period; a dead link is noticed within it plus RTT_S_MAX.
     """
 
@@ -72,6 +73,7 @@ class ConnectSettings:
     ca: Path | None = None
     inbox: str = "_INBOX"
     wait_s: float | None = 30.0
+    refusal_is_final: bool = False
     rtt_every_s: float = RTT_EVERY_S
 
 
@@ -100,6 +102,11 @@ class _Client(Client):
         self._error_cb = _ignore
         with contextlib.suppress(nats.errors.Error, OSError, ValueError):
             await self.close()
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    text = str(error).lower()
+    return any(word in text for word in ("authorization", "authentication", "certificate"))
 
 
 async def _ignore(_: Exception) -> None:
@@ -203,6 +210,8 @@ class Connection:
                 reason = client.last_error if isinstance(e, nats.errors.NoServersError) else e
                 self._note(reason)
                 await client.abandon()
+                if self.settings.refusal_is_final and _is_refusal(reason):
+                    raise ConnectFailed(f"refused by {', '.join(self.settings.urls)}: {self.last_error}") from e
                 self._log_down()
                 await asyncio.sleep(self._pause())
             except BaseException:

@@ -6,7 +6,8 @@ by cut links or crashes on either side; the acknowledgement is the hub's own log
 
 What it costs, measured on 2.15.1: a consumer's heartbeat of some 140 bytes every second (fixed in the server) as long as
 the link is up, 12 MB a day a node.  So a node without devices should have no source: that is why adding one is a call of
-its own.  All sources are in one stream's configuration: each change rewrites it, and a restart of the hub sets every source up anew.
+its own.  All sources are in one stream's configuration: each change rewrites it, and a restart of the hub sets every
+source up anew.
 
 After a cut the hub looks for the leaf with growing pauses (up to 40 s seen, two minutes by the server's source code);
 ``nudge`` has it look now.

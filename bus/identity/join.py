@@ -118,6 +118,7 @@ async def join(token: str, node: str, data_dir: Path, *, labels: Mapping[str, st
             ca=ca_path(data_dir),
             inbox=permissions.bootstrap_inbox(parsed.id),
             wait_s=CONNECT_S_MAX,
+            refusal_is_final=True,
         )
         identity = await _ask(settings, subjects.join_request(parsed.id), codec.encode(request))
     finally:
@@ -202,6 +203,7 @@ async def renew(data_dir: Path, connection: connect.Connection | None = None) ->
             ca=ca_path(data_dir),
             inbox=subjects.inbox(known.node),
             wait_s=CONNECT_S_MAX,
+            refusal_is_final=True,
         )
         identity = await _ask(settings, subject, payload)
     if identity.node != known.node or identity.hub != known.hub:
