@@ -1,0 +1,123 @@
+"""Telemetry from a leaf's stream to the hub's: each sample once, through cut links and kill -9 on both sides."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from bus import connect
+from bus.hub import telemetry
+from schemas import subjects
+from tests.contract import node_fixture
+from tests.contract.hub_fixture import RunningHub
+
+pytestmark = pytest.mark.contract
+
+SUBJECT = subjects.telemetry("edge-1", "default", "meter", "volts")
+
+
+class Meter:
+    """Publishes numbers, each acknowledged by the leaf; one without acknowledgement is sent again under the same id."""
+
+    def __init__(self, node: node_fixture.RunningNode) -> None:
+        self._node = node
+        self.sent = 0
+
+    async def publish(self, count: int) -> None:
+        for _ in range(count):
+            self.sent += 1
+            while True:
+                try:
+                    await self._node.daemon.request(
+                        SUBJECT, str(self.sent).encode(), timeout_s=1, headers={"Nats-Msg-Id": f"m{self.sent}"}
+                    )
+                    break
+                except Exception:  # whatever the dead leaf makes of it: the id makes a retry harmless
+                    await asyncio.sleep(0.05)
+
+
+async def at_hub(hub: RunningHub) -> list[int]:
+    info = await hub.log.info("TELEMETRY")
+    found = []
+    for seq in range(1, info.last_seq + 1):
+        record = await hub.log.get("TELEMETRY", seq)
+        assert record is not None and record.subject == SUBJECT
+        assert telemetry.origin_is_true(record.subject, record.headers)
+        found.append(int(record.payload))
+    return found
+
+
+async def until_at_hub(hub: RunningHub, count: int) -> None:
+    while True:
+        try:
+            if (await hub.log.info("TELEMETRY")).messages >= count:
+                return
+        except Exception:  # the hub is being restarted
+            pass
+        await asyncio.sleep(0.05)
+
+
+async def nudged(hub: RunningHub) -> None:
+    """As the cloud does when a node's link is back."""
+    while not await telemetry.stalled(hub.log, silent_s=1.5) or not await telemetry.nudge(hub.log, "edge-1"):
+        await asyncio.sleep(0.1)
+
+
+async def test_each_sample_once_through_kills_and_cuts(hub: RunningHub, tmp_path: Path) -> None:
+    async with (
+        node_fixture.join_service(hub),
+        node_fixture.running_node(hub, tmp_path / "n", "edge-1") as node,
+    ):
+        meter = Meter(node)
+        await meter.publish(50)
+        await until_at_hub(hub, 50)
+        for round_ in range(2):
+            # the leaf dies while samples flow
+            flow = asyncio.create_task(meter.publish(100))
+            await asyncio.sleep(0.02)
+            assert node.server.pid is not None
+            os.kill(node.server.pid, signal.SIGKILL)
+            await flow
+            await nudged(hub)
+            await until_at_hub(hub, meter.sent)
+            # the hub dies while samples flow, and more come while it is away
+            restarts = hub.server.restarts
+            flow = asyncio.create_task(meter.publish(100))
+            await asyncio.sleep(0.02)
+            assert hub.server.pid is not None
+            os.kill(hub.server.pid, signal.SIGKILL)
+            await flow
+            while hub.server.restarts == restarts or not hub.core.connected:
+                await asyncio.sleep(0.05)
+            await until_at_hub(hub, meter.sent)
+            assert await at_hub(hub) == list(range(1, meter.sent + 1)), f"round {round_}"
+
+
+async def test_a_hostile_leaf_is_found_out_by_the_source_of_its_messages(hub: RunningHub, tmp_path: Path) -> None:
+    headers = {"Nats-Stream-Source": "TELEMETRY:abc 7 telemetry.edge-1.> > telemetry.edge-1.m.v"}
+    assert telemetry.origin_is_true("telemetry.edge-1.m.v", headers)
+    assert not telemetry.origin_is_true("telemetry.edge-10.m.v", headers)
+    assert not telemetry.origin_is_true("telemetry.edge-2.m.v", headers)
+    assert not telemetry.origin_is_true("telemetry.edge-1.m.v", {})
+    assert not telemetry.origin_is_true("telemetry.edge-1.m.v", None)
+
+
+async def test_sources_are_added_once_replaced_and_removed(hub: RunningHub) -> None:
+    from bus.identity import keys
+
+    first, second = keys.generate("user").public, keys.generate("user").public
+    assert await telemetry.add_telemetry_source(hub.log, "edge-1", first)
+    assert not await telemetry.add_telemetry_source(hub.log, "edge-1", first)
+    await telemetry.add_telemetry_source(hub.log, "edge-2", second)
+    assert await telemetry.add_telemetry_source(hub.log, "edge-1", second)
+    sources = (await hub.log.info("TELEMETRY")).config["sources"]
+    assert sorted(s["filter_subject"] for s in sources) == ["telemetry.edge-1.>", "telemetry.edge-2.>"]
+    assert await telemetry.remove_telemetry_source(hub.log, "edge-1")
+    assert not await telemetry.remove_telemetry_source(hub.log, "edge-1")
+    assert not await telemetry.nudge(hub.log, "edge-1")
+    assert (await hub.log.info("TELEMETRY")).config["max_age"] > 0
+    assert isinstance(hub.core, connect.Connection)
