@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import structlog
 
 from bus import connect
+from bus import log as buslog
+from schemas import codec, identity
 
 log = structlog.get_logger("bus.hub.links")
 
+READ_S_MIN = 0.5  # IDENTITY is read at most this often for keys that nobody knows
 WAITING_MAX = 10_000  # a hub that restarts tells all its nodes in seconds; beyond it the oldest hints are dropped
 
 
@@ -32,13 +36,23 @@ class LinkChange:
     time: str
 
 
-class Links:
-    """``async for change in links.changes()``; over a SYS connection."""
+@dataclass(frozen=True, slots=True)
+class _Told:
+    public_key: str
+    up: bool
+    leaf: bool
+    time: str
 
-    def __init__(self, sys: connect.Connection, edge_account: str) -> None:
-        self._sys, self._account = sys, edge_account
-        self._queue: asyncio.Queue[LinkChange] = asyncio.Queue(WAITING_MAX)
+
+class Links:
+    """``async for change in links.changes()``; over a SYS connection.  ``log`` is CORE's, to know whose key a link has."""
+
+    def __init__(self, sys: connect.Connection, log_: buslog.Log, edge_account: str) -> None:
+        self._sys, self._log, self._account = sys, log_, edge_account
+        self._queue: asyncio.Queue[_Told] = asyncio.Queue(WAITING_MAX)
         self._subscriptions: list[connect.Subscribed] = []
+        self._nodes: dict[str, str] = {}
+        self._read_at: float | None = None
         self.dropped = 0
 
     async def start(self) -> None:
@@ -53,30 +67,59 @@ class Links:
         self._subscriptions.clear()
 
     async def changes(self) -> AsyncIterator[LinkChange]:
+        """For ever.  Links of keys that no node has are left out."""
         while True:
-            yield await self._queue.get()
+            told = await self._queue.get()
+            node = await self._node_of(told.public_key)
+            if node is not None:
+                yield LinkChange(node, told.public_key, told.up, told.leaf, told.time)
+
+    async def _node_of(self, public_key: str) -> str | None:
+        """By what IDENTITY says, not by what a leaf calls itself."""
+        if public_key not in self._nodes and (self._read_at is None or time.monotonic() - self._read_at > READ_S_MIN):
+            self._read_at = time.monotonic()
+            try:
+                self._nodes = await _nodes(self._log)
+            except buslog.LogError as e:
+                log.warning("links.identity_unreadable", reason=str(e))
+        return self._nodes.get(public_key)
 
     async def _take(self, msg: connect.Message) -> None:
-        change = parse(msg.subject, msg.data)
-        if change is None:
+        told = parse(msg.subject, msg.data)
+        if told is None:
             return
         if self._queue.full():
             self._queue.get_nowait()
             self.dropped += 1
-        self._queue.put_nowait(change)
+        self._queue.put_nowait(told)
 
 
-def parse(subject: str, payload: bytes) -> LinkChange | None:
-    """None for what is not about a node."""
+async def _nodes(log_: buslog.Log) -> dict[str, str]:
+    """Node by public key."""
+    found: dict[str, str] = {}
+    after, more = 0, True
+    while more:
+        page = await log_.last("IDENTITY", ["identity.nodes.>"], after=after)
+        after, more = page.up_to, page.more
+        for record in page.records:
+            try:
+                ev = record.event()
+                found[codec.validate(identity.NodeState, ev.data or {}).public_key] = ev.name
+            except codec.DecodeError as e:
+                log.warning("links.foreign_event", reason=str(e))
+    return found
+
+
+def parse(subject: str, payload: bytes) -> _Told | None:
+    """None for what is not about a user's link."""
     try:
         data = json.loads(payload)
         client = data["client"]
-        node, key = client["name_tag"], client["user"]
-        time = data["timestamp"]
+        key, when = client["user"], data["timestamp"]
         leaf = client.get("kind") == "Leafnode"
-    except (ValueError, KeyError, TypeError) as e:
-        log.debug("link.unreadable", subject=subject, reason=str(e))
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        log.debug("links.unreadable", subject=subject, reason=str(e))
         return None
-    if not all(isinstance(v, str) for v in (node, key, time)):
+    if not isinstance(key, str) or not isinstance(when, str):
         return None
-    return LinkChange(node, key, subject.endswith(".CONNECT"), leaf, time)
+    return _Told(key, subject.endswith(".CONNECT"), leaf, when)

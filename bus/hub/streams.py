@@ -22,6 +22,7 @@ HISTORY_DAYS_DEFAULT = 30
 TELEMETRY_DAYS_DEFAULT = 7
 TELEMETRY_BYTES_DEFAULT = 8 << 30
 AUDIT_DAYS_DEFAULT = 365
+AUDIT_BYTES_MAX = 1 << 30  # two million decisions; who is refused again and again must not fill the disk
 # Replicas hold no consumers (live subscription and catch-up instead); API servers, workers and debuggers hold a few each.
 CONSUMERS_MAX = 10_000
 DUPLICATE_WINDOW_S = 120
@@ -99,7 +100,12 @@ def wanted(shards: int, limits: Limits | None = None) -> list[Config]:
         state.append(meta)
     state += [_state(f"REPORT-{n}", [f"report.{n}.>"], limits) for n in range(shards)]
     identity = _state("IDENTITY", ["identity.>"], limits)
-    audit = {**_state("AUDIT", ["audit.>"], limits), "max_msgs_per_subject": -1, "max_age": limits.audit_days * _DAY_NS}
+    audit = {
+        **_state("AUDIT", ["audit.>"], limits),
+        "max_msgs_per_subject": -1,
+        "max_age": limits.audit_days * _DAY_NS,
+        "max_bytes": AUDIT_BYTES_MAX,
+    }
     telemetry = {
         **_state("TELEMETRY", ["telemetry.>"], limits),
         "max_msgs_per_subject": -1,

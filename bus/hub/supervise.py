@@ -37,6 +37,7 @@ ENV_BINARY = "SKERRY_NATS_SERVER"
 READY_S_MAX = 30.0  # recovery of a million subjects takes a second (NATS-FACTS.md); slow flash needs more
 STOP_S_MAX = 20.0  # after SIGTERM, before SIGKILL: a clean stop is what makes the next start safe
 POLL_S = 0.02
+REAP_S_MAX = 2.0  # blocks the loop; milliseconds in fact
 BACKOFF_S_FIRST = 0.2
 BACKOFF_S_MAX = 30.0
 STEADY_S = 60.0  # up for this long: the next death starts the back-off anew
@@ -269,8 +270,14 @@ class NatsServer:
         return "it said nothing"
 
     def _reap(self) -> None:
-        if self._child is not None and self._child.poll() is not None:
-            self._child = None
+        """Takes the exit status of our own child, so that no zombie stays; called when it has ended.
+
+        A process is a zombie a moment before it can be waited for (its other threads end), hence the wait."""
+        child = self._child
+        if child is not None and _started(child.pid) is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(REAP_S_MAX)
+                self._child = None
 
     async def _end(self, process: _Process) -> None:
         for sig, wait_s in ((signal.SIGTERM, STOP_S_MAX), (signal.SIGKILL, 5.0)):

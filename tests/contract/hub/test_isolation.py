@@ -130,7 +130,7 @@ async def test_a_reply_cannot_be_aimed_at_jetstream_or_at_the_cloud(pair: Pair) 
     for served in ("sync.*.*", "beat.*", "renew.*"):
         await hub.core.subscribe(served, answer)
     await hub.core.flush()
-    listening = await heard(hub.core, "cluster.>", "meta.>", "live.>", "identity.>", "audit.>", "answer.>", "cmd.>")
+    listening = await heard(hub.core, "cluster.>", "meta.>", "live.>", "identity.>", "audit.join.>", "answer.>", "cmd.>")
     shards = hub.hub.shards
     askable = (
         subjects.sync_request("edge-1", "n"),
@@ -163,8 +163,8 @@ async def test_a_reply_cannot_be_aimed_at_jetstream_or_at_the_cloud(pair: Pair) 
 
 
 async def test_known_limit_an_answer_can_be_aimed_at_another_node_and_is_refused_there(pair: Pair) -> None:
-    """Within EDGE the server delivers an answer to whatever subject the asker named.  So a node gets bytes that the asker can
-    choose only among our answers (an acknowledgement here), and every reader checks: this is no event and no command."""
+    """Within EDGE the server delivers an answer to whatever subject the asker named.  So a node gets bytes that the
+    asker can choose only among our answers (an acknowledgement here), and every reader checks: this is no event."""
     got: asyncio.Queue[connect.Message] = asyncio.Queue()
 
     async def take(msg: connect.Message) -> None:

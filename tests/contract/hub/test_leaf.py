@@ -114,9 +114,7 @@ async def test_the_mapper_user_may_do_its_work_and_nothing_else(hub: RunningHub,
         sample = subjects.telemetry("edge-1", "default", "meter", "volts")
         ack = json.loads((await mapper.request(sample, b"1", timeout_s=5, headers={"Nats-Msg-Id": "a"})).data)
         assert ack["stream"] == "TELEMETRY" and ack["seq"] == 1
-        last = await mapper.request(
-            "$JS.API.STREAM.MSG.GET.TELEMETRY", b'{"last_by_subj": "%s"}' % sample.encode(), timeout_s=5
-        )
+        last = await mapper.request(subjects.LOCAL_TELEMETRY_LAST, b'{"last_by_subj": "%s"}' % sample.encode(), timeout_s=5)
         assert json.loads(last.data)["message"]["seq"] == 1
 
         async def devices(msg: connect.Message) -> None:
@@ -173,26 +171,41 @@ async def test_a_killed_daemon_leaves_the_leaf_running_and_its_successor_adopts_
 async def test_a_renewed_jwt_takes_effect_when_the_old_one_ends(hub: RunningHub, tmp_path: Path) -> None:
     """The leaf server reads the credentials file at each attempt: the link breaks for a moment, once in a JWT's life."""
     await serve_beats(hub)
-    async with node_fixture.join_service(hub, jwt_s=2):
-        async with node_fixture.running_node(hub, tmp_path / "n", "edge-1") as node:
-            await linked(node)
-            async with node_fixture.join_service(hub, jwt_s=3600):
-                # two services now; ask until the long-lived one answered
-                while (await join.renew(node.directory)).expires < join.load(node.directory).expires:
-                    pass
-                while join.load(node.directory).expires - node.identity.expires < 3000:
-                    await join.renew(node.directory)
-                await asyncio.sleep(2.5)  # past the end of the first JWT
-                await linked(node)
-                log_text = (node.leaf.directory / "log" / "nats-server.log").read_text()
-                assert "Authentication Expired" in log_text or "closed" in log_text
+    async with (
+        node_fixture.join_service(hub, jwt_s=2) as service,
+        node_fixture.running_node(hub, tmp_path / "n", "edge-1") as node,
+    ):
+        await linked(node)
+        text = node.leaf.directory / "log" / "nats-server.log"
+        assert text.read_text().count("Leafnode connection created") == 1
+        service._jwt_s = 3600
+        assert (await join.renew(node.directory, node.daemon)).expires > node.identity.expires + 3000
+        while text.read_text().count("Leafnode connection created") == 1:  # the first JWT ends
+            await asyncio.sleep(0.05)
+        await linked(node)
+
+
+async def test_a_leaf_whose_jwt_expired_while_it_was_away_comes_back(hub: RunningHub, tmp_path: Path) -> None:
+    await serve_beats(hub)
+    async with (
+        node_fixture.join_service(hub, jwt_s=1) as service,
+        node_fixture.running_node(hub, tmp_path / "n", "edge-1") as node,
+    ):
+        text = node.leaf.directory / "log" / "nats-server.log"
+        while "Authorization Violation" not in text.read_text():  # refused at a reconnect
+            await asyncio.sleep(0.05)
+        with pytest.raises((nats.errors.Error, TimeoutError)):
+            await node.daemon.request(subjects.beat("edge-1"), b"", timeout_s=0.5)
+        service._jwt_s = 3600
+        await join.renew(node.directory, node.daemon)  # not over the link: directly, with the late credentials
+        await linked(node)
 
 
 async def test_links_are_told_as_they_come_and_go(hub: RunningHub, tmp_path: Path) -> None:
     async with node_fixture.join_service(hub) as service:
         sys = service._sys
         assert sys is not None
-        told = links.Links(sys, hub.hub.accounts.edge)
+        told = links.Links(sys, hub.log, hub.hub.accounts.edge)
         await told.start()
         changes = told.changes()
         async with node_fixture.running_node(hub, tmp_path / "n", "edge-1") as node:
