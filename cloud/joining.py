@@ -18,7 +18,7 @@ from bus import connect, stamp
 from bus import log as buslog
 from bus.hub import telemetry
 from bus.hub.init import Hub
-from bus.identity import accounts, jwt, keys, permissions, tokens
+from bus.identity import accounts, jwt, keys, nodes, permissions, tokens
 from schemas import codec, event, identity, subjects
 from schemas.joining import JoinAnswer, JoinRequest, NodeIdentity, RenewRequest
 
@@ -73,6 +73,10 @@ class JoinService:
         self.refused = 0
 
     async def start(self) -> None:
+        """Raises LogError."""
+        if self._telemetry:
+            known = await nodes.read_nodes(self._log)
+            await telemetry.restore(self._log, {n: s.public_key for n, s in known.items() if not s.revoked})
         self._subscriptions = [
             await self._connection.subscribe("join.*", self._on_join, queue="joining"),
             await self._connection.subscribe("renew.*", self._on_renew, queue="joining"),

@@ -17,7 +17,7 @@ import structlog
 
 from bus import connect
 from bus import log as buslog
-from schemas import codec, identity
+from bus.identity import nodes
 
 log = structlog.get_logger("bus.hub.links")
 
@@ -79,7 +79,7 @@ class Links:
         if public_key not in self._nodes and (self._read_at is None or time.monotonic() - self._read_at > READ_S_MIN):
             self._read_at = time.monotonic()
             try:
-                self._nodes = await _nodes(self._log)
+                self._nodes = {state.public_key: name for name, state in (await nodes.read_nodes(self._log)).items()}
             except buslog.LogError as e:
                 log.warning("links.identity_unreadable", reason=str(e))
         return self._nodes.get(public_key)
@@ -92,22 +92,6 @@ class Links:
             self._queue.get_nowait()
             self.dropped += 1
         self._queue.put_nowait(told)
-
-
-async def _nodes(log_: buslog.Log) -> dict[str, str]:
-    """Node by public key."""
-    found: dict[str, str] = {}
-    after, more = 0, True
-    while more:
-        page = await log_.last("IDENTITY", ["identity.nodes.>"], after=after)
-        after, more = page.up_to, page.more
-        for record in page.records:
-            try:
-                ev = record.event()
-                found[codec.validate(identity.NodeState, ev.data or {}).public_key] = ev.name
-            except codec.DecodeError as e:
-                log.warning("links.foreign_event", reason=str(e))
-    return found
 
 
 def parse(subject: str, payload: bytes) -> _Told | None:

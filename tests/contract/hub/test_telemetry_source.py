@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from bus import connect
 from bus.hub import telemetry
+from bus.hub.nudger import Nudger
+from bus.identity import keys
+from cloud import joining
 from schemas import subjects
 from tests.contract import node_fixture
 from tests.contract.hub_fixture import RunningHub
@@ -61,15 +66,21 @@ async def until_at_hub(hub: RunningHub, count: int) -> None:
         await asyncio.sleep(0.05)
 
 
-async def nudged(hub: RunningHub) -> None:
-    """As the cloud does when a node's link is back."""
-    while not await telemetry.stalled(hub.log, silent_s=1.5) or not await telemetry.nudge(hub.log, "edge-1"):
-        await asyncio.sleep(0.1)
+@asynccontextmanager
+async def nudging(hub: RunningHub, service: joining.JoinService) -> AsyncIterator[None]:
+    assert service._sys is not None
+    nudger = Nudger(service._sys, hub.log, hub.hub.accounts.edge)
+    task = asyncio.create_task(nudger.run())
+    yield
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 async def test_each_sample_once_through_kills_and_cuts(hub: RunningHub, tmp_path: Path) -> None:
     async with (
-        node_fixture.join_service(hub),
+        node_fixture.join_service(hub) as service,
+        nudging(hub, service),
         node_fixture.running_node(hub, tmp_path / "n", "edge-1") as node,
     ):
         meter = Meter(node)
@@ -82,7 +93,6 @@ async def test_each_sample_once_through_kills_and_cuts(hub: RunningHub, tmp_path
             assert node.server.pid is not None
             os.kill(node.server.pid, signal.SIGKILL)
             await flow
-            await nudged(hub)
             await until_at_hub(hub, meter.sent)
             # the hub dies while samples flow, and more come while it is away
             restarts = hub.server.restarts
@@ -107,8 +117,6 @@ async def test_a_hostile_leaf_is_found_out_by_the_source_of_its_messages(hub: Ru
 
 
 async def test_sources_are_added_once_replaced_and_removed(hub: RunningHub) -> None:
-    from bus.identity import keys
-
     first, second = keys.generate("user").public, keys.generate("user").public
     assert await telemetry.add_telemetry_source(hub.log, "edge-1", first)
     assert not await telemetry.add_telemetry_source(hub.log, "edge-1", first)
@@ -118,6 +126,15 @@ async def test_sources_are_added_once_replaced_and_removed(hub: RunningHub) -> N
     assert sorted(s["filter_subject"] for s in sources) == ["telemetry.edge-1.>", "telemetry.edge-2.>"]
     assert await telemetry.remove_telemetry_source(hub.log, "edge-1")
     assert not await telemetry.remove_telemetry_source(hub.log, "edge-1")
-    assert not await telemetry.nudge(hub.log, "edge-1")
+    assert not await telemetry.nudge(hub.log, ["edge-1"])
     assert (await hub.log.info("TELEMETRY")).config["max_age"] > 0
-    assert isinstance(hub.core, connect.Connection)
+
+
+async def test_a_source_that_a_dead_nudge_left_out_is_put_back(hub: RunningHub, tmp_path: Path) -> None:
+    async with node_fixture.join_service(hub):
+        await node_fixture.join_node(hub, tmp_path / "n", "edge-1")
+        before = (await hub.log.info("TELEMETRY")).config["sources"]
+    await telemetry.remove_telemetry_source(hub.log, "edge-1")
+    async with node_fixture.join_service(hub):
+        after = (await hub.log.info("TELEMETRY")).config["sources"]
+    assert [s["external"]["api"] for s in after] == [s["external"]["api"] for s in before]
