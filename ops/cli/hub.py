@@ -72,12 +72,15 @@ async def run(data_dir: Path) -> None:
     from ops import logs
 
     logs.configure()
+    import structlog
+
     hub = hubs.load_hub(data_dir)
     server = supervise.hub_server(hub)
     await server.start()
     try:
         async with common.hub_log(data_dir, "skerry hub run") as (_, connection, store):
             await streams.ensure_streams(store, shards=hub.shards)
+            structlog.get_logger("hub").info("hub.ready", id=hub.id, urls=hub.urls, leaf_urls=hub.leaf_urls)
 
             async def alive() -> None:
                 """A server that is being restarted is not a reason to restart us; a hung loop is."""

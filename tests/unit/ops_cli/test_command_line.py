@@ -44,7 +44,8 @@ def test_the_promised_commands_are_there() -> None:
     names = {" ".join(p) for p in EVERY}
     assert names >= {
         "hub init", "hub run", "hub status", "cloud run", "edge join", "edge run", "edge status", "token create",
-        "token list", "token revoke", "mapper run", "schema export", "replay log", "replay story", "replay at", "replay verify", "status",
+        "token list", "token revoke", "mapper run", "schema export",
+        "replay log", "replay story", "replay at", "replay verify", "status",
         "doctor", "version",
     }  # fmt: skip
 
