@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import platform
 import sys
@@ -49,6 +50,7 @@ def main() -> int:
     wanted = parser.parse_args().only.split(",")
     if unknown := [p for p in wanted if p not in PARTS]:
         parser.error(f"unknown {unknown}; there are {', '.join(PARTS)}")
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # a warning for each TLS connection that nats-py ends
     show, world = Show(), World(ROOT)
     setting.down(world)
     rows: list[dict[str, Any]] = [{"bench": "machine", **machine()}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import time
@@ -13,7 +14,7 @@ from ops.lab import setting
 from ops.lab.show import Show, StepFailed
 from ops.lab.world import World
 
-ROOT = Path(__file__).resolve().parents[2] / ".skerry" / "demo"
+ROOT = Path(os.environ.get("SKERRY_DEMO_DIR") or Path(__file__).resolve().parents[2] / ".skerry" / "demo")
 
 
 def main() -> int:
@@ -21,6 +22,8 @@ def main() -> int:
     parser.add_argument("what", nargs="?", choices=["run", "down"], default="run")
     parser.add_argument("--keep", action="store_true", help="leave everything running and say how to reach it")
     args = parser.parse_args()
+    # asyncio warns at each TLS connection that nats-py ends; processes of the lab log into their own files.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     show = Show()
     world = World(ROOT)
     if args.what == "down":
