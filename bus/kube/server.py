@@ -77,7 +77,13 @@ class Running:
         self.port = port
 
     async def stop(self) -> None:
+        """Ends watches at once, gives other requests SHUTDOWN_S, and leaves no connection behind."""
+        server = self._runner.server
+        open_now = [c.transport for c in server.connections if c.transport is not None] if server else []
         await self._runner.cleanup()
+        for transport in open_now:  # closing TLS waits for the peer, which may never answer
+            transport.abort()
+        await asyncio.sleep(0)
 
 
 async def serve(app: web.Application, host: str, port: int, tls: ssl.SSLContext | None = None) -> Running:
