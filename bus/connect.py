@@ -80,11 +80,35 @@ class ConnectSettings:
 class _Client(Client):
     """nats-py's client, less its ways to give up."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._reconnecting: set[asyncio.Task[Any]] = set()
+
+    async def _attempt_reconnect(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._reconnecting.add(task)
+        try:
+            # An attempt that replaced another may find the future set that both share; it is the last thing it does.
+            with contextlib.suppress(asyncio.InvalidStateError):
+                await super()._attempt_reconnect()
+        finally:
+            self._reconnecting.discard(task)
+
+    async def shut(self) -> None:
+        """``close``, also in the middle of a reconnect, which nats-py's own leaves running."""
+        while tasks := {t for t in self._reconnecting if not t.done()}:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=RTT_S_MAX)
+        with contextlib.suppress(nats.errors.Error, OSError, ValueError):
+            await self.close()
+
     async def _process_err(self, err_msg: str) -> None:
-        if _PERMISSIONS in err_msg.lower():
-            await super()._process_err(err_msg)  # a refused subject: told to error_cb, the connection stays
-            return
-        await self._process_op_err(nats.errors.Error(f"nats: {err_msg.strip(chr(39))}"))
+        error = nats.errors.Error(f"nats: {err_msg.strip(chr(39))}")
+        await self._error_cb(error)
+        if _PERMISSIONS not in err_msg.lower():  # a refused subject is told, and the connection stays
+            await self._process_op_err(error)
 
     @property
     def stuck(self) -> bool:
@@ -100,13 +124,11 @@ class _Client(Client):
     async def abandon(self) -> None:
         """Ends a client that never connected, silently: why it didn't was told before."""
         self._error_cb = _ignore
-        with contextlib.suppress(nats.errors.Error, OSError, ValueError):
-            await self.close()
+        await self.shut()
 
 
-def _is_refusal(error: BaseException | None) -> bool:
-    text = str(error).lower()
-    return any(word in text for word in ("authorization", "authentication", "certificate"))
+def _is_refusal(error: str) -> bool:
+    return any(word in error.lower() for word in ("authorization", "authentication", "certificate"))
 
 
 async def _ignore(_: Exception) -> None:
@@ -195,8 +217,8 @@ class Connection:
             self._watchdog.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watchdog
-        with contextlib.suppress(nats.errors.Error, OSError, ValueError):
-            await self.client.close()
+        assert isinstance(self.client, _Client)
+        await self.client.shut()
 
     # --- connecting -------------------------------------------------------------------------------------------------
 
@@ -207,10 +229,10 @@ class Connection:
             try:
                 await client.connect(**self._options())
             except (nats.errors.Error, OSError, TimeoutError, ssl.SSLError, ValueError) as e:
-                reason = client.last_error if isinstance(e, nats.errors.NoServersError) else e
-                self._note(reason)
+                if not isinstance(e, nats.errors.NoServersError):  # that one says nothing; error_cb was told the reasons
+                    self._note(e)
                 await client.abandon()
-                if self.settings.refusal_is_final and _is_refusal(reason):
+                if self.settings.refusal_is_final and _is_refusal(self.last_error):
                     raise ConnectFailed(f"refused by {', '.join(self.settings.urls)}: {self.last_error}") from e
                 self._log_down()
                 await asyncio.sleep(self._pause())

@@ -1,0 +1,90 @@
+"""The connection that never gives up, closed and cut at awkward moments."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from bus import connect
+from tests.contract.hub_fixture import RunningHub, core_settings
+
+pytestmark = pytest.mark.contract
+
+
+async def test_closing_at_any_moment_of_a_reconnect_leaves_nothing_behind(hub: RunningHub) -> None:
+    connections = [await hub.connect_core(f"c{n}") for n in range(12)]
+    await hub.server.stop()
+    for n, c in enumerate(connections[:6]):
+        await asyncio.sleep(0.01 * n)
+        await c.close()
+        assert c.closed and not c.connected
+    starting = asyncio.create_task(hub.server.start())
+    for n, c in enumerate(connections[6:]):
+        await asyncio.sleep(0.01 * n)
+        await c.close()
+        await c.close()
+    await starting
+
+
+async def test_an_error_of_the_server_leads_to_a_reconnect_and_not_to_the_end(hub: RunningHub) -> None:
+    c = await hub.connect_core("victim")
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def take(msg: connect.Message) -> None:
+        heard.put_nowait(msg.data)
+
+    await c.subscribe("live.>", take)
+    await c.client._process_err("'User Authentication Expired'")
+    while c.reconnects == 0:
+        await asyncio.sleep(0.01)
+    await hub.core.client.publish("live.x", b"still here")
+    assert await heard.get() == b"still here"
+    # a refused subject is told and is no reason to reconnect
+    await c.client._process_err("'Permissions Violation for Publish to \"x\"'")
+    await c.flush()
+    assert c.connected and c.reconnects == 1
+    await c.close()
+
+
+async def test_the_watchdog_revives_a_reconnect_loop_that_died(hub: RunningHub) -> None:
+    settings = core_settings(hub.hub, "watched")
+    c = await connect.connect(
+        connect.ConnectSettings(settings.urls, "watched", credentials=settings.credentials, ca=settings.ca, rtt_every_s=0.2)
+    )
+    await hub.server.stop()
+    while c.connected:
+        await asyncio.sleep(0.01)
+    client = c.client
+    assert isinstance(client, connect._Client)
+    while not client.stuck:  # as an error that nats-py doesn't expect would leave it
+        for task in list(client._reconnecting):
+            task.cancel()
+        await asyncio.sleep(0)
+    await hub.server.start()
+    while not c.connected:
+        await asyncio.sleep(0.05)
+    await c.flush()
+    while c.rtt_s is None:
+        await asyncio.sleep(0.05)
+    await c.close()
+
+
+async def test_without_a_server_connect_waits_as_long_as_it_was_told(hub: RunningHub, tmp_path: Path) -> None:
+    await hub.server.stop()
+    settings = core_settings(hub.hub)
+    with pytest.raises(connect.ConnectFailed, match="Connect call failed"):
+        await connect.connect(
+            connect.ConnectSettings(settings.urls, "x", credentials=settings.credentials, ca=settings.ca, wait_s=0.3)
+        )
+    waiting = asyncio.create_task(
+        connect.connect(
+            connect.ConnectSettings(settings.urls, "x", credentials=settings.credentials, ca=settings.ca, wait_s=None)
+        )
+    )
+    await asyncio.sleep(0.2)
+    await hub.server.start()
+    c = await waiting
+    assert c.connected
+    await c.close()
