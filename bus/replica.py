@@ -19,9 +19,11 @@ from nats.aio.msg import Msg
 
 from bus import fold, replica_core, replica_write
 from bus.connect import Connection, NotConnected
-from bus.replica_write import Applied as Applied  # told to on_change
+from bus.replica_write import Applied
 from bus.stores import base
 from schemas import codec, subjects, sync
+
+__all__ = ["Applied", "Held", "Replica", "Stats"]
 
 logger = structlog.get_logger(__name__)
 
