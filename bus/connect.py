@@ -77,6 +77,14 @@ class ConnectSettings:
     rtt_every_s: float = RTT_EVERY_S
 
 
+def keep_cancellation() -> None:
+    """Raises the CancelledError that ``asyncio.wait_for`` (nats-py waits with it) loses before Python 3.12 when it comes
+    together with the answer: the task would go on for ever, and who ended it would wait for ever."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 class _Client(Client):
     """nats-py's client, less its ways to give up."""
 
@@ -189,7 +197,9 @@ class Connection:
         """Raises NotConnected (nothing was sent), nats.errors.TimeoutError, nats.errors.NoRespondersError."""
         if not self.connected:
             raise NotConnected(f"no connection to {', '.join(self.settings.urls)}: {self.last_error or 'connecting'}")
-        return await self.client.request(subject, payload, timeout=timeout_s, headers=headers)
+        answer = await self.client.request(subject, payload, timeout=timeout_s, headers=headers)
+        keep_cancellation()
+        return answer
 
     async def publish(self, subject: str, payload: bytes, *, reply: str = "") -> None:
         """Sends now or raises NotConnected: nothing is kept for later that may be stale by then."""

@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-from bus.connect import Connection
+from bus.connect import Connection, NotConnected
 
 log = structlog.get_logger(__name__)
 
@@ -31,11 +31,9 @@ Handler = Callable[[str, bytes], Awaitable[bytes | None]]  # subject, payload ->
 
 async def ask(connection: Connection, subject: str, payload: bytes, timeout_s: float) -> bytes:
     """One question.  Raises BusUnavailable."""
-    if not connection.connected:
-        raise BusUnavailable(f"asking {subject}: there is no connection to the node's bus")
     try:
-        answer = await connection.client.request(subject, payload, timeout=timeout_s)
-    except (NatsError, OSError) as e:
+        answer = await connection.request(subject, payload, timeout_s=timeout_s)
+    except (NotConnected, NatsError, OSError) as e:
         raise BusUnavailable(f"asking {subject}: {type(e).__name__}: {e}") from e
     return answer.data
 

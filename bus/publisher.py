@@ -31,7 +31,7 @@ from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 from nats.errors import TimeoutError as NatsTimeout
 
-from bus.connect import Connection
+from bus.connect import Connection, NotConnected
 from schemas import subjects
 
 log = structlog.get_logger(__name__)
@@ -159,7 +159,7 @@ class Publisher:
                 await self._settle()
                 self._again = False
             await self._send()
-        except (NatsError, OSError) as e:
+        except (NotConnected, NatsError, OSError) as e:
             self._doubt(f"{type(e).__name__}: {e}")
         return self._settings.check_s
 
@@ -291,7 +291,7 @@ class Publisher:
         question = json.dumps({"last_by_subj": subject}).encode()
         assert self._client is not None
         try:
-            answer = await self._client.request(self._settings.last, question, timeout=self._settings.ack_timeout_s)
+            answer = await self._connection.request(self._settings.last, question, timeout_s=self._settings.ack_timeout_s)
             found: Any = json.loads(answer.data)
             if found.get("error", {}).get("code", NOT_FOUND) != NOT_FOUND:
                 raise ValueError(found["error"].get("description"))

@@ -76,13 +76,10 @@ class TwinsRim:
 
     def object_applied(self, event: Event, seq: int) -> None:
         """A Device or DeviceModel as the replica has it now; ``seq`` is its place in the log, for the log line only."""
-        try:
-            self._handle(twins.ObjectApplied(self._wall_us(), self._mono_us(), event))
-        except Exception:  # one object must not end the replica's loop: said, and the others go on
-            log.exception("twins.object_failed", object=str(event.key), seq=seq)
+        self._handle_safely(twins.ObjectApplied(self._wall_us(), self._mono_us(), event), f"{event.key} at {seq}")
 
     def objects_loaded(self) -> None:
-        self._handle(twins.ObjectsLoaded(self._wall_us(), self._mono_us()))
+        self._handle_safely(twins.ObjectsLoaded(self._wall_us(), self._mono_us()), "all objects")
         self._loaded.set()
 
     def devices(self, protocol: str) -> list[DeviceConfig]:
@@ -105,7 +102,7 @@ class TwinsRim:
                 wait_us = None if self._tick_at is None else self._tick_at - self._mono_us()
                 if wait_us is not None and wait_us <= 0:
                     self._tick_at = None
-                    self._handle(twins.Tick(self._wall_us(), self._mono_us()))
+                    self._handle_safely(twins.Tick(self._wall_us(), self._mono_us()), "a tick")
                     continue
                 with suppress(TimeoutError):
                     async with asyncio.timeout(None if wait_us is None else wait_us / 1e6):
@@ -143,6 +140,12 @@ class TwinsRim:
             if failure and answer is not None:
                 return TwinUpdateAnswer(ok=False, message=failure)
         return answer
+
+    def _handle_safely(self, stimulus: twins.Stimulus, about: str) -> None:
+        try:
+            self._handle(stimulus)
+        except Exception:  # a bug about one device must end neither the daemon nor its containers: said, the rest goes on
+            log.exception("twins.failed", about=about)
 
     def _store(self, puts: Mapping[bytes, bytes | None], reports: Sequence[Report], devices: Sequence[twins.Key]) -> str:
         """Why it could not be stored; "" when it was."""

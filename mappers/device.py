@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 
+from bus.connect import keep_cancellation
 from mappers import plan as plans
 from mappers.driver import ConfigError, DeviceUnreachable, Driver, PropertyError, Reading
 from mappers.plan import Plan, Point
@@ -222,9 +223,11 @@ class DeviceRunner:
 async def _limited(call: Awaitable[T], seconds: float) -> T:
     try:
         async with asyncio.timeout(seconds):
-            return await call
+            answer = await call
     except TimeoutError as e:
         raise DeviceUnreachable(f"no answer within {seconds:g} s") from e
+    keep_cancellation()  # libraries under a driver (pymodbus) wait with asyncio.wait_for
+    return answer
 
 
 def _cycles(plan: Plan) -> dict[str, int]:
