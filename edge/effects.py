@@ -265,6 +265,8 @@ class PodsRim:
             case do.TakeSnapshot():
                 listing = tuple(await self._runtime.snapshot())
                 uids = await asyncio.to_thread(self._volumes.pod_uids)
+            case do.ListPod():
+                listing = tuple(await self._runtime.snapshot(effect.pod_uid))
             case do.Inspect():
                 container = await self._runtime.inspect(effect.container_id)
             case do.EnsureSandbox():

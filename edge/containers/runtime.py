@@ -102,10 +102,11 @@ class Runtime:
         us = translate.micros(self.info.get("SystemTime"))
         return f"{us // 1_000_000}.{us % 1_000_000:06d}000" if us else ""
 
-    async def snapshot(self) -> list[Observed]:
-        """All containers of this node, sandboxes too."""
+    async def snapshot(self, pod_uid: str = "") -> list[Observed]:
+        """All containers of this node, or of one of its pods; sandboxes too."""
+        wanted = [*self.label_filters(), *([f"{labels.POD_UID}={pod_uid}"] if pod_uid else [])]
         async with self.call("list containers", "ListError"):
-            listed = await self.client.containers.list(all=True, filters=json.dumps({"label": self.label_filters()}))
+            listed = await self.client.containers.list(all=True, filters=json.dumps({"label": wanted}))
         seen = await asyncio.gather(*(self.inspect(c.id) for c in listed))
         return [o for o in seen if o is not None]
 

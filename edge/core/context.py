@@ -23,6 +23,8 @@ class Context:
     refs: References
     now_us: int = 0
     mono_us: int = 0
+    settled_mono: int = 0  # from then on nothing happens any more that another life of this daemon asked for
+    settled: bool = False  # a snapshot was taken since then
     effects: int = 0  # number of effects begun and ended
     out: list[Instruction] = field(default_factory=list)
     in_flight: dict[int, Lane] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from edge.core import living, running
 from edge.core.context import Context
-from edge.core.instructions import VOLUMES_LANE, KillContainer, RemoveContainer, RemoveVolumes
+from edge.core.instructions import SANDBOX_LANE, VOLUMES_LANE, KillContainer, ListPod, RemoveContainer, RemoveVolumes
 from edge.core.pod_state import ContainerState, Lane, PodState
 
 
@@ -27,11 +27,27 @@ def look(ctx: Context, state: PodState) -> bool:
     if _stop_all(ctx, state):
         return False
     if _remove_all(ctx, state):
+        state.fading = True
         return False
     living.remove_sandboxes(ctx, state)
-    if state.sandboxes or state.sandbox_lane.effect is not None:
+    if state.sandboxes or state.sandbox_lane.effect is not None or not _confirmed(ctx, state):
         return False
     return _remove_volumes(ctx, state)
+
+
+def _confirmed(ctx: Context, state: PodState) -> bool:
+    """Whether the engine itself says that nothing is left.  A daemon that died may have left a start under way that no
+    snapshot showed; a pod of the same name must not begin beside it."""
+    if state.confirmed_gone:
+        return True
+    lane = state.sandbox_lane
+    if ctx.mono_us < ctx.settled_mono:
+        ctx.wake(state, ctx.settled_mono)
+    elif lane.free(ctx.mono_us):
+        ctx.begin(lane, ListPod(ctx.next_id(), state.uid, SANDBOX_LANE))
+    else:
+        ctx.wake(state, lane.retry_mono)
+    return False
 
 
 def _kill_late(ctx: Context, state: PodState) -> None:

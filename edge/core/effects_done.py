@@ -9,6 +9,7 @@ from edge.core.instructions import (
     Effect,
     EnsureSandbox,
     Inspect,
+    ListPod,
     PullImage,
     RemoveContainer,
     RemoveVolumes,
@@ -49,6 +50,10 @@ def done(ctx: Context, state: PodState, lane: Lane, effect: Effect, end: EffectD
                 observe.gone(ctx, state, "" if name == SANDBOX_LANE else name, container_id)
         case RemoveContainer(lane=name, container_id=container_id):
             observe.forget(state, "" if name == SANDBOX_LANE else name, container_id)
+        case ListPod():
+            state.confirmed_gone = not end.listing
+            for seen in end.listing:
+                observe.put(ctx, state, seen)
         case WriteVolumes():
             _written(ctx, state)
         case RemoveVolumes():

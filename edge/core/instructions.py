@@ -32,6 +32,11 @@ class TakeSnapshot(Effect):
 
 
 @dataclass(frozen=True, slots=True)
+class ListPod(Effect):
+    """List the containers of one pod: the last look before it is called gone."""
+
+
+@dataclass(frozen=True, slots=True)
 class Inspect(Effect):
     container_id: str
 

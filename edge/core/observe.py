@@ -93,6 +93,8 @@ def _pod(ctx: Context, pod: PodState, asked: int, ones: list[Observed]) -> None:
     by_name: dict[str, list[Observed]] = defaultdict(list)
     for one in ones:
         by_name[one.container].append(one)
+    if ones and not ctx.settled and pod.sandbox_attempt < 0:
+        pod.adopted = True
     if _settled(pod.sandbox_lane, asked):
         pod.sandboxes = {}
         for one in by_name.get("", []):

@@ -104,10 +104,12 @@ class PodState:
     written: str = ""  # digest of the plan that is on disk
     on_disk: bool = False  # something of it is on disk, from this daemon or one before it
     problem: tuple[str, str] | None = None  # (reason, message) why containers can't start yet: volumes, sandbox
+    adopted: bool = False  # containers of it were here before this life of the daemon
     finished: str = ""  # Succeeded or Failed, for ever
     finish_reason: tuple[str, str] | None = None
     doomed: bool = False
     grace_s: int = 30
+    confirmed_gone: bool = False
     kill_mono: int | None = None
     kill_lanes: dict[str, Lane] = field(default_factory=dict)
     orphan_mono: int | None = None  # when an unclaimed pod may be removed
@@ -117,6 +119,8 @@ class PodState:
     told: dict[tuple[str, str], Told] = field(default_factory=dict)
     reported: dict[str, Any] | None = None
     must_report: bool = False
+    fading: bool = False  # its containers are being removed: the last status, with all of them ended, stays the last
+    silent: bool = False  # its name belongs to another pod, whose reports its own would replace: nothing more is told
     again: ObjectApplied | None = None  # it was withdrawn and came back while it was ending: start anew when it has ended
     wake_mono: int | None = None  # when this pod wants to be looked at again
 

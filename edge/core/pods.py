@@ -51,6 +51,7 @@ class PodsCore:
         self._replica_complete = False
         self._snapshot_lane = Lane()
         self._resync_mono = 0
+        self._asked_mono = 0  # when the last snapshot was asked for
         self._armed: int | None = None
 
     @property
@@ -87,6 +88,8 @@ class PodsCore:
                 self._replica_complete = True
                 return list(self._pods.values())
             case RuntimeUp():
+                if not self._ctx.settled_mono:
+                    self._ctx.settled_mono = stimulus.mono_us + self._ctx.settings.settle_ms * 1000
                 self._runtime_up, self._synced, self._resync_mono = True, False, 0
                 return []
             case RuntimeDown():
@@ -117,7 +120,8 @@ class PodsCore:
         if not uid:
             return []  # nothing could tell its containers from those of another pod of the name
         for other in same_name:
-            if other.uid != uid and other.pod is not None:
+            if other.uid != uid:
+                other.silent = True
                 self._withdraw(other, applied)
         state = self._pods.setdefault(uid, PodState(uid, *key, seen_us=self._ctx.now_us))
         state.namespace, state.name = key
@@ -211,6 +215,11 @@ class PodsCore:
             return []
         ctx.succeeded(self._snapshot_lane)
         observe.snapshot(ctx, self._pods, end.effect_id, end.listing, end.volume_uids)
+        if not ctx.settled:
+            # One more look when nothing of an earlier life can happen any more
+            ctx.settled = self._asked_mono >= ctx.settled_mono
+            if not ctx.settled:
+                self._resync_mono = max(ctx.settled_mono, ctx.mono_us)
         self._synced = self._ever_synced = self._runtime_up
         return list(self._pods.values())
 
@@ -277,7 +286,7 @@ class PodsCore:
             return
         ctx = self._ctx
         if any(s.key == state.key and s.pod is not None for s in self._pods.values()):
-            state.orphan_mono = ctx.mono_us  # its name has gone to another pod: it is certainly nobody's
+            state.orphan_mono, state.silent = ctx.mono_us, True  # its name has gone to another pod: it is nobody's
         elif state.orphan_mono is None:
             state.orphan_mono = ctx.mono_us + ctx.settings.orphan_grace_ms * 1000
         if ctx.mono_us >= state.orphan_mono:
@@ -297,7 +306,7 @@ class PodsCore:
             for other in self._pod_applied(again):
                 self._look(other)
             return
-        if state.name:
+        if state.name and not state.silent:
             ctx.hop(state, "pod.gone")
             report = PodReport(uid=state.uid, status=None, hops=list(state.hops))
             ctx.out.append(ReportPod(state.namespace, state.name, report, state.cause, state.trace))
@@ -308,9 +317,11 @@ class PodsCore:
 
     def _report(self, state: PodState) -> None:
         ctx = self._ctx
-        if state.pod is None:
+        if state.silent or state.fading:
+            told = None  # see pod_state.py
+        elif state.pod is None:
             told = status.refused_status(state) if state.invalid else None
-        elif not self._ever_synced or (state.finished and state.empty() and state.reported is None):
+        elif not self._ever_synced or (state.reported is None and state.empty() and (state.finished or state.doomed)):
             told = None  # nothing is known yet, or the API already has all that can be known
         elif self._undecided(state):
             told = None
@@ -336,11 +347,12 @@ class PodsCore:
         ctx = self._ctx
         if self._runtime_up and self._snapshot_lane.effect is None and ctx.mono_us >= self._resync_mono:
             self._resync_mono = ctx.mono_us + ctx.settings.resync_ms * 1000
+            self._asked_mono = ctx.mono_us
             ctx.begin(self._snapshot_lane, TakeSnapshot(ctx.next_id(), "", SNAPSHOT_LANE))
 
     def _arm(self) -> None:
         times = [s.wake_mono for s in self._pods.values() if s.wake_mono is not None]
-        if self._runtime_up:
+        if self._runtime_up and self._snapshot_lane.effect is None:
             times.append(self._resync_mono)
         wanted = min(times, default=None)
         if wanted is not None and (self._armed is None or self._armed <= self._ctx.mono_us or wanted < self._armed):

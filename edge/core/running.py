@@ -221,6 +221,8 @@ def _start(
     if not own.lane.free(ctx.mono_us):
         ctx.wake(state, own.lane.retry_mono)
         return
+    if state.adopted and not own.attempts and not ctx.settled:
+        return  # an earlier life may have asked for it a moment ago: its attempt is not known before it is seen
     sandbox, plan = state.sandbox, state.plan
     if sandbox is None or plan is None:
         return

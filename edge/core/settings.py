@@ -15,6 +15,7 @@ class PodSettings:
     retry_base_ms: int = 1_000  # a failed runtime or file operation is tried again after this ...
     retry_max_ms: int = 30_000  # ... and never less often than this: it may be what keeps a pod down
     orphan_grace_ms: int = 60_000  # containers that no pod claims live this long after the replica is complete
+    settle_ms: int = 5_000  # what a daemon that died had asked of the engine may still happen for this long
     resync_ms: int = 300_000  # events are hints; the truth is read again this often
     adopt_wait_ms: int = 5_000  # first report of an adopted pod waits this long for its probes, instead of flapping
     default_grace_s: int = 30  # Kubernetes: terminationGracePeriodSeconds

@@ -33,6 +33,7 @@ QUICK = PodSettings(
     retry_base_ms=100,
     retry_max_ms=500,
     orphan_grace_ms=1_000,
+    settle_ms=200,
     resync_ms=60_000,
     adopt_wait_ms=3_000,
 )
