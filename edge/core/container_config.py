@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from edge.core import env
 from edge.core.expand import expand
-from edge.core.pod_spec import Container, Hook, InvalidPod, Pod, Port
+from edge.core.pod_spec import Container, Hook, InvalidPod, Pod, Port, reading
 from edge.core.references import References
 from edge.core.settings import NodeFacts, PodSettings
 from edge.core.spec_hash import spec_hash
@@ -97,7 +97,9 @@ class ContainerConfig:
 
 
 def sandbox_config(pod: Pod, identity: Identity, plan: Plan, settings: PodSettings) -> SandboxConfig:
-    servers, searches, options = _dns(pod, settings)
+    """Raises InvalidPod."""
+    with reading("pod.spec.dnsConfig"):
+        servers, searches, options = _dns(pod, settings)
     return SandboxConfig(
         identity=identity,
         hostname="" if pod.host_network else (pod.hostname or pod.name)[:HOSTNAME_MAX].rstrip("-."),
@@ -149,7 +151,8 @@ def container_config(
     settings: PodSettings,
 ) -> ContainerConfig:
     """Raises references.Missing (wait) or InvalidPod."""
-    variables = env.environment(container, pod, refs, node, pod_ip, settings.service_links)
+    with reading(f"the environment of container {container.name}"):
+        variables = env.environment(container, pod, refs, node, pod_ip, settings.service_links)
     security, resources = container.security, container.resources
     return ContainerConfig(
         identity=replace(identity, spec_hash=spec_hash(container.name, container.image)),

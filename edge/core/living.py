@@ -145,7 +145,12 @@ def _sandbox(ctx: Context, state: PodState, pod: Pod, volumes_ready: bool) -> bo
     identity = Identity(
         state.uid, state.namespace, state.name, "", attempt, grace_s=pod.grace_s, cause=state.cause, trace=state.trace
     )
-    config = sandbox_config(pod, identity, state.plan, ctx.settings)
+    try:
+        config = sandbox_config(pod, identity, state.plan, ctx.settings)
+    except InvalidPod as e:
+        state.problem = ("FailedCreatePodSandBox", str(e))
+        ctx.event(state, "Warning", "FailedCreatePodSandBox", str(e))
+        return False
     ctx.begin(lane, EnsureSandbox(ctx.next_id(), state.uid, SANDBOX_LANE, config))
     return False
 

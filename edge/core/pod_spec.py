@@ -7,7 +7,8 @@ that resolve them (volumes_plan.py, env.py) read them against config maps and se
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,6 +22,17 @@ ContainerKind = Literal["init", "sidecar", "app"]
 
 class InvalidPod(ValueError):
     """A pod that can't be run; the message names the field."""
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Around code that reads raw maps of any shape: what Python trips over there is the pod's fault; raises InvalidPod."""
+    try:
+        yield
+    except InvalidPod:
+        raise
+    except (TypeError, AttributeError, KeyError, ValueError) as e:
+        raise InvalidPod(f"{what} is malformed: {e}") from e
 
 
 # --- handlers, probes, hooks ----------------------------------------------------------------------------------------

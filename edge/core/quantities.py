@@ -9,7 +9,7 @@ import re
 from fractions import Fraction
 
 _QUANTITY = re.compile(
-    r"\s*([+-]?(?:\d{1,30}(?:\.\d{0,18})?|\.\d{1,18}))(?:[eE]([+-]?\d{1,2})|(m|u|n|k|[MGTPE]i?|Ki)?)\s*\Z"
+    r"\s*([+-]?(?:\d{1,30}(?:\.\d{0,18})?|\.\d{1,18}))(?:[eE]([+-]?\d{1,2})|(m|u|n|k|[MGTPE]i?|Ki)?)\s*\Z", re.ASCII
 )
 _SUFFIX: dict[str, Fraction] = {
     "": Fraction(1),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.core import quantities, references
-from edge.core.pod_spec import InvalidPod, Pod
+from edge.core.pod_spec import InvalidPod, Pod, reading
 from edge.core.references import Missing, References
 from edge.core.settings import NodeFacts
 
@@ -74,7 +74,8 @@ class Plan:
 
 def plan(pod: Pod, refs: References, node: NodeFacts) -> Plan:
     """Raises InvalidPod for a volume that can't be had here."""
-    volumes = tuple(_volume(v, pod, refs, node) for v in pod.volumes)
+    with reading("pod.spec.volumes"):
+        volumes = tuple(_volume(v, pod, refs, node) for v in pod.volumes)
     return Plan(volumes, hashlib.sha256(repr(volumes).encode()).hexdigest())
 
 
