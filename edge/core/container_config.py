@@ -98,8 +98,7 @@ class ContainerConfig:
 
 def sandbox_config(pod: Pod, identity: Identity, plan: Plan, settings: PodSettings) -> SandboxConfig:
     """Raises InvalidPod."""
-    with reading("pod.spec.dnsConfig"):
-        servers, searches, options = _dns(pod, settings)
+    servers, searches, options = reading("pod.spec.dnsConfig", lambda: _dns(pod, settings))
     return SandboxConfig(
         identity=identity,
         hostname="" if pod.host_network else (pod.hostname or pod.name)[:HOSTNAME_MAX].rstrip("-."),
@@ -151,8 +150,10 @@ def container_config(
     settings: PodSettings,
 ) -> ContainerConfig:
     """Raises references.Missing (wait) or InvalidPod."""
-    with reading(f"the environment of container {container.name}"):
-        variables = env.environment(container, pod, refs, node, pod_ip, settings.service_links)
+    variables = reading(
+        f"the environment of container {container.name}",
+        lambda: env.environment(container, pod, refs, node, pod_ip, settings.service_links),
+    )
     security, resources = container.security, container.resources
     return ContainerConfig(
         identity=replace(identity, spec_hash=spec_hash(container.name, container.image)),

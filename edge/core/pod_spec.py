@@ -7,14 +7,14 @@ that resolve them (volumes_plan.py, env.py) read them against config maps and se
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from edge.core import quantities
 
 Raw = Mapping[str, Any]
+T = TypeVar("T")
 RestartPolicy = Literal["Always", "OnFailure", "Never"]
 ProbeKind = Literal["startup", "liveness", "readiness"]
 ContainerKind = Literal["init", "sidecar", "app"]
@@ -24,11 +24,10 @@ class InvalidPod(ValueError):
     """A pod that can't be run; the message names the field."""
 
 
-@contextmanager
-def reading(what: str) -> Iterator[None]:
-    """Around code that reads raw maps of any shape: what Python trips over there is the pod's fault; raises InvalidPod."""
+def reading(what: str, read: Callable[[], T]) -> T:
+    """The answer of code that reads raw maps of any shape: what Python trips over there is the pod's fault; raises InvalidPod."""
     try:
-        yield
+        return read()
     except InvalidPod:
         raise
     except (TypeError, AttributeError, KeyError, ValueError) as e:

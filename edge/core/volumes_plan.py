@@ -74,8 +74,7 @@ class Plan:
 
 def plan(pod: Pod, refs: References, node: NodeFacts) -> Plan:
     """Raises InvalidPod for a volume that can't be had here."""
-    with reading("pod.spec.volumes"):
-        volumes = tuple(_volume(v, pod, refs, node) for v in pod.volumes)
+    volumes = reading("pod.spec.volumes", lambda: tuple(_volume(v, pod, refs, node) for v in pod.volumes))
     return Plan(volumes, hashlib.sha256(repr(volumes).encode()).hexdigest())
 
 

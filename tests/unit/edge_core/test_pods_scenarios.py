@@ -502,6 +502,27 @@ def test_events_of_a_loop_are_told_at_powers_of_two() -> None:
     assert started[:4] == [1, 2, 4, 8] and len(started) < 12
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"dnsConfig": {"nameservers": 5}},
+        {"volumes": [{"name": "v", "configMap": {"name": "m", "items": 5}}]},
+        {"volumes": [{"name": "v", "projected": {"sources": 5}}]},
+        {"containers": [{"name": "main", "image": "app:1", "envFrom": [{"configMapRef": {"name": "m"}, "prefix": 5}]}]},
+    ],
+)
+def test_what_is_malformed_further_inside_keeps_one_pod_waiting(spec: Obj) -> None:
+    w = running()
+    w.apply("configmaps", "m", config_map("m", x="1"))
+    w.apply_pod(pod("good", "u1"))
+    bad = pod("bad", "u2")
+    bad["spec"] |= spec
+    w.apply_pod(bad)
+    w.run(60)
+    assert w.ready("good")
+    assert w.status("bad")["phase"] in ("Pending", "Running")
+
+
 def test_a_malformed_pod_does_not_stop_the_one_that_runs() -> None:
     w = running()
     w.apply_pod(pod("p", "u1"))
