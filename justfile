@@ -42,7 +42,7 @@ lint:
 
 # seeded simulation of hub, cloud and edges with faults (--seed N repeats one)
 sim *args:
-    python -m tests.sim {{ args }}
+    python -m ops.sim {{ args }}
 
 # agreement of the standalone API with answers recorded from a real Kubernetes API server
 golden *args:

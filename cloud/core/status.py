@@ -111,7 +111,7 @@ def unknown_since(obj: Object) -> str | None:
 
 # --- pods ------------------------------------------------------------------------------------------------------------
 
-_KEPT_IN_POD_STATUS = ("qosClass", "nominatedNodeName", "startTime")
+_KEPT_IN_POD_STATUS = ("qosClass", "nominatedNodeName")
 
 
 def pod_status(current: Object, status: Object | None, unknown: str | None, now_us: int) -> Object:
@@ -120,6 +120,8 @@ def pod_status(current: Object, status: Object | None, unknown: str | None, now_
     A replacement is never made for it: the pod very likely runs, and two of one would be worse."""
     old = current.get("status") or {}
     new = {k: old[k] for k in _KEPT_IN_POD_STATUS if k in old} | status if status is not None else dict(old)
+    if "startTime" in old:
+        new["startTime"] = old["startTime"]  # when a node first took it on: one that lost its disk doesn't know any more
     said = _maps(new.get("conditions"))
     if unknown is not None:
         said = [c if c.get("type") != "Ready" else _unknown("Ready", unknown) for c in said]

@@ -322,6 +322,9 @@ def test_the_pods_status_is_the_edges_but_for_what_others_wrote(joined: World) -
     joined.report("edge-1", "pod", pod_data("u-p", "Failed", "False", reason="Evicted"), "p")
     joined.report("edge-1", "pod", pod_data("u-p"), "p")
     assert "reason" not in joined.at(POD)["status"], "a field that is no longer reported is gone"
+    joined.report("edge-1", "pod", pod_data("u-p", startTime="2026-01-01T00:00:00Z"), "p")
+    joined.report("edge-1", "pod", pod_data("u-p", startTime="2026-02-02T00:00:00Z", hostIP="192.0.2.1"), "p")
+    assert joined.at(POD)["status"]["startTime"] == "2026-01-01T00:00:00Z", "a node that lost its disk began no earlier"
 
 
 @pytest.mark.parametrize("told_first", [True, False])
