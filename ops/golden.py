@@ -22,6 +22,7 @@ from bus.kube import memory, registry, server, upkeep
 from bus.kube.catalog import CRD_GROUP, CRD_RESOURCE
 from bus.kube.errors import StatusError
 from bus.kube.storage import Origin
+from cloud.standalone import run_controllers
 
 SUITES = (
     ("kube-golden", "cases.json", "golden.json"),
@@ -74,12 +75,19 @@ async def run(folder: Path, only: str) -> int:
         return "golden" if secrets.compare_digest(given.encode(), f"Bearer {token}".encode()) else None
 
     api = registry.Registry(memory.MemoryStorage())
+    controllers = run_controllers.ControllerRunner(api)  # the recorded server had its controllers too
+    running_controllers = asyncio.create_task(controllers.run())
     await upkeep.bootstrap(api, Origin("golden"))
     await define(folder, api)
     running = await server.serve(server.make_app(api, authenticate=authenticate), "127.0.0.1", 0)
     try:
-        return await check(folder, f"http://127.0.0.1:{running.port}", token, only)
+        failed = await check(folder, f"http://127.0.0.1:{running.port}", token, only)
+        if running_controllers.done():
+            running_controllers.result()  # raises what ended them
+        return failed
     finally:
+        running_controllers.cancel()
+        await asyncio.gather(running_controllers, return_exceptions=True)
         await running.stop()
 
 

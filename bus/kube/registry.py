@@ -40,6 +40,7 @@ from schemas.subjects import ObjectKey
 
 ATTEMPTS_MAX = 8  # of one write against others; each loser means that another write went through
 NAME_ATTEMPTS_MAX = 8  # of a generated name: 27^5 suffixes, so even one retry is rare
+DELETES_AT_ONCE = 32  # of a collection: each waits for the log, and the request has a minute
 REVISION_WAIT_S = 3.0  # for a revision that another server already answered with; kube-apiserver waits as long
 REVISION_POLL_S = 0.02
 CROWDED = "too many others are changing it; try again"
@@ -430,17 +431,14 @@ class Registry:
         res, ver = self.resource(group, resource, version)
         self._writer(res, "deletecollection")
         wanted = Filter(res, ver, labels, fields)
-        out = []
-        for stored in self.reader.list(group, resource, namespace):
-            if not wanted.matches(stored.object):
-                continue
-            try:
-                await self.delete(group, resource, stored.key.namespace, stored.key.name, how=how, options=options)
-            except StatusError as e:
-                if e.code != 404:
-                    raise
-            out.append(self.present(res, ver, stored))
-        return out
+        found = [s for s in self.reader.list(group, resource, namespace) if wanted.matches(s.object)]
+        for start in range(0, len(found), DELETES_AT_ONCE):
+            keys = [s.key for s in found[start : start + DELETES_AT_ONCE]]
+            tries = (self.delete(group, resource, k.namespace, k.name, how=how, options=options) for k in keys)
+            for outcome in await asyncio.gather(*tries, return_exceptions=True):
+                if isinstance(outcome, BaseException) and getattr(outcome, "code", None) != 404:
+                    raise outcome
+        return [self.present(res, ver, s) for s in found]
 
     async def _empty_definition(self, stored: Stored, how: Write) -> None:
         """The objects of a definition go with it."""

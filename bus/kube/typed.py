@@ -27,7 +27,7 @@ class DecodeError(ValueError):
 
 
 class Types:
-    """The type definitions, loaded once, when first needed (a read-only API never needs them)."""
+    """The type definitions, loaded once, when first needed."""
 
     def __init__(self, definitions: dict[str, Node], kinds: dict[str, str]) -> None:
         self.definitions = definitions

@@ -271,6 +271,27 @@ async def test_a_definition_and_its_objects(api: Served) -> None:
         await api.api.get("example.com", "widgets", "default", "w")
 
 
+async def test_what_kubectl_sends_as_protobuf(api: Served) -> None:
+    """The create commands don't send JSON."""
+    await api.ok("create", "namespace", "team")
+    await api.ok("create", "configmap", "c", "-n", "team", "--from-literal=a=b")
+    await api.ok("create", "secret", "generic", "s", "--from-literal=k=v")
+    await api.ok("create", "service", "clusterip", "web", "--tcp=80:http")
+    command = ("create", "deployment", "web", "--image=busybox:1", "--replicas=0", "--port=80", "--", "sleep", "5")
+    await api.ok(*command)
+    assert (await api.ok("get", "cm", "c", "-n", "team", "-o", "jsonpath={.data}")) == '{"a":"b"}'
+    assert (await api.ok("get", "secret", "s", "-o", "jsonpath={.data.k} {.type}")) == "dg== Opaque"
+    assert (await api.ok("get", "svc", "web", "-o", "jsonpath={.spec.ports[0].targetPort}")) == "http"
+    deploy = (await api.api.get("apps", "deployments", "default", "web"))["spec"]
+    assert deploy["replicas"] == 0 and deploy["selector"]["matchLabels"] == {"app": "web"}
+    container = deploy["template"]["spec"]["containers"][0]
+    assert (container["name"], container["command"]) == ("busybox", ["sleep", "5"])
+    assert container["ports"] == [{"containerPort": 80, "protocol": "TCP"}]
+    await api.apply(POD, NODE)
+    ran = await api.run("drain", "edge-1", "--force", "--timeout=1s")
+    assert "evicting" in ran.out and (await api.api.get("", "pods", "default", "p"))["metadata"]["deletionTimestamp"]
+
+
 async def test_a_wrong_token_is_told_so(api: Served) -> None:
     ran = await api.run("get", "pods", "--token=wrong")
     assert ran.code == 1 and "asked for the client to provide credentials" in ran.err

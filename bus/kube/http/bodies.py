@@ -13,6 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from bus.kube import errors
+from bus.kube.http import protobuf
 from schemas.codec import DEPTH_MAX
 
 BODY_BYTES_MAX = 3 << 20  # kube-apiserver's limit
@@ -49,10 +50,13 @@ async def read_bytes(request: web.Request) -> bytes:
 async def read_object(request: web.Request) -> Any:
     """The body of a create or update; raises StatusError 400, 413, 415."""
     kind = content_type(request)
-    if kind not in ACCEPTED and kind not in _YAML[:2]:
+    if kind not in ACCEPTED and kind not in _YAML[:2] and kind != protobuf.MEDIA_TYPE:
         raise errors.unsupported_media_type(kind, ACCEPTED)
-    data = await read_bytes(request)
-    return parse(data, yaml=kind in _YAML)
+    return _parsed(await read_bytes(request), kind)
+
+
+def _parsed(data: bytes, kind: str) -> Any:
+    return protobuf.decode(data) if kind == protobuf.MEDIA_TYPE else parse(data, yaml=kind in _YAML)
 
 
 async def read_options(request: web.Request) -> Any:
@@ -61,9 +65,9 @@ async def read_options(request: web.Request) -> Any:
     if not data.strip():
         return None
     kind = content_type(request)
-    if kind not in ACCEPTED:
+    if kind not in ACCEPTED and kind != protobuf.MEDIA_TYPE:
         raise errors.unsupported_media_type(kind, ACCEPTED)
-    return parse(data, yaml=kind in _YAML)
+    return _parsed(data, kind)
 
 
 def parse(data: bytes, *, yaml: bool) -> Any:

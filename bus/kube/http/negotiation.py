@@ -1,5 +1,5 @@
 """In which form a client wants the answer: JSON, YAML, a Table, or only the metadata (API concepts, "Alternate
-representations").  Protobuf is not offered; its clients name JSON as second choice."""
+representations").  Protobuf is not offered: its clients name JSON as second choice."""
 
 from __future__ import annotations
 

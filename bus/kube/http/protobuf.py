@@ -1,0 +1,196 @@
+"""The few protobuf bodies that kubectl can't be talked out of.
+
+``kubectl create namespace`` (and configmap, secret, deployment, service) and ``kubectl drain`` send their one object as
+protobuf and don't fall back to JSON on 415.  This reads exactly those kinds: an envelope (``k8s\\0``, runtime.Unknown),
+then a message by the field numbers below; the types of fields are those of JSON (``typed.py``).  Anything beyond the table
+is refused (415), never dropped.  Answers are JSON always, which those clients name as their second choice.
+
+Field numbers are the API's wire contract (generated.proto of each API package); they never change.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from typing import Any
+
+from bus.kube import errors, times, typed
+from bus.kube.http.negotiation import ACCEPTED
+
+MAGIC = b"k8s\x00"
+MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
+DEPTH_MAX = 32
+VARINT_BYTES_MAX = 10
+_CORE, _APPS = "io.k8s.api.core.v1.", "io.k8s.api.apps.v1."
+
+# Fields in the order of their numbers, from 1; ``-`` is a number not known here.  ``*``: a pointer, so zero is said on
+# purpose; without it zero means absent.  ``~``: read over (the server makes its own).
+_FIELDS: dict[str, str] = {
+    _CORE + "Namespace": "metadata spec ~status",
+    _CORE + "NamespaceSpec": "finalizers",
+    _CORE + "ConfigMap": "metadata data binaryData immutable*",
+    _CORE + "Secret": "metadata data type stringData immutable*",
+    _CORE + "Service": "metadata spec ~status",
+    _CORE
+    + "ServiceSpec": "ports selector clusterIP type externalIPs - sessionAffinity loadBalancerIP loadBalancerSourceRanges "
+    "externalName externalTrafficPolicy healthCheckNodePort publishNotReadyAddresses - - - ipFamilyPolicy* clusterIPs "
+    "ipFamilies allocateLoadBalancerNodePorts* loadBalancerClass* internalTrafficPolicy* trafficDistribution*",
+    _CORE + "ServicePort": "name protocol port targetPort nodePort appProtocol*",
+    _CORE + "PodTemplateSpec": "metadata spec",
+    _CORE
+    + "PodSpec": "- containers restartPolicy terminationGracePeriodSeconds* activeDeadlineSeconds* dnsPolicy nodeSelector "
+    "serviceAccountName serviceAccount nodeName hostNetwork hostPID hostIPC securityContext - hostname subdomain - "
+    "schedulerName initContainers automountServiceAccountToken* - - priorityClassName priority* - shareProcessNamespace* - "
+    "runtimeClassName* enableServiceLinks* preemptionPolicy*",
+    _CORE + "PodSecurityContext": "",
+    _CORE
+    + "Container": "name image command args workingDir ports env resources - - - - terminationMessagePath imagePullPolicy "
+    "- stdin stdinOnce tty - terminationMessagePolicy",
+    _CORE + "ContainerPort": "name hostPort containerPort protocol hostIP",
+    _CORE + "EnvVar": "name value",
+    _CORE + "ResourceRequirements": "",
+    _APPS + "Deployment": "metadata spec ~status",
+    _APPS + "DeploymentSpec": "replicas* selector template strategy minReadySeconds revisionHistoryLimit* paused - "
+    "progressDeadlineSeconds*",
+    _APPS + "DeploymentStrategy": "type rollingUpdate",
+    _APPS + "RollingUpdateDeployment": "maxUnavailable maxSurge",
+    "io.k8s.api.policy.v1.Eviction": "metadata deleteOptions",
+    typed.META
+    + "ObjectMeta": "name generateName namespace ~selfLink uid resourceVersion ~generation ~creationTimestamp - - labels "
+    "annotations ownerReferences finalizers",
+    typed.META + "OwnerReference": "kind - name uid apiVersion controller* blockOwnerDeletion*",
+    typed.META + "LabelSelector": "matchLabels matchExpressions",
+    typed.META + "LabelSelectorRequirement": "key operator values",
+    typed.META + "DeleteOptions": "gracePeriodSeconds* preconditions orphanDependents* propagationPolicy* dryRun",
+    typed.META + "Preconditions": "uid* resourceVersion*",
+}
+_TABLE = {name: dict(enumerate(words.split(), 1)) for name, words in _FIELDS.items()}
+_KINDS = {
+    ("v1", "Namespace"): _CORE + "Namespace",
+    ("v1", "ConfigMap"): _CORE + "ConfigMap",
+    ("v1", "Secret"): _CORE + "Secret",
+    ("v1", "Service"): _CORE + "Service",
+    ("apps/v1", "Deployment"): _APPS + "Deployment",
+    ("policy/v1", "Eviction"): "io.k8s.api.policy.v1.Eviction",
+    ("v1", "DeleteOptions"): typed.META + "DeleteOptions",
+    ("policy/v1", "DeleteOptions"): typed.META + "DeleteOptions",
+    ("apps/v1", "DeleteOptions"): typed.META + "DeleteOptions",
+}
+
+
+class _Malformed(ValueError):
+    """Not protobuf, or not of these types."""
+
+
+def decode(data: bytes) -> Any:
+    """The object as JSON would have it; raises StatusError 400 for what is malformed, 415 for what is not in the table."""
+    if not data.startswith(MAGIC):
+        raise errors.bad_request("a protobuf body begins with k8s and a zero byte")
+    try:
+        envelope = dict(_fields(data[len(MAGIC) :]))
+        head = {number: _text(value) for number, value in _fields(_bytes(envelope.get(1, b"")))}
+        api_version, kind = head.get(1, ""), head.get(2, "")
+        name = _KINDS.get((api_version, kind))
+        if name is None:
+            raise _refused(f"{api_version} {kind}"[:120])
+        return {"apiVersion": api_version, "kind": kind, **_message(_bytes(envelope.get(2, b"")), name, 0)}
+    except (_Malformed, ValueError) as e:
+        raise errors.bad_request(f"the body is not well-formed protobuf: {e}") from e
+
+
+def _refused(what: str) -> errors.StatusError:
+    return errors.unsupported_media_type(f"{MEDIA_TYPE} of {what}: send JSON", ACCEPTED)
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for i in range(VARINT_BYTES_MAX):
+        if at + i >= len(data):
+            raise _Malformed("it ends in a number")
+        byte = data[at + i]
+        value |= (byte & 0x7F) << (7 * i)
+        if byte < 0x80:
+            return value, at + i + 1
+    raise _Malformed("a number is too long")
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """(number, value): a number for wire type 0, bytes for wire type 2; Kubernetes uses no other in these kinds."""
+    at = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        if tag & 7 == 0:
+            value, at = _varint(data, at)
+            yield tag >> 3, value
+        elif tag & 7 == 2:
+            size, at = _varint(data, at)
+            if size > len(data) - at:
+                raise _Malformed("it ends in a field")
+            yield tag >> 3, data[at : at + size]
+            at += size
+        else:
+            raise _Malformed(f"wire type {tag & 7}")
+
+
+def _bytes(value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        raise _Malformed("a number where a message is needed")
+    return value
+
+
+def _text(value: int | bytes) -> str:
+    return _bytes(value).decode()  # UnicodeDecodeError is a ValueError
+
+
+def _message(data: bytes, name: str, depth: int) -> dict[str, Any]:
+    if depth > DEPTH_MAX:
+        raise _Malformed(f"nested deeper than {DEPTH_MAX}")
+    out: dict[str, Any] = {}
+    properties = typed.types().definitions[name]["properties"]
+    for number, value in _fields(data):
+        word = _TABLE[name].get(number, "-")
+        if word == "-":
+            raise _refused(f"{name.rsplit('.', 1)[-1]} with field {number}")
+        if word.startswith("~"):
+            continue
+        field = word.rstrip("*")
+        node = properties[field]
+        if node.get("type") == "array":
+            out.setdefault(field, []).append(_value(value, node["items"], depth))
+        elif "additionalProperties" in node:
+            entry = dict(_fields(_bytes(value)))
+            key = _text(entry.get(1, b""))
+            out.setdefault(field, {})[key] = _value(entry.get(2, b""), node["additionalProperties"], depth)
+        else:
+            decoded = _value(value, node, depth)
+            if word.endswith("*") or decoded not in ("", 0, False):
+                out[field] = decoded
+    return out
+
+
+def _value(value: int | bytes, node: dict[str, Any], depth: int) -> Any:
+    if "$ref" in node:
+        if node["$ref"] not in _TABLE:
+            raise _refused(node["$ref"].rsplit(".", 1)[-1])
+        return _message(_bytes(value), node["$ref"], depth + 1)
+    if node.get("x-kubernetes-int-or-string"):
+        parts = dict(_fields(_bytes(value)))
+        return _text(parts.get(3, b"")) if parts.get(1) else _signed(parts.get(2, 0))
+    kind = node.get("type")
+    if kind in ("integer", "boolean"):
+        return bool(value) if kind == "boolean" else _signed(value)
+    if node.get("format") == "byte":
+        return base64.b64encode(_bytes(value)).decode()
+    if node.get("format") == "date-time":
+        seconds = dict(_fields(_bytes(value))).get(1, 0)
+        return times.of_micros(_signed(seconds) * 1_000_000)
+    if kind != "string":
+        raise _refused(str(kind))
+    return _text(value)
+
+
+def _signed(value: int | bytes) -> int:
+    if isinstance(value, bytes):
+        raise _Malformed("a message where a number is needed")
+    value &= (1 << 64) - 1
+    return value - (1 << 64) if value >= 1 << 63 else value
