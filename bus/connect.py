@@ -361,7 +361,8 @@ async def connect(settings: ConnectSettings) -> Connection:
     """Raises ConnectFailed when there is no connection within ``wait_s``."""
     connection = Connection(settings)
     try:
-        await asyncio.wait_for(connection._first(), settings.wait_s)
+        async with asyncio.timeout(settings.wait_s):
+            await connection._first()
     except TimeoutError as e:
         reason = connection.last_error or "no answer"
         raise ConnectFailed(f"no connection to {', '.join(settings.urls)} within {settings.wait_s} s: {reason}") from e

@@ -73,7 +73,8 @@ class Link:
             wait = self._beat_s if failures == 0 else self._retry_s
             self._nudge.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._nudge.wait(), wait * random.uniform(0.9, 1.1))
+                async with asyncio.timeout(wait * random.uniform(0.9, 1.1)):
+                    await self._nudge.wait()
 
     async def _ask(self) -> bool:
         try:

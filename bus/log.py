@@ -377,7 +377,8 @@ class _DirectGets:
             while True:
                 seen = c.progress
                 try:
-                    end = await asyncio.wait_for(asyncio.shield(c.done), timeout)
+                    async with asyncio.timeout(timeout):
+                        end = await asyncio.shield(c.done)
                     return c.records, end
                 except TimeoutError as e:
                     if c.progress == seen:  # nothing at all came within the timeout
@@ -587,7 +588,8 @@ class _Follower:
             if loop.time() > deadline:
                 raise _Gap("no message and no heartbeat from the server")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), CONNECTION_LOOK_S)
+                async with asyncio.timeout(CONNECTION_LOOK_S):
+                    await self._wake.wait()
 
     def _status(self, h: dict[str, str]) -> None:
         status = h["Status"]

@@ -113,7 +113,8 @@ class Outbox:
                     wait = min(RETRY_S_MAX, RETRY_S * 2 ** min(self._failures - 1, 10)) * random.uniform(0.5, 1.0)
                     self._wake.clear()
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._link(), wait)
+                        async with asyncio.timeout(wait):
+                            await self._link()
         finally:
             tasks = list(self._flying.values())
             for t in tasks:

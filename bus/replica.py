@@ -262,7 +262,8 @@ class Replica:
             assert self._connection is not None
             request = codec.encode(sync.SyncRequest(scopes=ask.cursors))
             await self._connection.publish(subjects.sync_request(self._node, nonce), request)
-            data = await asyncio.wait_for(future, self._answer_timeout_s)
+            async with asyncio.timeout(self._answer_timeout_s):
+                data = await future
             answer = codec.decode_as(sync.SyncAnswer, data)
         except (NotConnected, TimeoutError, codec.CodecError) as e:
             logger.debug("replica.ask.failed", node=self._node, error=repr(e))

@@ -201,7 +201,8 @@ class Daemon:
                 self.pods.node_facts(self._node_status.facts())
             wait = NODE_LOOK_S if said is not None else 0.5
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._node_changed.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await self._node_changed.wait()
 
     async def _watchdog(self) -> None:
         """systemd restarts us when the loop is stuck (WatchdogSec=)."""

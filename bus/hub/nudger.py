@@ -84,4 +84,5 @@ class Nudger:
                 return nodes
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._due[0][0] - now if self._due else None)
+                async with asyncio.timeout(self._due[0][0] - now if self._due else None):
+                    await self._wake.wait()

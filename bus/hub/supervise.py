@@ -251,7 +251,8 @@ class NatsServer:
                 self._reap()
                 raise ServerError(f"nats-server {self._name} ended while starting: {self._last_words()}")
             try:
-                name = await asyncio.wait_for(_server_name(*self._address), 2.0)
+                async with asyncio.timeout(2.0):
+                    name = await _server_name(*self._address)
             except (OSError, ValueError, TimeoutError) as e:
                 last = f"{type(e).__name__}: {e}"
             else:

@@ -64,7 +64,8 @@ class WorkQueue:
             self._bell.clear()
             timeout = self._later[0][0] - now if self._later else None
             try:
-                await asyncio.wait_for(self._bell.wait(), timeout)
+                async with asyncio.timeout(timeout):
+                    await self._bell.wait()
             except TimeoutError:
                 continue
 

@@ -25,7 +25,7 @@ class InvalidPod(ValueError):
 
 
 def reading(what: str, read: Callable[[], T]) -> T:
-    """The answer of code that reads raw maps of any shape: what Python trips over there is the pod's fault; raises InvalidPod."""
+    """The answer of code that reads raw maps: what Python trips over there is the pod's fault; raises InvalidPod."""
     try:
         return read()
     except InvalidPod:

@@ -79,7 +79,8 @@ async def main(to_host: str, to_port: int, listen_port: int) -> None:
     relay.command("cut")
     server.close()
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(server.wait_closed(), 2)
+        async with asyncio.timeout(2):
+            await server.wait_closed()
 
 
 if __name__ == "__main__":
