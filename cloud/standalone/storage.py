@@ -45,6 +45,7 @@ class ClusterStorage:
         self.cache = cache.WatchCache()
         self._gone: dict[ObjectKey, int] = {}  # sequence of each tombstone: what a create has to expect
         self._loaded = asyncio.Event()
+        self._anew: dict[ObjectKey, Stored] | None = None  # what another epoch of the log holds, while it is being read
         self._task: asyncio.Task[None] | None = None
         self.refused = 0
         self.on_reset: Callable[[], None] = lambda: None
@@ -69,26 +70,39 @@ class ClusterStorage:
     # --- folding
 
     async def _fold(self) -> None:
+        """A log that was made anew, restored, or that lost its tail is read whole before anybody sees it: half of it would
+        show objects without their owners, and controllers would clean up what is only not read yet.  Until then
+        readers have the old state, and writes are refused."""
         while True:
             try:
                 await self._follow()
             except log.EpochChanged as e:
                 logger.warning("cluster.epoch_changed", error=str(e))
+                self._loaded.clear()
                 self._gone.clear()
-                self.cache.reset(0, [])
-                self.on_reset()
+                self._anew = {}
 
     async def _follow(self) -> None:
-        loading = True
+        loading, last = True, 0
         async with contextlib.aclosing(self._log.follow(STREAM, last_per_subject=True)) as batches:
             async for batch in batches:
                 for r in batch.records:
                     self._take(r)
+                    last = r.seq
                 if loading and batch.pending == 0:
                     loading = False
-                    # Holes between last states are not history: watches begin here.
-                    self.cache.begin(self.cache.revision())
-                    self._loaded.set()
+                    self._begin(last)
+
+    def _begin(self, last: int) -> None:
+        """Everything up to ``last`` was read."""
+        anew, self._anew = self._anew, None
+        if anew is None:
+            # Holes between last states are not history: watches begin here.
+            self.cache.begin(self.cache.revision())
+        else:
+            self.cache.reset(last, anew.values())
+            self.on_reset()
+        self._loaded.set()
 
     def _take(self, r: log.Recorded) -> None:
         try:
@@ -96,14 +110,20 @@ class ClusterStorage:
         except codec.DecodeError as e:
             self.refused += 1
             logger.warning("cluster.event.refused", seq=r.seq, subject=r.subject, reason=str(e))
-            self.cache.advance(r.seq)
+            if self._anew is None:
+                self.cache.advance(r.seq)
             return
-        if ev.deleted or ev.data is None:
+        data = None if ev.deleted else ev.data
+        if data is None:
             self._gone[ev.key] = r.seq
-            self.cache.apply(r.seq, ev.key, None, ev.id, ev.trace)
         else:
             self._gone.pop(ev.key, None)
-            self.cache.apply(r.seq, ev.key, ev.data, ev.id, ev.trace)
+        if self._anew is None:
+            self.cache.apply(r.seq, ev.key, data, ev.id, ev.trace)
+        elif data is None:
+            self._anew.pop(ev.key, None)
+        else:
+            self._anew[ev.key] = Stored(ev.key, r.seq, data, ev.id, ev.trace)
 
     # --- Reader
 
@@ -124,7 +144,12 @@ class ClusterStorage:
 
     # --- Storage
 
+    def _check_current(self) -> None:
+        if not self._loaded.is_set():
+            raise Unavailable(f"stream {STREAM} began anew and is being read: try again")
+
     async def create(self, key: ObjectKey, obj: Object, origin: Origin) -> Stored:
+        self._check_current()
         if self.cache.get(key) is not None:
             raise AlreadyExists(f"{key} exists")
         try:
@@ -146,6 +171,7 @@ class ClusterStorage:
         return await self._change(key, None, expect, origin)
 
     async def _change(self, key: ObjectKey, obj: Object | None, expect: int, origin: Origin) -> Stored:
+        self._check_current()
         held = self.cache.get(key)
         if held is not None and held.rev > expect:
             raise Conflict(f"{key} is at {held.rev}, not at {expect}", held.rev)
