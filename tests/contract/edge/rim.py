@@ -45,6 +45,17 @@ def event_id() -> str:
     return event.uuid7(time.time_ns() // 1000, next(_ids).to_bytes(10, "big"))
 
 
+async def _shown(container: Any) -> dict[str, Any] | None:
+    """None for one that was removed between the listing and the look."""
+    try:
+        shown: dict[str, Any] = await container.show()
+    except aiodocker.DockerError as e:
+        if e.status == 404:
+            return None
+        raise
+    return shown
+
+
 class Node:
     """One life of a node's rim.  ``payloads`` are (namespace/name, report, cause, trace) in order."""
 
@@ -168,7 +179,7 @@ class Engine:
 
     async def all(self) -> list[dict[str, Any]]:
         found = await self.client.containers.list(all=True, filters=f'{{"label":["{labels.HUB}={self.hub}"]}}')
-        return [await c.show() for c in found]
+        return [shown for c in found if (shown := await _shown(c)) is not None]
 
     async def of(self, container: str) -> list[dict[str, Any]]:
         """Containers of this name, oldest attempt first; "" is the sandbox."""
