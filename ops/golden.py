@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import os
 import secrets
 import sys
@@ -80,7 +79,6 @@ async def run(folder: Path, only: str) -> int:
     running_controllers = asyncio.create_task(controllers.run())
     await upkeep.bootstrap(api, Origin("golden"))
     await define(folder, api)
-    controllers = asyncio.create_task(run_controllers.ControllerRunner(api).run())  # the recorded server had them too
     running = await server.serve(server.make_app(api, authenticate=authenticate), "127.0.0.1", 0)
     try:
         failed = await check(folder, f"http://127.0.0.1:{running.port}", token, only)
@@ -91,9 +89,6 @@ async def run(folder: Path, only: str) -> int:
         running_controllers.cancel()
         await asyncio.gather(running_controllers, return_exceptions=True)
         await running.stop()
-        controllers.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await controllers
 
 
 def main() -> int:
