@@ -17,6 +17,7 @@ IMAGE = "skerry/pause:1"
 PATH = "pause"
 
 _LOAD_ADDRESS = 0x400000
+_PAGE_MAX = 0x10000  # of an aarch64 kernel; the alignment that all of them accept
 _HEADERS = 64 + 56  # ELF header and one program header
 _MACHINES = {"x86_64": 62, "aarch64": 183}
 _GO_NAMES = {"x86_64": "amd64", "aarch64": "arm64"}  # what image configurations call them
