@@ -204,6 +204,9 @@ class Engine:
             except aiodocker.DockerError as e:
                 if e.status not in (404, 409):
                     raise
+        volumes: Any = self.client.volumes
+        for v in (await volumes.list(filters={"label": [f"{labels.HUB}={self.hub}"]})).get("Volumes") or []:
+            await (await volumes.get(v["Name"])).delete()
 
 
 @asynccontextmanager

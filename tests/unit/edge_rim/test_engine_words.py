@@ -1,4 +1,4 @@
-"""Between our words and the engine's: labels, configurations, times, the sandbox image, and what a machine says of itself."""
+"""Between our words and the engine's: labels, configurations, times, the sandbox image; what a machine says of itself."""
 
 from __future__ import annotations
 

@@ -75,16 +75,19 @@ async def test_http_statuses_headers_and_redirects(checker: Checker) -> None:
 
 
 async def test_a_slow_answer_is_a_no(checker: Checker) -> None:
-    asked = asyncio.Event()
+    ended: asyncio.Queue[bytes] = asyncio.Queue()
 
-    async def never(request: web.Request) -> web.Response:
-        asked.set()
-        await asyncio.sleep(3600)
-        return web.Response()
+    async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ended.put_nowait(await reader.read())  # until the prober hangs up
+        writer.close()
 
-    async with server(never) as port:
-        assert await checker.check(HttpGet(port), "c", "127.0.0.1", 0.05) == (False, "no answer within 0.05 s")
-        assert asked.is_set()
+    listener = await asyncio.start_server(never, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    assert await checker.check(HttpGet(port), "c", "127.0.0.1", 0.2) == (False, "no answer within 0.2 s")
+    async with asyncio.timeout(10):
+        assert (await ended.get()).startswith(b"GET / ")
+    listener.close()
+    await listener.wait_closed()
 
 
 async def test_tcp(checker: Checker) -> None:
