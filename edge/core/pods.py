@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edge.core import dying, effects_done, living, observe, pod_spec, running, status, volumes_plan
+from edge.core import dying, effects_done, living, observe, pod_parse, running, status, volumes_plan
 from edge.core.context import Context
 from edge.core.instructions import SANDBOX_LANE, SNAPSHOT_LANE, Inspect, Instruction, ReportPod, SetTimer, TakeSnapshot
 from edge.core.pod_spec import InvalidPod, Pod
@@ -126,7 +126,7 @@ class PodsCore:
         state = self._pods.setdefault(uid, PodState(uid, *key, seen_us=self._ctx.now_us))
         state.namespace, state.name = key
         try:
-            self._want(state, applied, pod_spec.parse(obj))
+            self._want(state, applied, pod_parse.parse(obj))
         except InvalidPod as e:
             self._refuse(state, applied, obj, str(e))
         return [*same_name, state]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.core import env, pod_spec, quantities, stimuli, volumes_plan
+from edge.core import env, pod_parse, pod_spec, quantities, stimuli, volumes_plan
 from edge.core.expand import expand
 from edge.core.pod_spec import InvalidPod
 from edge.core.pods import PodsCore
@@ -27,7 +27,7 @@ NODE = NodeFacts("edge-1", "10.0.0.7", 4000, 1 << 30)
 def read(**spec: Any) -> pod_spec.Pod:
     containers = spec.pop("containers", [{"name": "main", "image": "app:1"}])
     meta = {"name": "p", "namespace": "default", "uid": "u", "labels": {"app": "x"}, "annotations": {"note": 'say "hi"'}}
-    return pod_spec.parse({"metadata": meta, "spec": {"containers": containers, **spec}})
+    return pod_parse.parse({"metadata": meta, "spec": {"containers": containers, **spec}})
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from edge import node_status
 from edge.containers import images, labels, pause, translate
 from edge.containers.runtime import find_host
-from edge.core import container_config, pod_spec, volumes_plan
+from edge.core import container_config, pod_parse, volumes_plan
 from edge.core.container_config import Identity
 from edge.core.references import References
 from edge.core.settings import NodeFacts, PodSettings
@@ -79,7 +79,7 @@ def test_engine_times(text: Any, us: int) -> None:
 def configured(container: dict[str, Any], **spec: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """(sandbox, container) in the engine's words."""
     meta = {"name": "p", "namespace": "default", "uid": "u1"}
-    pod = pod_spec.parse(
+    pod = pod_parse.parse(
         {"metadata": meta, "spec": {"containers": [{"name": "main", "image": "app:1", **container}], **spec}}
     )
     plan = volumes_plan.plan(pod, References(), NODE)
