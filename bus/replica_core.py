@@ -81,7 +81,10 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Facts of a scope that is being reset: kept aside, ``first`` empties what was aside before."""
+    """Facts of a catch-up of several pages: kept aside, ``first`` empties what was aside before.
+
+    A page is state, not history: an object whose last event comes with a later page is missing from it.  So nothing of it
+    is seen before the last page is here, and the replica is the fold of the log up to its cursor at every instant."""
 
     scope: str
     facts: list[fold.Fact]
@@ -90,10 +93,11 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """What is aside becomes the scope, all else of it is swept, the cursor set: one transaction."""
+    """What is aside goes into the scope, with ``sweep`` all else of it goes, the cursor is set: one transaction."""
 
     scope: str
     cursor: fold.Cursor
+    sweep: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,8 @@ class _Scope:
     name: str
     cursor: fold.Cursor
     behind: bool = True  # must ask before live events may be applied
-    staging: fold.Cursor | None = None  # a reset is under way: how far it has come
+    staging: fold.Cursor | None = None  # a catch-up of several pages is under way: how far it has come
+    sweep: bool = False  # and it is a reset
     buffer: list[Live] = field(default_factory=list)
     overflowed: bool = False
 
@@ -277,13 +282,15 @@ class ReplicaCore:
             except (codec.DecodeError, subjects.SubjectError) as e:
                 out.append(Refuse(s.name, item.seq, item.subject, str(e)))
         cursor = fold.Cursor(page.epoch, max(after, page.up_to))
-        if begins or s.staging is not None:
-            s.behind = True
-            out.append(Stage(s.name, facts, begins))
+        if begins or page.more or s.staging is not None:
+            first = begins or s.staging is None
+            if first:
+                s.sweep = begins
+            out.append(Stage(s.name, facts, first))
             s.staging = cursor
             if not page.more:
                 s.staging, s.cursor = None, cursor
-                out.append(Finish(s.name, cursor))
+                out.append(Finish(s.name, cursor, s.sweep))
         elif facts or cursor != s.cursor:
             s.cursor = cursor
             out.append(Apply(s.name, facts, cursor))

@@ -12,7 +12,7 @@ from bus import fold, replica_core
 from bus.stores import base
 from schemas import codec
 
-STAGE = "\x01"  # prefix of the scope while it is reset; no scope begins so
+STAGE = "\x01"  # prefix of the scope while pages are kept aside; no scope begins so
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +34,17 @@ def write(txn: base.Transaction, i: replica_core.Instruction) -> list[Applied]:
             if first:
                 for key, _ in txn.items("objects", fold.scope_prefix(STAGE + scope)):
                     txn.delete("objects", key)
-            for f in facts:
-                staged = fold.Fact(STAGE + scope, f.key, f.seq, f.payload, f.event)
-                fold.put(txn, staged)
+            for f in facts:  # tombstones too: they take out what the scope holds
+                txn.put("objects", fold.store_key(STAGE + scope, f.key), fold.store_value(f.seq, f.payload))
             return []
-        case replica_core.Finish(scope, cursor):
-            return _finish(txn, scope, cursor)
+        case replica_core.Finish(scope, cursor, sweep):
+            return _finish(txn, scope, cursor, sweep)
         case _:
             raise AssertionError(i)
 
 
-def _finish(txn: base.Transaction, scope: str, cursor: fold.Cursor) -> list[Applied]:
-    """Swap what is aside in, and sweep: only what differs is a change."""
+def _finish(txn: base.Transaction, scope: str, cursor: fold.Cursor, sweep: bool) -> list[Applied]:
+    """Put what is aside in, and sweep when it is the whole scope: only what differs is a change."""
     changed: list[Applied] = []
     keep: set[bytes] = set()
     for staged_key, value in txn.items("objects", fold.scope_prefix(STAGE + scope)):
@@ -65,7 +64,7 @@ def _finish(txn: base.Transaction, scope: str, cursor: fold.Cursor) -> list[Appl
         keep.add(key)
         if fold.put(txn, fact):
             changed.append(Applied(fact, True))
-    for key, value in txn.items("objects", fold.scope_prefix(scope)):
+    for key, value in txn.items("objects", fold.scope_prefix(scope)) if sweep else ():
         if key not in keep:
             seq, payload = fold.split_value(value)
             txn.delete("objects", key)

@@ -62,7 +62,7 @@ class Node:
 
     def __init__(self) -> None:
         self.objects: dict[bytes, bytes] = {}
-        self.staged: dict[bytes, bytes] = {}
+        self.staged: dict[subjects.ObjectKey, fold.Fact] = {}
         self.cursor = fold.Cursor()
         self.restart()
         self.asked: core.Ask | None = None
@@ -84,9 +84,12 @@ class Node:
                 case core.Stage(_, facts, first):
                     if first:
                         self.staged = {}
-                    self._put(self.staged, facts)
-                case core.Finish(_, cursor):
-                    self.objects, self.staged, self.cursor = self.staged, {}, cursor
+                    self.staged |= {f.key: f for f in facts}
+                case core.Finish(_, cursor, sweep):
+                    if sweep:
+                        self.objects = {}
+                    self._put(self.objects, sorted(self.staged.values(), key=lambda f: f.seq))
+                    self.staged, self.cursor = {}, cursor
                 case core.Ask():
                     assert self.asked is None, "one request at a time"
                     self.asked = i
@@ -175,6 +178,25 @@ def test_pages_until_there_is_no_more() -> None:
         assert node.synced == 0 and node.objects == {}, "a reset shows nothing before it is whole"
         node.answer(hub, 10)
     assert node.synced == 1 and node.objects == hub.fold()
+
+
+def test_at_every_page_of_a_long_catch_up_the_replica_is_the_fold_up_to_its_cursor() -> None:
+    hub, node = Hub(), Node()
+    for i in range(20):
+        hub.put(f"n{i}", i)
+    node.give(core.Connected())
+    node.answer(hub)
+    node.give(core.Disconnected())
+    for i in range(40):
+        hub.put(f"n{(i * 7) % 20}", None if i % 9 == 0 else 100 + i)
+    node.give(core.Connected())
+    pages = 0
+    while node.asked is not None:
+        node.answer(hub, 5)
+        pages += 1
+        upto = [e for e in hub.events if e[0] <= node.cursor.seq]
+        assert node.objects == fold.fold(fold.fact_of("edge-1", key(n), s, d) for s, n, d in upto)
+    assert pages > 2 and node.objects == hub.fold()
 
 
 def test_another_epoch_resets_and_sweeps() -> None:
