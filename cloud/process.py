@@ -21,7 +21,7 @@ from pathlib import Path
 import structlog
 
 from bus import connect, log
-from bus.hub import init, streams
+from bus.hub import init, nudger, streams
 from bus.kube import registry, server
 from cloud import beats, dispatcher, joining, reports, sync
 from cloud.core import reports as reports_core
@@ -84,7 +84,14 @@ class CloudProcess:
             await service.start()
             stack.push_async_callback(service.stop)
         if "join" in s.parts:
-            joins = joining.JoinService(core, store, hub)
+            sys = await connect.connect(
+                connect.ConnectSettings(
+                    tuple(hub.urls), "cloud join", credentials=hub.sys_creds, ca=hub.ca_path, wait_s=None
+                )
+            )
+            stack.push_async_callback(sys.close)
+            parts.create_task(nudger.Nudger(sys, store, hub.file.edge).run(), name="nudger")
+            joins = joining.JoinService(core, store, hub, sys=sys)
             await joins.start()
             stack.push_async_callback(joins.stop)
         if "dispatcher" in s.parts:

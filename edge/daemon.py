@@ -31,11 +31,13 @@ from bus.identity import join
 from bus.stores import base
 from bus.stores.lmdb_store import LmdbStore
 from edge import sd_notify, state
+from edge.containers.settings import RuntimeSettings
 from edge.core.twins import Report as TwinTold
 from edge.effects import PodsRim
 from edge.node_status import NodeStatus
 from edge.twins import STATE_PREFIX, TwinsRim
 from schemas import codec, event, node_status, reports, subjects
+from schemas.joining import NodeIdentity
 
 logger = structlog.get_logger(__name__)
 
@@ -74,16 +76,18 @@ def open_store(path: Path) -> LmdbStore:
 class Daemon:
     """Everything about a running node; ``run`` until cancelled."""
 
-    def __init__(self, settings: Settings, node: str, shards: int, store: LmdbStore, connection: connect.Connection) -> None:
+    def __init__(self, settings: Settings, identity: NodeIdentity, store: LmdbStore, connection: connect.Connection) -> None:
+        node = identity.node
         self.settings, self.node, self.store, self.connection = settings, node, store, connection
         self.started_us = self.link_since_us = stamp.now_us()
         self.trouble = ""
         self.leaf_pid: int | None = None
         self.box = outbox.Outbox(store)
-        self.state = state.NodeState(node, shards, store, self.box, on_trouble=self._on_trouble)
+        self.state = state.NodeState(node, identity.shards, store, self.box, on_trouble=self._on_trouble)
         self.pods = PodsRim(
             node=node,
             data_dir=settings.data_dir / "pods",
+            runtime=RuntimeSettings(hub=identity.hub),  # nodes of one name but of two hubs may share an engine
             report=self._report,
             ready_changed=self.report_node,
         )
@@ -284,7 +288,7 @@ async def run(settings: Settings) -> None:
                 wait_s=0,
             )
             connection = await connect.connect(direct)
-        daemon = Daemon(settings, identity.node, identity.shards, store, connection)
+        daemon = Daemon(settings, identity, store, connection)
         daemon.leaf_pid = server.pid if server is not None else None
         await daemon.run()
     finally:
