@@ -187,6 +187,7 @@ class ReplicaCore:
                     s.cursor = cursor
                     self._fall_behind(s)
                 self._asking = False
+                self._told_synced = False  # whoever was to be told may not have been: the rest of the batch was dropped
                 return self._ask(soon=False) if self._connected else []
 
     def _fall_behind(self, s: _Scope) -> None:
