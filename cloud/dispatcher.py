@@ -73,16 +73,18 @@ class DispatcherWorker:
             try:
                 async with asyncio.TaskGroup() as self._effects:
                     self._core = Dispatcher(self._shards, self._owns)
-                    await self._session()
+                    await self._session(self._effects)
             except* log.EpochChanged as e:
                 logger.warning("dispatcher.epoch_changed", error=str(e.exceptions[0]))
             self._loaded.clear()
             await asyncio.sleep(EPOCH_PAUSE_S)
 
-    async def _session(self) -> None:
+    async def _session(self, tasks: asyncio.TaskGroup) -> None:
         # META before CLUSTER: what a scope holds was then decided from nothing newer than what is folded next.
         for shard in sorted(self._owns):
-            await self._load_meta(shard)
+            loaded = asyncio.Event()
+            tasks.create_task(self._follow_meta(shard, loaded), name=f"dispatcher.meta.{shard}")
+            await loaded.wait()
         loading = True
         async with contextlib.aclosing(self._log.follow(CLUSTER, last_per_subject=True)) as batches:
             async for batch in batches:
@@ -93,16 +95,17 @@ class DispatcherWorker:
                     self._tell(stimuli.Loaded(self._core.folded))
                     self._loaded.set()
 
-    async def _load_meta(self, shard: int) -> None:
+    async def _follow_meta(self, shard: int, loaded: asyncio.Event) -> None:
+        """First what the scopes hold; then everything that is written, so that another's writing is noticed."""
         stream = f"META-{shard}"
         async with contextlib.aclosing(self._log.follow(stream, last_per_subject=True)) as batches:
             async for batch in batches:
                 for r in batch.records:
-                    entry = self._meta_event(r)
+                    entry = self._meta_event(r, read=not self._loaded.is_set())
                     if entry is not None:
                         self._tell(entry)
                 if batch.pending == 0:
-                    return
+                    loaded.set()
 
     def _fold(self, r: log.Recorded) -> None:
         try:
@@ -111,12 +114,15 @@ class DispatcherWorker:
             self._refuse(str(e))
             self._tell(stimuli.Folded(r.seq))
 
-    def _meta_event(self, r: log.Recorded) -> stimuli.MetaEvent | None:
+    def _meta_event(self, r: log.Recorded, *, read: bool = True) -> stimuli.MetaEvent | None:
+        """``read`` False: only that there is an event; its bytes are left alone."""
         try:
             _, scope, key = subjects.parse_meta(r.subject)
         except subjects.SubjectError as e:
             self._refuse(f"{r.stream} #{r.seq}: {e}")
             return None
+        if not read:
+            return stimuli.MetaEvent(r.seq, scope, key, None)
         try:
             return stimuli.MetaEvent(r.seq, scope, key, r.event())
         except codec.DecodeError as e:

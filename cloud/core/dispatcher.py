@@ -4,7 +4,7 @@ It compares two folds: what every scope *should* hold (pods, devices and nodes, 
 what the log says each scope *does* hold.  Only the difference is written, so starting again at any point, or twice, is
 harmless: there is no queue to lose and no bookkeeping but the log.
 
-Three rules keep it exact:
+Four rules keep it exact:
 
 * One append in flight per scope, expecting the scope's last sequence.  So ``prev`` is the true chain, and a second writer
   is refused by the log instead of being mixed in.
@@ -12,6 +12,8 @@ Three rules keep it exact:
 * After a conflict nothing is written to the scope before it was read again *and* CLUSTER was folded at least as far as
   it had grown by then.  Whoever wrote last had folded no more than that, so a successor never decides on an older
   view than its predecessor did: a worker that slept through a fail-over can't bring old state back.
+* META is followed: whatever somebody else wrote makes the scope be read again.  An append of a worker that died can arrive
+  after its successor has looked and found nothing to do, and so nothing to conflict with.
 """
 
 from __future__ import annotations
@@ -91,6 +93,7 @@ class _Held:
 class _Scope:
     name: str
     head: int = 0
+    seen: int = 0  # last sequence that was told after Loaded, whoever wrote it
     holds: dict[ObjectKey, _Held] = field(default_factory=dict)  # no tombstones
     needs: dict[ObjectKey, int] = field(default_factory=dict)  # how many referrers; may contain needs.ANY
     dirty: tuple[dict[ObjectKey, Cause], ...] = field(default_factory=lambda: ({}, {}, {}))
@@ -149,9 +152,21 @@ class Dispatcher:
         return out
 
     def _meta_event(self, s: MetaEvent) -> None:
-        assert not self._loaded, "META is folded before Loaded; afterwards a scope is read again as a whole"
-        if self._mine(s.scope):
-            _hold(self._scope(s.scope), s)
+        """Before Loaded it is folded; afterwards it is either ours, or a reason to read the scope again."""
+        if not self._mine(s.scope):
+            return
+        scope = self._scope(s.scope)
+        if not self._loaded:
+            _hold(scope, s)
+            return
+        scope.seen = max(scope.seen, s.seq)
+        self._notice(scope)
+
+    def _notice(self, scope: _Scope) -> None:
+        """Somebody else wrote to the scope.  With an append in flight we can't tell yet: its answer brings us back here."""
+        if scope.seen > scope.head and scope.flight is None and not scope.reloading:
+            self._read_again(scope, _backoff_ms(scope.attempts) if scope.attempts else 0)
+            scope.attempts += 1
 
     def _cluster_event(self, s: ClusterEvent) -> None:
         key = s.event.key
@@ -208,6 +223,7 @@ class Dispatcher:
             scope.holds.pop(key, None)
         else:
             scope.holds[key] = held
+        self._notice(scope)
         self._queue(scope)
 
     def _conflict(self, s: AppendConflict) -> None:
@@ -229,6 +245,7 @@ class Dispatcher:
         scope.flight = None
         if held is not None:
             scope.refused[key] = held.content  # not tried again until it changes; the rest of the scope goes on
+        self._notice(scope)
         self._queue(scope)
 
     def _scope_reloaded(self, s: ScopeReloaded) -> None:
@@ -242,6 +259,7 @@ class Dispatcher:
         scope.folded_needed = s.cluster_seq
         if scope.folded_needed > self._folded:
             self._waiting[scope.name] = None
+        self._notice(scope)  # written to since it was read
         self._compare(scope)
 
     def _reload_failed(self, s: ReloadFailed) -> None:

@@ -14,7 +14,9 @@ from schemas.subjects import ObjectKey
 @dataclass(frozen=True, slots=True)
 class MetaEvent:
     """An event of META: the last of its subject, or more of them in order.  ``event`` None: bytes that can't be read
-    (damaged, or from the future), which hold their place in the chain all the same."""
+    (damaged, or from the future), which hold their place in the chain all the same.
+
+    After Loaded every new event is told, our own included; only its sequence counts then, ``event`` may be None."""
 
     seq: int
     scope: str
