@@ -88,8 +88,8 @@ class DispatcherWorker:
         loading = True
         async with contextlib.aclosing(self._log.follow(CLUSTER, last_per_subject=True)) as batches:
             async for batch in batches:
-                for r in batch.records:
-                    self._fold(r)
+                for left, r in zip(range(len(batch.records) - 1, -1, -1), batch.records, strict=True):
+                    self._fold(r, more=left + batch.pending > 0)
                 if loading and batch.pending == 0:
                     loading = False
                     self._tell(stimuli.Loaded(self._core.folded))
@@ -107,12 +107,12 @@ class DispatcherWorker:
                 if batch.pending == 0:
                     loaded.set()
 
-    def _fold(self, r: log.Recorded) -> None:
+    def _fold(self, r: log.Recorded, *, more: bool) -> None:
         try:
-            self._tell(stimuli.ClusterEvent(r.seq, r.event()))
+            self._tell(stimuli.ClusterEvent(r.seq, r.event(), more))
         except codec.DecodeError as e:
             self._refuse(str(e))
-            self._tell(stimuli.Folded(r.seq))
+            self._tell(stimuli.Folded(r.seq, more))
 
     def _meta_event(self, r: log.Recorded, *, read: bool = True) -> stimuli.MetaEvent | None:
         """``read`` False: only that there is an event; its bytes are left alone."""

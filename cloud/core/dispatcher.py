@@ -9,8 +9,8 @@ Four rules keep it exact:
 * One append in flight per scope, expecting the scope's last sequence.  So ``prev`` is the true chain, and a second writer
   is refused by the log instead of being mixed in.
 * Latest wins.  What is written is looked up when it is written; changes that come while a scope is busy fold into one.
-* After a conflict nothing is written to the scope before it was read again *and* CLUSTER was folded at least as far as
-  it had grown by then.  Whoever wrote last had folded no more than that, so a successor never decides on an older
+* After a conflict nothing is written to the scope before it was read again *and* CLUSTER was folded, whole, at least as
+  far as it had grown by then.  Whoever wrote last had folded no more than that, so a successor never decides on an older
   view than its predecessor did: a worker that slept through a fail-over can't bring old state back.
 * META is followed: whatever somebody else wrote makes the scope be read again.  An append of a worker that died can arrive
   after its successor has looked and found nothing to do, and so nothing to conflict with.
@@ -104,8 +104,8 @@ class _Scope:
     refused: dict[ObjectKey, bytes] = field(default_factory=dict)
     queued: bool = False
 
-    def free(self, folded: int) -> bool:
-        return self.flight is None and not self.reloading and self.folded_needed <= folded
+    def free(self, whole: int) -> bool:
+        return self.flight is None and not self.reloading and self.folded_needed <= whole
 
 
 class Dispatcher:
@@ -116,6 +116,7 @@ class Dispatcher:
         self._owns = owns
         self._loaded = False
         self._folded = 0
+        self._whole = 0  # as ``folded`` when nothing more was waiting: up to here no object's state is missing
         self._objects: dict[ObjectKey, _Known] = {}
         self._graves: dict[ObjectKey, Cause] = {}  # while loading: deletions of objects that some scope may hold
         self._any: dict[ObjectKey, dict[ObjectKey, None]] = {}  # needs.ANY key -> the objects that it covers
@@ -173,7 +174,7 @@ class Dispatcher:
         told = self._loaded and s.seq <= self._folded
         if not told and (key.group, key.resource) in needs.DISPATCHED:
             self._fold(s, key)
-        self._folded_to(Folded(s.seq))
+        self._folded_to(Folded(s.seq, s.more))
 
     def _fold(self, s: ClusterEvent, key: ObjectKey) -> None:
         ev = s.event
@@ -204,12 +205,14 @@ class Dispatcher:
 
     def _folded_to(self, s: Folded) -> None:
         self._folded = max(self._folded, s.seq)
-        self._release_waiting()
+        if not s.more:
+            self._whole = self._folded
+            self._release_waiting()
 
     def _load_done(self, s: Loaded) -> None:
         assert not self._loaded
         self._loaded = True
-        self._folded = max(self._folded, s.seq)
+        self._whole = self._folded = max(self._folded, s.seq)
         for scope in self._scopes.values():
             self._compare(scope)
         self._graves.clear()
@@ -257,7 +260,7 @@ class Dispatcher:
         for entry in s.events:
             _hold(scope, entry)
         scope.folded_needed = s.cluster_seq
-        if scope.folded_needed > self._folded:
+        if scope.folded_needed > self._whole:
             self._waiting[scope.name] = None
         self._notice(scope)  # written to since it was read
         self._compare(scope)
@@ -356,7 +359,7 @@ class Dispatcher:
         self._queue(scope)
 
     def _queue(self, scope: _Scope) -> None:
-        if not scope.queued and any(scope.dirty) and scope.free(self._folded):
+        if not scope.queued and any(scope.dirty) and scope.free(self._whole):
             scope.queued = True
             self._ready.append(scope.name)
 
@@ -365,7 +368,7 @@ class Dispatcher:
         while self._ready and self._in_flight < APPENDS_IN_FLIGHT_MAX:
             scope = self._scopes[self._ready.popleft()]
             scope.queued = False
-            if scope.free(self._folded):
+            if scope.free(self._whole):
                 self._send_next(scope)
 
     def _send_next(self, scope: _Scope) -> None:
@@ -406,7 +409,7 @@ class Dispatcher:
         self._out.append(ReloadScope(scope.name, delay_ms))
 
     def _release_waiting(self) -> None:
-        for name in [n for n in self._waiting if self._scopes[n].folded_needed <= self._folded]:
+        for name in [n for n in self._waiting if self._scopes[n].folded_needed <= self._whole]:
             del self._waiting[name]
             self._queue(self._scopes[name])
 

@@ -26,10 +26,14 @@ class MetaEvent:
 
 @dataclass(frozen=True, slots=True)
 class ClusterEvent:
-    """One event of CLUSTER: before Loaded the last of each subject, then every one, in order."""
+    """One event of CLUSTER: before Loaded the last of each subject, then every one that is kept, in order.
+
+    ``more``: later ones are known to wait.  A stream keeps a few versions of each object, so a reader that lags can have
+    been told all that is kept up to ``seq`` and still lack an object's state at ``seq``: later versions took its place."""
 
     seq: int
     event: Event
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class Folded:
     """Every event of CLUSTER up to ``seq`` was told, or is of no use to anyone (bytes that don't decode)."""
 
     seq: int
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
