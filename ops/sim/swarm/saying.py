@@ -1,0 +1,143 @@
+"""The outbox and the node's state in the simulation: the real classes, their asyncio taken over by virtual time.
+
+``Outbox._send`` is a coroutine that awaits one thing, the append: it is driven by hand here, so that its order of steps
+(append, wait for the acknowledgement, remove) is the one that runs on a node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator
+from random import Random
+from typing import Any, Protocol, cast
+
+from bus import log, outbox
+from bus.stores import base
+from edge.state import RETRY_S, NodeState, Report
+from ops.sim.swarm.schedule import MS, S, Schedule
+from schemas import event, subjects
+
+
+class Host(Protocol):
+    schedule: Schedule
+    lots: Random
+
+    def mine(self, run: Callable[[], None]) -> Callable[[], None]: ...
+
+    def append(self, subject: str, payload: bytes, msg_id: str, done: Callable[[int | log.LogError], None]) -> None: ...
+
+
+class _Append:
+    """What ``append_bytes`` awaits: the driver takes it, sends it, and resumes with the sequence or the error."""
+
+    def __init__(self, subject: str, payload: bytes, msg_id: str) -> None:
+        self.subject, self.payload, self.msg_id = subject, payload, msg_id
+
+    def __await__(self) -> Generator[_Append, int, int]:
+        return (yield self)
+
+
+class _Appender:
+    async def append_bytes(self, subject: str, payload: bytes, msg_id: str) -> int:
+        return await _Append(subject, payload, msg_id)
+
+
+class OutboxRim:
+    """What ``Outbox.run`` does, without tasks."""
+
+    def __init__(self, host: Host, box: outbox.Outbox) -> None:
+        self._host, self.box = host, box
+        self._coroutines: dict[Coroutine[Any, Any, None], None] = {}
+        self._scheduled = False
+
+    def wake(self) -> None:
+        """Something was added, or an attempt ended."""
+        if self._scheduled:
+            return
+        self._scheduled = True
+        wait_us = self._host.lots.randrange(1, 5 * MS)
+        if self.box._failures:
+            most = min(outbox.RETRY_S_MAX, outbox.RETRY_S * 2 ** min(self.box._failures - 1, 10))
+            wait_us = int(most * S * self._host.lots.uniform(0.5, 1.0))
+        self._host.schedule.after(wait_us, self._host.mine(self._pump))
+
+    def link_up(self) -> None:
+        self.box.link_up()
+        self._host.schedule.after(1, self._host.mine(self._pump))
+
+    def _pump(self) -> None:
+        self._scheduled = False
+        box = self.box
+        for n, subject in list(box._subjects.items()):
+            if len(box._flying) >= outbox.IN_FLIGHT_MAX:
+                break
+            if n not in box._flying and subject not in box._busy:
+                box._busy.add(subject)
+                box._flying[n] = cast(Any, None)
+                coroutine = box._send(_Appender(), n, subject)
+                self._coroutines[coroutine] = None
+                self._drive(coroutine, None)
+
+    def _drive(self, coroutine: Coroutine[Any, Any, None], answer: int | log.LogError | None) -> None:
+        try:
+            if isinstance(answer, Exception):
+                call: _Append = coroutine.throw(answer)
+            else:
+                call = coroutine.send(answer)
+        except StopIteration:
+            self._coroutines.pop(coroutine, None)
+            self.wake()
+            return
+
+        def done(result: int | log.LogError) -> None:
+            self._drive(coroutine, result)
+
+        self._host.append(call.subject, call.payload, call.msg_id, done)
+
+    def crash(self) -> None:
+        for coroutine in self._coroutines:
+            coroutine.close()
+        self._coroutines.clear()
+
+
+class SimNodeState(NodeState):
+    """Stamps from the schedule; its retry is the schedule's."""
+
+    def __init__(self, host: Host, node: str, shards: int, store: base.Store, rim: OutboxRim, boot: str) -> None:
+        super().__init__(node, shards, store, rim.box)
+        self._host, self._rim, self.boot = host, rim, boot
+        self._waits = False
+
+    def _event(self, r: Report) -> tuple[str, event.Event]:
+        schedule = self._host.schedule
+        ident = schedule.new_id()
+        ev = event.Event(
+            id=ident,
+            type=event.REPORT,
+            scope=self._node,
+            resource=r.kind,
+            namespace=r.namespace,
+            name=r.name,
+            uid=getattr(r.payload, "uid", ""),
+            time=schedule.now_us,
+            mono=schedule.mono_us,
+            boot=self.boot,
+            source="edge@sim",
+            cause=r.cause,
+            trace=r.trace or ident,
+            data=r.payload.model_dump(exclude_defaults=True),
+        )
+        name = r.name or None
+        return subjects.report(self._node, r.kind, self._shards, r.namespace if name else None, name), ev
+
+    def _flush(self) -> None:
+        super()._flush()
+        self._rim.wake()
+
+    def _retry_later(self) -> None:
+        if not self._waits:
+            self._waits = True
+            self._host.schedule.after(int(RETRY_S * S), self._host.mine(self._try_again))
+
+    def _try_again(self) -> None:
+        self._waits = False
+        self._flush()

@@ -1,0 +1,171 @@
+"""A cloud process in the simulation: it follows streams, asks, is paused, crashes, and wakes up again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from bus import log
+from ops.sim.swarm.hub import Hub
+from ops.sim.swarm.schedule import MS, S, Schedule
+from ops.sim.swarm.wire import Link, Wire
+
+T = TypeVar("T")
+Take = Callable[[log.Recorded, bool], None]  # a record, and whether more are known to wait
+FOLLOW_BATCH = 64
+RETRY_US = 1 * S
+EPOCH_LATE_US_MAX = 15 * S  # a follower finds out by missed heartbeats (bus/log.py: 2.5 of 5 s)
+
+
+class Worker:
+    """``begin`` starts a session; every callback of an earlier one is dropped, every callback while paused waits."""
+
+    def __init__(self, name: str, schedule: Schedule, hub: Hub, wire: Wire) -> None:
+        self.name, self.schedule, self.hub, self.wire = name, schedule, hub, wire
+        self.link = Link(name)
+        self.lots = schedule.lots(name)
+        self.running = False
+        self.epoch = ""
+        self.lags_until_us = 0  # reads CLUSTER late: a slow consumer
+        self._session = 0
+        self._held: list[Callable[[], None]] | None = None
+        hub.on_restore.append(self._restored)
+
+    # --- life
+
+    def start(self) -> None:
+        self._session += 1
+        self.running = True
+        self.epoch = self.hub.epoch
+        self.schedule.note(f"{self.name} starts")
+        self.begin()
+
+    def begin(self) -> None:
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """kill -9: what is on the way to the hub still arrives, what the process held back does not."""
+        self._session += 1
+        self.running = False
+        self._held = self.link.held = None
+        self.schedule.note(f"{self.name} ends")
+
+    def pause(self, *, hold_out: bool) -> None:
+        """SIGSTOP.  ``hold_out``: what it wrote last isn't sent before it wakes up."""
+        self.schedule.note(f"{self.name} pauses")
+        self._held = []
+        if hold_out:
+            self.link.held = []
+
+    def resume(self) -> None:
+        self.schedule.note(f"{self.name} wakes up")
+        held, self._held = self._held, None
+        self.wire.resume(self.link)
+        for run in held or ():
+            self.schedule.after(1, run)
+
+    @property
+    def paused(self) -> bool:
+        return self._held is not None
+
+    def _restored(self) -> None:
+        def notice() -> None:
+            if self.running and self.epoch != self.hub.epoch:
+                self.start()
+
+        self.schedule.after(self.lots.randrange(EPOCH_LATE_US_MAX), self.mine(notice))
+
+    def mine(self, run: Callable[[], None]) -> Callable[[], None]:
+        """``run`` in this session only, and not while paused."""
+        session = self._session
+
+        def guarded() -> None:
+            if session != self._session:
+                return
+            if self._held is not None:
+                self._held.append(guarded)
+                return
+            run()
+
+        return guarded
+
+    # --- what it does
+
+    def later(self, delay_us: int, run: Callable[[], None]) -> None:
+        self.schedule.after(delay_us, self.mine(run))
+
+    def ask(self, serve: Callable[[], T], done: Callable[[T | log.LogError], None], *, write: bool = False) -> None:
+        session = self._session
+
+        def answered(answer: T | log.LogError) -> None:
+            if session == self._session:
+                self.mine(lambda: done(answer))()
+
+        self.wire.request(self.link, serve, answered, write=write)
+
+    def insist(self, serve: Callable[[], T], done: Callable[[T], None]) -> None:
+        """Ask until there is an answer: how followers behave."""
+
+        def answered(answer: T | log.LogError) -> None:
+            if isinstance(answer, log.LogError):
+                self.later(RETRY_US, lambda: self.insist(serve, done))
+            else:
+                done(answer)
+
+        self.ask(serve, answered)
+
+    def follow(self, stream: str, take: Take, loaded: Callable[[], None]) -> None:
+        """The last record of every subject, ``loaded``, then everything; as ``Log.follow(last_per_subject=True)``."""
+        Follower(self, stream, take, loaded).start()
+
+
+class Follower:
+    def __init__(self, worker: Worker, stream: str, take: Take, loaded: Callable[[], None]) -> None:
+        self._w, self._stream, self._take, self._loaded = worker, stream, take, loaded
+        self._at = 0
+        self._busy = True
+
+    def start(self) -> None:
+        hub, name = self._w.hub, self._stream
+        self._w.insist(lambda: (hub.epoch, hub.lasts(name), hub.streams[name].last_seq), self._begin)
+
+    def _begin(self, answer: tuple[str, list[log.Recorded], int]) -> None:
+        epoch, records, up_to = answer
+        if epoch != self._w.epoch:
+            return  # the worker is about to notice
+        for r in records:
+            self._take(r, True)
+        self._at = up_to
+        self._loaded()
+        self._pull()
+
+    def _pull(self) -> None:
+        behind_us = self._w.lags_until_us - self._w.schedule.now_us
+        if behind_us > 0 and self._stream == "CLUSTER":
+            self._w.later(behind_us, self._pull)
+            return
+        at, hub, name = self._at, self._w.hub, self._stream
+        self._w.insist(lambda: (hub.epoch, *hub.read(name, at, FOLLOW_BATCH), hub.streams[name].last_seq), self._got)
+
+    def _got(self, answer: tuple[str, list[log.Recorded], int, int]) -> None:
+        epoch, records, up_to, last = answer
+        if epoch != self._w.epoch:
+            return
+        for n, r in enumerate(records):
+            self._take(r, n + 1 < len(records) or up_to < last)
+        self._at = up_to
+        if up_to < last:
+            self._pull()
+        else:
+            self._wait()
+
+    def _wait(self) -> None:
+        """The server pushes when there is something; here it says so once, and is asked."""
+        w = self._w
+        if w.epoch != w.hub.epoch:
+            return
+        poke = w.mine(self._pull)
+        if w.hub.streams[self._stream].last_seq > self._at:
+            w.later(1, self._pull)
+        else:
+            w.hub.waiting[self._stream].append(lambda: w.schedule.after(w.lots.randrange(1, 30 * MS), poke))

@@ -1,0 +1,100 @@
+"""The simulation: fixed seeds, new seeds every time, and mutants that prove that the checkers can fail.
+
+A failure prints the line that repeats it.  ``SKERRY_SIM_SEED`` sets where the new seeds begin (to repeat a CI run).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ops.sim.swarm import faults
+from ops.sim.swarm.__main__ import describe, quiet
+from ops.sim.swarm.run import Case, run, shrink
+from tests.sim.swarm_mutants import MUTANTS
+
+ROOT = Path(__file__).parents[2]
+CHUNK = 25  # seeds a test: a name for each would be noise
+FIXED = range(1, 151)
+NEW = 75
+FIRST_NEW = int(os.environ.get("SKERRY_SIM_SEED", "0")) or random.SystemRandom().randrange(1_000, 1 << 31)
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    with quiet():
+        yield
+
+
+def _all_hold(seeds: range) -> None:
+    done: dict[str, int] = {}
+    for seed in seeds:
+        result = run(Case(seed))
+        if result.failure:
+            pytest.fail(describe(result, shrink(result.case)), pytrace=False)
+        assert result.commits_checked > 10, result.case.command()
+        for kind, times in result.faults.items():
+            done[kind] = done.get(kind, 0) + times
+    assert set(done) == set(faults.KINDS), "a kind of fault that never happened proves nothing"
+
+
+@pytest.mark.parametrize("first", FIXED[::CHUNK])
+def test_fixed_seeds(first: int) -> None:
+    _all_hold(range(first, first + CHUNK))
+
+
+@pytest.mark.parametrize("first", range(FIRST_NEW, FIRST_NEW + NEW, CHUNK), ids=lambda n: f"SKERRY_SIM_SEED={n}")
+def test_new_seeds(first: int) -> None:
+    _all_hold(range(first, first + CHUNK))
+
+
+def test_one_seed_is_one_run() -> None:
+    first, second = run(Case(7)), run(Case(7))
+    assert (first.trace_hash, first.events) == (second.trace_hash, second.events)
+    assert run(Case(8)).trace_hash != first.trace_hash
+
+
+def test_one_seed_is_one_run_in_another_process() -> None:
+    """The hash seed of Python orders sets of strings: nothing may depend on it."""
+    script = "from ops.sim.swarm import __main__ as m\nwith m.quiet(): print(m.run(m.Case(11)).trace_hash)"
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for seed in ("1", "2")
+    }
+    assert told == {run(Case(11)).trace_hash}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_is_caught(name: str) -> None:
+    mutant = MUTANTS[name]
+    for seed in range(1, 1 + mutant.seeds):
+        case = Case(seed, kinds=mutant.kinds)
+        result = run(case, mutant.parts)
+        if result.failure:
+            assert result.failure.startswith(mutant.rules), result.failure
+            return
+    pytest.fail(f"{name}: not caught within {mutant.seeds} seeds", pytrace=False)
+
+
+def test_a_failure_is_shrunk_and_repeats() -> None:
+    mutant = MUTANTS["ignores the chain"]
+    case = next(c for n in range(1, 13) if run(c := Case(n), mutant.parts).failure)
+    small = shrink(case, mutant.parts)
+    assert run(small, mutant.parts).failure
+    whole = case.resolved()
+    assert small.steps < whole.steps
+    assert (small.kinds or frozenset()) < (whole.kinds or frozenset())
+    assert f"--seed {case.seed} --steps {small.steps}" in small.command()
