@@ -30,7 +30,7 @@ from bus.hub import leaf, supervise
 from bus.identity import join
 from bus.stores import base
 from bus.stores.lmdb_store import LmdbStore
-from edge import sd_notify, state
+from edge import memory, sd_notify, state
 from edge.containers.settings import RuntimeSettings
 from edge.core.twins import Report as TwinTold
 from edge.effects import PodsRim
@@ -127,6 +127,7 @@ class Daemon:
                     ("link", self.link.run()),
                     ("node", self._reporting()),
                     ("watchdog", self._watchdog()),
+                    ("memory", memory.keep_small()),
                     ("renewer", join.Renewer(self.settings.data_dir, self.connection).run()),
                 ):
                     parts.create_task(part, name=name)

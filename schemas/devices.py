@@ -33,7 +33,7 @@ NANOSECONDS_FROM = 10_000_000  # as milliseconds 2 h 47 min, as nanoseconds 10 m
 
 
 class Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 class Property(Model):

@@ -28,7 +28,7 @@ class Event(BaseModel):
     """One versioned event.  ``time`` is wall time in microseconds since 1970 (UTC); ``mono`` is microseconds of the
     monotonic clock of the boot named in ``boot`` (edge events only, so that a wrong wall clock can be seen)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
     id: Id = Field(description="UUIDv7 of this event; also its Nats-Msg-Id")
     type: Type = Field(description="object.applied, object.deleted, report, audit..., identity...")

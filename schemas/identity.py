@@ -29,7 +29,7 @@ RESERVED_NAMES = frozenset({"all"})  # a scope of its own
 
 
 class Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 class TokenState(Model):

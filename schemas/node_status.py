@@ -12,7 +12,7 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 class ScopeStatus(Model):

@@ -15,7 +15,7 @@ Micros = Annotated[int, Field(ge=0)]
 
 
 class Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 class Hop(Model):

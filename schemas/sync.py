@@ -17,7 +17,7 @@ Seq = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
 class Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 class ScopeCursor(Model):

@@ -14,7 +14,7 @@ class Sample(BaseModel):
     """``seq`` counts the samples of one property from 1 without gaps within one ``boot`` of the mapper, so a reader can
     prove that nothing was lost or doubled.  ``time`` is wall time in microseconds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
     value: Value | None
     quality: Quality = "good"

@@ -15,7 +15,7 @@ NODE = "edge-1"
 PODS = 20
 OBJECTS = 500
 CHANGED = 10
-REST_S = 15
+REST_S = 30
 
 
 def memory(pid: int) -> dict[str, float]:
