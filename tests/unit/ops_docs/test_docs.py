@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -78,3 +79,10 @@ def test_every_recipe_has_a_line_that_explains_it() -> None:
         if re.match(r"^[a-z][a-z-]*(?: \*args)?:(?!=)", line) and "[private]" not in lines[i - 1]:
             assert lines[i - 1].startswith("# "), line
     assert {"demo", "down", "test", "lint", "sim", "golden", "bench", "docs"} <= RECIPES
+
+
+@pytest.mark.parametrize("module", sorted(set(re.findall(r"python -m ([\w.]+)", (ROOT / "justfile").read_text()))))
+def test_every_recipe_runs_a_module_that_is_there(module: str) -> None:
+    found = importlib.util.find_spec(module)
+    assert found is not None
+    assert found.submodule_search_locations is None or importlib.util.find_spec(f"{module}.__main__") is not None
