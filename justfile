@@ -12,7 +12,8 @@ default:
 demo *args:
     #!/usr/bin/env bash
     set -euo pipefail
-    DOCKER_HOST=$(python -m ops.engine up --images) && export DOCKER_HOST
+    DOCKER_HOST=$(python -m ops.engine up --images)
+    export DOCKER_HOST
     exec python -m ops.demo {{ args }}
 
 # end what demo --keep left running, and the Docker engine if it is ours
@@ -26,7 +27,8 @@ down:
 test *args: lint
     #!/usr/bin/env bash
     set -euo pipefail
-    DOCKER_HOST=$(python -m ops.engine up --images) && export DOCKER_HOST
+    DOCKER_HOST=$(python -m ops.engine up --images)
+    export DOCKER_HOST
     exec python -m pytest {{ args }}
 
 # unit tests only
@@ -52,7 +54,8 @@ golden *args:
 bench *args:
     #!/usr/bin/env bash
     set -euo pipefail
-    DOCKER_HOST=$(python -m ops.engine up --images) && export DOCKER_HOST
+    DOCKER_HOST=$(python -m ops.engine up --images)
+    export DOCKER_HOST
     exec python -m ops.bench {{ args }}
 
 # write the event schemas and the AsyncAPI document to build/schemas
