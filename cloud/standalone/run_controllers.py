@@ -1,7 +1,8 @@
 """Runs the controllers that a cluster would bring: watches in, ``reconcile``, writes out.
 
 One process and one loop for all of them; each has its own queue and one worker, so a controller never races with itself.
-A plan that fails is made again from what the API says then, ever later, and given up after a while until something changes.
+A plan that fails is made again from what the API says then, ever later; one that is refused again and again is given up
+until something changes, one that could not be stored (the hub is away) never.
 Any of them can be left out by name.
 """
 
@@ -42,7 +43,7 @@ CONTROLLERS: dict[str, Controller] = {
 
 RETRY_S = 0.05  # doubles: a conflict is over as soon as the other write is seen
 RETRY_S_MAX = 60.0
-RETRIES_MAX = 15  # about a quarter of an hour; after that a key waits for the next change of what it depends on
+RETRIES_MAX = 15  # about six minutes; after that a key waits for the next change of what it depends on
 BOOTSTRAP_S_MAX = 5.0
 RELIST_S = 0.5  # after a watch fell behind
 
@@ -127,6 +128,8 @@ class ControllerRunner:
                         self._watch_all(tasks)
             except Expired as e:
                 logger.info("controllers.relist", resource=kind[1], reason=str(e))
+            self._listed.discard(kind)
+            self._ready.clear()  # the indexes miss what happened: nobody decides on them until they are whole again
             await asyncio.sleep(RELIST_S)
 
     def _list(self, kind: Kind) -> None:
@@ -166,9 +169,11 @@ class ControllerRunner:
         while True:
             key = await queue.take()
             try:
+                await self._ready.wait()
                 await self._look(controller, queue, key)
             finally:
                 queue.done(key)
+            await asyncio.sleep(0)  # a thousand looks that write nothing must not hold up the API beside them
 
     async def _look(self, controller: Controller, queue: WorkQueue, key: ObjectKey) -> None:
         self.stats.reconciled += 1
@@ -196,7 +201,7 @@ class ControllerRunner:
         self, controller: Controller, queue: WorkQueue, key: ObjectKey, why: api.Stale | api.Unreachable | api.Refused
     ) -> None:
         failures = self._failures[controller.name, key] = self._failures.get((controller.name, key), 0) + 1
-        if failures > RETRIES_MAX:
+        if failures > RETRIES_MAX and not isinstance(why, api.Unreachable):
             del self._failures[controller.name, key]
             self.stats.given_up += 1
             logger.error("controller.given_up", controller=controller.name, object=str(key), reason=why.reason)
@@ -204,4 +209,4 @@ class ControllerRunner:
         self.stats.retried += 1
         if isinstance(why, api.Refused) and failures == 1:
             logger.warning("controller.refused", controller=controller.name, object=str(key), reason=why.reason)
-        queue.add(key, min(RETRY_S_MAX, RETRY_S * 2 ** (failures - 1)))
+        queue.add(key, min(RETRY_S_MAX, RETRY_S * 2 ** min(failures - 1, RETRIES_MAX)))

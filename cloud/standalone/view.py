@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from bus.kube.catalog import Catalog
 from bus.kube.storage import Reader, Stored
 from cloud.standalone.controllers import base
+from cloud.standalone.controllers import load as loads
 from cloud.standalone.controllers.base import Kind
 from schemas.subjects import ObjectKey
 
@@ -25,6 +26,7 @@ class IndexedView:
         self._reader, self._catalog = reader, catalog
         self._index: dict[Term, dict[ObjectKey, None]] = {}
         self._known: dict[ObjectKey, Stored] = {}
+        self._loads: dict[str, loads.Load] = {}  # of nodes since whose last change somebody asked
 
     # --- folding ---------------------------------------------------------------------------------------------------
 
@@ -38,6 +40,7 @@ class IndexedView:
         self._known[stored.key] = stored
         for term in _terms(stored):
             self._index.setdefault(term, {})[stored.key] = None
+            self._touch(term)
         return old
 
     def forget(self, key: ObjectKey, rev: int) -> Stored | None:
@@ -54,6 +57,11 @@ class IndexedView:
             del keys[old.key]
             if not keys:
                 del self._index[term]
+            self._touch(term)
+
+    def _touch(self, term: Term) -> None:
+        if term[0] == "node":
+            self._loads.pop(term[1], None)
 
     def replace(self, kind: Kind, listed: Sequence[Stored]) -> dict[ObjectKey, Stored]:
         """A whole list of a kind, whatever its revisions (a log that was restored begins at lower ones); what was known."""
@@ -86,6 +94,11 @@ class IndexedView:
 
     def pods_on(self, node: str) -> Sequence[Stored]:
         return [*self._find("node", node)]
+
+    def load(self, node: str) -> loads.Load:
+        if node not in self._loads:
+            self._loads[node] = loads.of(p.object for p in self.pods_on(node))
+        return self._loads[node]
 
     def unscheduled(self) -> Sequence[Stored]:
         return [*self._find("unscheduled")]

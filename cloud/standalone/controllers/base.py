@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cloud.core.writes import Write
 from schemas.subjects import ObjectKey
+
+if TYPE_CHECKING:
+    from cloud.standalone.controllers.load import Load
 
 Object = dict[str, Any]
 Kind = tuple[str, str]  # (group, resource)
@@ -56,6 +59,9 @@ class View(Protocol):
 
     def pods_on(self, node: str) -> Sequence[Seen]:
         """Pods bound to a node that may still use it (neither Succeeded nor Failed)."""
+
+    def load(self, node: str) -> Load:
+        """What those pods take of the node together."""
 
     def unscheduled(self) -> Sequence[Seen]:
         """Pods that are bound to no node."""

@@ -1,5 +1,8 @@
 """Garbage collection by owner: what is owned goes when its last owner is gone; before its owner, or not at all, if asked.
 
+It never judges what it can't know: an owner of a kind that nobody serves (yet), or of a namespaced kind named by an object
+without namespace, keeps what it owns.  An owner in another namespace is no owner: it is looked for beside what it owns.
+A change costs what it concerns (the view finds dependents by their owner's uid), however many objects there are.
 Source: Kubernetes documentation, "Garbage Collection" (background, foreground and orphan deletion), "Owners and Dependents".
 """
 
@@ -67,12 +70,23 @@ def _outlived(view: View, seen: Seen) -> list[Write]:
         return [base.update(seen, base.with_meta(seen.object, ownerReferences=kept))]
     if any(state == "waiting" for _, state in found) and view.owned(base.uid(seen.object)):
         return [base.delete(seen, propagation="Foreground")]
-    return [base.delete(seen, propagation="Background")]
+    return [base.delete(seen, propagation=_chosen(seen))]
+
+
+def _chosen(seen: Seen) -> Literal["Background", "Foreground", "Orphan"]:
+    """An object can say itself how it wants to go."""
+    finalizers = base.meta(seen.object).get("finalizers") or []
+    if ORPHAN in finalizers:
+        return "Orphan"
+    return "Foreground" if FOREGROUND in finalizers else "Background"
 
 
 def _look(view: View, namespace: str, ref: Object) -> Found:
-    if view.kind_of(str(ref.get("apiVersion")), str(ref.get("kind"))) is None:
+    served = view.kind_of(str(ref.get("apiVersion")), str(ref.get("kind")))
+    if served is None:
         return "unknown"  # nobody serves this kind (yet): not ours to judge
+    if served[1] and not namespace:
+        return "unknown"  # in which namespace?  Kubernetes never collects these either
     owner = _owner(view, namespace, ref)
     if owner is None:
         return "gone"
@@ -98,11 +112,8 @@ def _take_along(view: View, seen: Seen) -> list[Write]:
     ]
     if not blocking:
         return [_without(seen, FOREGROUND)]
-    writes: list[Write] = []
-    for d in dependents[:DEPENDENTS_MAX]:
-        if not base.deleting(d.object):
-            writes += _outlived(view, d)
-    return writes
+    here = [d for d in dependents if not base.deleting(d.object)]
+    return [w for d in here[:DEPENDENTS_MAX] for w in _outlived(view, d)]
 
 
 def _let_go(view: View, seen: Seen) -> list[Write]:

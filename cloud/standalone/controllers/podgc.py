@@ -1,6 +1,11 @@
-"""Pods that nobody will ever confirm: their node is not in the API any more.  And Events that are past their hour.
+"""Pods that nobody will ever confirm: deleted, but their node is not in the API any more.  And Events past their hour.
 
-A cut link is not this case: the Node is there, and so are its pods.
+Only pods that somebody deleted.  kube-controller-manager also deletes all other pods of a Node that is gone, because in a
+data centre a Node that was removed is a machine that was given back.  At the edge it is more often a Node object that was
+deleted by mistake, or that its machine registers again when its link comes back; the machine stands there and its
+containers run, for hours without a link.  Deleting their pods would stop a working site at the moment it comes back, and
+make a Deployment start a second copy elsewhere before.  Who takes a machine away for good deletes its pods as well
+(``kubectl delete pods --field-selector spec.nodeName=<node>``), and then nothing hangs.
 Source: Kubernetes documentation, "Pod Lifecycle", "Garbage collection of Pods"; kube-apiserver --event-ttl.
 """
 
@@ -13,7 +18,7 @@ from cloud.standalone.controllers.base import EVENTS, NODES, PODS, Controller, P
 from schemas import times
 from schemas.subjects import ObjectKey
 
-QUARANTINE_US = 40 * times.US_PER_S  # a Node that is deleted and registered again within it keeps its pods
+QUARANTINE_US = 40 * times.US_PER_S  # a Node that is deleted and registered again within it confirms by itself
 EVENT_TTL_US = 3600 * times.US_PER_S
 
 
@@ -21,21 +26,20 @@ def concerns(view: View, seen: Seen | None, old: Seen | None) -> Iterable[Object
     s = seen or old
     assert s is not None
     if s.key.resource == "nodes":
-        if seen is None:
-            yield from (p.key for p in view.pods_on(s.key.name))
-    elif seen is not None and at(seen.object, "spec", "nodeName") and view.get(_node(seen)) is None:
+        if seen is None:  # rare: no index for it (``pods_on`` leaves out what is finished)
+            yield from (p.key for p in view.list(PODS) if _lost(view, p))
+    elif seen is not None and _lost(view, seen):
         yield seen.key
 
 
-def _node(pod: Seen) -> ObjectKey:
-    return ObjectKey(*NODES, "", str(at(pod.object, "spec", "nodeName")))
+def _lost(view: View, pod: Seen) -> bool:
+    node = str(at(pod.object, "spec", "nodeName") or "")
+    return bool(node) and base.deleting(pod.object) and view.get(ObjectKey(*NODES, "", node)) is None
 
 
 def reconcile(view: View, key: ObjectKey, now_us: int) -> Plan:
     pod = view.get(key)
-    if pod is None or not at(pod.object, "spec", "nodeName") or view.get(_node(pod)) is not None:
-        return Plan()
-    return Plan([base.delete(pod, grace_s=0)])
+    return Plan([base.delete(pod, grace_s=0)]) if pod is not None and _lost(view, pod) else Plan()
 
 
 def event_concerns(view: View, seen: Seen | None, old: Seen | None) -> Iterable[ObjectKey]:

@@ -6,6 +6,7 @@ Source: Kubernetes documentation, "Resource Management for Pods and Containers" 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
@@ -23,8 +24,13 @@ _BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 
 def quantity(value: object) -> Fraction:
     """``100m``, ``1.5Gi``, 2; what is no quantity counts as nothing (the API refuses it before it gets here)."""
-    m = _QUANTITY.match(str(value).strip())
-    if m is None or isinstance(value, bool):
+    return Fraction(0) if isinstance(value, bool) else _parsed(str(value).strip())
+
+
+@functools.lru_cache(maxsize=4096)  # a fleet says the same few hundred quantities over and over
+def _parsed(text: str) -> Fraction:
+    m = _QUANTITY.match(text)
+    if m is None:
         return Fraction(0)
     number = Fraction(m[1])
     if m[2]:
@@ -41,17 +47,17 @@ def amounts(values: object) -> Amounts:
 def requested(pod: Object) -> Amounts:
     """The most that its containers ever need at one time: all together, or one init container with the sidecars so far."""
     spec = at(pod, "spec") or {}
-    running = _sum(_request(c) for c in maps(spec.get("containers")))
+    running = total(_request(c) for c in maps(spec.get("containers")))
     sidecars: Amounts = {}
     peak: Amounts = {}
     for c in maps(spec.get("initContainers")):
         if c.get("restartPolicy") == "Always":
-            sidecars = _sum([sidecars, _request(c)])
+            sidecars = total([sidecars, _request(c)])
             peak = _most(peak, sidecars)
         else:
-            peak = _most(peak, _sum([sidecars, _request(c)]))
-    total = _most(_sum([running, sidecars]), peak)
-    return _sum([total, amounts(spec.get("overhead"))])
+            peak = _most(peak, total([sidecars, _request(c)]))
+    most = _most(total([running, sidecars]), peak)
+    return total([most, amounts(spec.get("overhead"))])
 
 
 def _request(container: Object) -> Amounts:
@@ -59,7 +65,7 @@ def _request(container: Object) -> Amounts:
     return amounts(at(container, "resources", "limits")) | amounts(at(container, "resources", "requests"))
 
 
-def _sum(parts: Iterable[Mapping[str, Fraction]]) -> Amounts:
+def total(parts: Iterable[Mapping[str, Fraction]]) -> Amounts:
     out: Amounts = {}
     for part in parts:
         for k, v in part.items():
@@ -71,13 +77,6 @@ def _most(a: Amounts, b: Amounts) -> Amounts:
     return {k: max(a.get(k, Fraction(0)), b.get(k, Fraction(0))) for k in (*a, *b)}
 
 
-def free(node: Object, pods: Iterable[Object]) -> Amounts:
-    """What a node could still give; ``pods`` is a resource like the others."""
-    left = amounts(at(node, "status", "allocatable") or at(node, "status", "capacity"))
-    for pod in pods:
-        for k, v in requested(pod).items():
-            if k in left:
-                left[k] -= v
-        if "pods" in left:
-            left["pods"] -= 1
-    return left
+def allocatable(node: Object) -> Amounts:
+    """What a node has for pods; ``pods`` is a resource like the others."""
+    return amounts(at(node, "status", "allocatable") or at(node, "status", "capacity"))

@@ -1,9 +1,9 @@
 """Scheduler: gives every pod that has no node one that may and can take it, and says why when there is none.
 
-Filters: readiness, ``unschedulable``, taints, ``nodeSelector`` and required node affinity, host ports, resources.  Among
-what is left: no PreferNoSchedule taint, fewest pods of the same owner, fewest pods.  What pods prefer, pod affinity and
-topology spread are not looked at.  Source: Kubernetes documentation, "Assigning Pods to Nodes", "Taints and Tolerations";
-the wording of reasons is kube-scheduler's, because people search for it.
+What may take it: ``fit``; which other pods decide: ``company``; which is best: ``score``.  Every bind is seen by the next
+look (the view is never older than its own writes), so a batch of pods spreads like pods that come one by one.
+Not looked at: topology spread constraints, priority and preemption, volumes (a node has none that another lacks).
+Source: Kubernetes documentation, "Kubernetes Scheduler", "Assigning Pods to Nodes".
 """
 
 from __future__ import annotations
@@ -13,32 +13,45 @@ from collections import Counter
 from collections.abc import Iterable
 
 from cloud.core.writes import Write
-from cloud.standalone.controllers import base, resources, selecting
+from cloud.standalone.controllers import base, fit, resources, score
 from cloud.standalone.controllers.base import EVENTS, NODES, PODS, Controller, Object, Plan, Seen, View, at
+from cloud.standalone.controllers.company import Company, picky
 from schemas import times
 from schemas.subjects import ObjectKey
 
 NAME = "default-scheduler"
-NOT_READY = "node.kubernetes.io/not-ready"
+SAY_US = 10 * times.US_PER_S  # at most one new reason a pod in this time: flapping links must not fill the log
+MESSAGE_CHARS_MAX = 1024  # of an Event, as the API server validates it
 
 
 def concerns(view: View, seen: Seen | None, old: Seen | None) -> Iterable[ObjectKey]:
-    """A pod that waits; and all that wait, when a node changed or a pod made room."""
+    """A pod that waits; all that wait, when a node changed or a pod made room; the picky, when a pod came or changed."""
     s = seen or old
     assert s is not None
-    if s.key.resource == "pods" and seen is not None and not base.finished(seen.object):
-        if _waits(seen.object):
-            yield seen.key
+    if s.key.resource == "nodes":
+        if seen is None or old is None or _face(seen.object) != _face(old.object):
+            yield from (p.key for p in view.unscheduled() if _waits(p.object))
         return
-    if s.key.resource == "nodes" and seen is not None and old is not None and _face(seen.object) == _face(old.object):
+    if seen is not None and _waits(seen.object):
+        yield seen.key
+    if old is None:
         return
-    yield from (p.key for p in view.unscheduled() if _waits(p.object))
+    before, now = _place(old.object), _place(seen.object) if seen is not None else None
+    if before is not None and now is None:
+        yield from (p.key for p in view.unscheduled() if _waits(p.object))
+    elif before != now:
+        yield from (p.key for p in view.unscheduled() if _waits(p.object) and picky(p.object))
 
 
 def _face(node: Object) -> tuple[object, ...]:
     """What of a node a pod could wait for."""
-    allocatable = at(node, "status", "allocatable") or at(node, "status", "capacity")
-    return base.labels(node), at(node, "spec"), allocatable, _ready(node)
+    return base.labels(node), at(node, "spec"), resources.allocatable(node), fit.ready(node)
+
+
+def _place(pod: Object) -> tuple[object, ...] | None:
+    """Where a pod takes room, and as what others see it there."""
+    node = at(pod, "spec", "nodeName")
+    return (node, base.labels(pod)) if node and not base.finished(pod) else None
 
 
 def _waits(pod: Object) -> bool:
@@ -52,95 +65,25 @@ def reconcile(view: View, key: ObjectKey, now_us: int) -> Plan:
     if pod is None or not _waits(pod.object):
         return Plan()
     nodes = view.list(NODES)
+    loads = {n.key.name: view.load(n.key.name) for n in nodes}
+    asked = resources.requested(pod.object)
+    company = Company(view, pod.object, nodes, loads)
     reasons: Counter[str] = Counter()
-    fits: list[tuple[tuple[object, ...], str]] = []
+    fits: list[tuple[score.Rank, str]] = []
     for node in nodes:
-        on_it = [p.object for p in view.pods_on(node.key.name)]
-        why = list(dict.fromkeys(refusals(pod.object, node.object, on_it)))
+        on_it = loads[node.key.name]
+        why = fit.refusals(pod.object, asked, node.object, on_it) or company.refusals(node.object)
         if why:
             reasons.update(why)
         else:
-            fits.append((_rank(pod.object, node.object, on_it), node.key.name))
+            liking = company.liking(node.object)
+            fits.append((score.rank(pod.object, asked, node.object, on_it, liking), node.key.name))
     if fits:
         return Plan([_bind(pod, min(fits)[1])])
-    return Plan(_say(view, pod, _message(len(nodes), reasons), now_us))
+    return _say(view, pod, _message(len(nodes), reasons), now_us)
 
 
 CONTROLLER = Controller("scheduler", (PODS, NODES), concerns, reconcile)
-
-
-# --- filters ---------------------------------------------------------------------------------------------------------
-
-
-def refusals(pod: Object, node: Object, on_it: list[Object]) -> Iterable[str]:
-    """Why a node can't take a pod; nothing when it can.  As kube-scheduler does, the first kind of reason is told."""
-    tolerations = base.maps(at(pod, "spec", "tolerations"))
-    if at(node, "spec", "unschedulable") and not _tolerated(
-        {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}, tolerations
-    ):
-        return ["node(s) were unschedulable"]
-    for taint in _taints(node):
-        if taint.get("effect") in ("NoSchedule", "NoExecute") and not _tolerated(taint, tolerations):
-            return [f"node(s) had untolerated taint {{{taint.get('key')}: {taint.get('value') or ''}}}"]
-    if not selecting.node_matches(pod, node):
-        return ["node(s) didn't match Pod's node affinity/selector"]
-    taken = {p for other in on_it for p in _host_ports(other)}
-    if any(_collides(p, q) for p in _host_ports(pod) for q in taken):
-        return ["node(s) didn't have free ports for the requested pod ports"]
-    return _too_little(pod, node, on_it)
-
-
-def _too_little(pod: Object, node: Object, on_it: list[Object]) -> list[str]:
-    left = resources.free(node, on_it)
-    why = ["Too many pods"] if left.get("pods", 1) < 1 else []
-    asked = resources.requested(pod)
-    return why + [f"Insufficient {name}" for name, n in sorted(asked.items()) if n and n > left.get(name, 0)]
-
-
-def _taints(node: Object) -> list[Object]:
-    """A node that isn't ready counts as tainted even before its taint is written."""
-    taints = base.maps(at(node, "spec", "taints"))
-    marked = any(str(t.get("key")).startswith("node.kubernetes.io/") for t in taints)
-    return taints if _ready(node) or marked else [*taints, {"key": NOT_READY, "effect": "NoSchedule"}]
-
-
-def _ready(node: Object) -> bool:
-    return (base.condition(node, "Ready") or {}).get("status") == "True"
-
-
-def _tolerated(taint: Object, tolerations: list[Object]) -> bool:
-    for t in tolerations:
-        if t.get("effect") and t.get("effect") != taint.get("effect"):
-            continue
-        if t.get("operator") == "Exists":
-            if not t.get("key") or t.get("key") == taint.get("key"):
-                return True
-        elif t.get("key") == taint.get("key") and (t.get("value") or "") == (taint.get("value") or ""):
-            return True
-    return False
-
-
-def _host_ports(pod: Object) -> list[tuple[int, str, str]]:
-    out = []
-    for c in base.maps(at(pod, "spec", "containers")):
-        for p in base.maps(c.get("ports")):
-            if p.get("hostPort"):
-                out.append((int(p["hostPort"]), str(p.get("protocol") or "TCP"), str(p.get("hostIP") or "0.0.0.0")))
-    return out
-
-
-def _collides(a: tuple[int, str, str], b: tuple[int, str, str]) -> bool:
-    return a[:2] == b[:2] and (a[2] == b[2] or "0.0.0.0" in (a[2], b[2]))
-
-
-def _rank(pod: Object, node: Object, on_it: list[Object]) -> tuple[object, ...]:
-    tolerations = base.maps(at(pod, "spec", "tolerations"))
-    disliked = sum(t.get("effect") == "PreferNoSchedule" and not _tolerated(t, tolerations) for t in _taints(node))
-    owner = base.controller_of(pod)
-    siblings = 0
-    if owner is not None:
-        siblings = sum((base.controller_of(p) or {}).get("uid") == owner.get("uid") for p in on_it)
-    return disliked, siblings, len(on_it)
 
 
 # --- writes ----------------------------------------------------------------------------------------------------------
@@ -164,11 +107,14 @@ def _message(nodes: int, reasons: Counter[str]) -> str:
     return f"0/{nodes} nodes are available: {', '.join(why)}."
 
 
-def _say(view: View, pod: Seen, message: str, now_us: int) -> list[Write]:
+def _say(view: View, pod: Seen, message: str, now_us: int) -> Plan:
     """Once for each new reason: the condition, and an Event that counts."""
     before = base.condition(pod.object, "PodScheduled") or {}
     if before.get("status") == "False" and before.get("message") == message:
-        return []
+        return Plan()
+    said_us = times.micros(before.get("lastProbeTime"))
+    if said_us is not None and 0 <= now_us - said_us < SAY_US:
+        return Plan([], SAY_US - (now_us - said_us))
     now = times.rfc3339(now_us)
     since = before.get("lastTransitionTime", now) if before.get("status") == "False" else now
     condition = {
@@ -176,11 +122,13 @@ def _say(view: View, pod: Seen, message: str, now_us: int) -> list[Write]:
         "status": "False",
         "reason": "Unschedulable",
         "message": message,
+        "lastProbeTime": now,
         "lastTransitionTime": since,
     }
     others = [c for c in base.maps(at(pod.object, "status", "conditions")) if c.get("type") != "PodScheduled"]
     status = {**(pod.object.get("status") or {}), "conditions": [*others, condition]}
-    return [base.status(pod, {**pod.object, "status": status}), _event(view, pod, message, now)]
+    shown = message if len(message) <= MESSAGE_CHARS_MAX else f"{message[: MESSAGE_CHARS_MAX - 4]} ..."
+    return Plan([base.status(pod, {**pod.object, "status": status}), _event(view, pod, shown, now)])
 
 
 def _event(view: View, pod: Seen, message: str, now: str) -> Write:

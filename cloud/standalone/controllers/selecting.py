@@ -53,10 +53,11 @@ def node_matches(pod: Object, node: Object) -> bool:
     required = at(pod, "spec", "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution")
     if required is None:
         return True
-    return any(_term(t, node) for t in maps(at(required, "nodeSelectorTerms")))
+    return any(term_matches(t, node) for t in maps(at(required, "nodeSelectorTerms")))
 
 
-def _term(term: Object, node: Object) -> bool:
+def term_matches(term: Object, node: Object) -> bool:
+    """A NodeSelectorTerm: labels, and the fields that there are (metadata.name)."""
     expressions, fields = maps(term.get("matchExpressions")), maps(term.get("matchFields"))
     if not expressions and not fields:
         return False  # an empty term matches nothing

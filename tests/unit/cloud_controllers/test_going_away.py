@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from bus.kube.errors import StatusError
 from bus.kube.storage import Stored, Unavailable
-from cloud.standalone.controllers import podgc
+from cloud import api
+from cloud.standalone import run_controllers
+from cloud.standalone.controllers import garbage, podgc
 from cloud.standalone.run_controllers import CONTROLLERS, ControllerRunner
 from schemas.subjects import ObjectKey
 from tests.unit.cloud_controllers.kubelets import Cluster, deployment, pod, running
@@ -58,6 +61,43 @@ async def test_an_owner_of_the_same_name_is_another(cluster: Cluster) -> None:
     await make(cluster, "a")
     await make(cluster, "late", a)  # names the one that is gone
     assert await names(cluster) == ["a"]
+
+
+async def test_an_owner_in_another_namespace_is_none(cluster: Cluster) -> None:
+    a = await make(cluster, "a")
+    await cluster.create("", "configmaps", config("b", a), "kube-system")
+    assert await names(cluster) == ["a"]
+    await cluster.quiet()
+    assert await cluster.list("", "configmaps", "kube-system") == []
+
+
+async def test_what_has_no_namespace_is_not_judged_by_an_owner_that_needs_one(cluster: Cluster) -> None:
+    a = await make(cluster, "a")
+    meta = {"name": "n", "ownerReferences": config("x", a)["metadata"]["ownerReferences"]}
+    await cluster.create("", "nodes", {"apiVersion": "v1", "kind": "Node", "metadata": meta}, "")
+    await cluster.delete("", "configmaps", "a")
+    await cluster.quiet()
+    assert [n["metadata"]["name"] for n in await cluster.list("", "nodes", "")] == ["n"]
+
+
+async def test_an_object_can_say_itself_how_it_wants_to_go(cluster: Cluster) -> None:
+    a = await make(cluster, "a")
+    middle = config("b", a)
+    middle["metadata"]["finalizers"] = ["orphan"]
+    b = await cluster.create("", "configmaps", middle)
+    await make(cluster, "c", b)
+    await cluster.delete("", "configmaps", "a")
+    assert await names(cluster) == ["c"], "left alone by b"
+
+
+async def test_foreground_with_more_dependents_than_one_plan_takes(cluster: Cluster, monkeypatch: Any) -> None:
+    monkeypatch.setattr(garbage, "DEPENDENTS_MAX", 3)
+    for propagation, left in (("Foreground", 0), ("Orphan", 8)):
+        a = await make(cluster, "a")
+        for n in range(8):
+            await make(cluster, f"b{n}", a, block=True)
+        await cluster.delete("", "configmaps", "a", propagation=propagation)
+        assert len(await names(cluster)) == left
 
 
 async def test_a_kind_that_nobody_serves_is_not_judged(cluster: Cluster) -> None:
@@ -149,20 +189,29 @@ async def test_custom_objects_are_watched_as_soon_as_they_are_defined(cluster: C
     assert await cluster.list("example.com", "things") == []
 
 
-async def test_pods_of_a_node_that_is_gone_are_not_waited_for(cluster: Cluster) -> None:
-    """The quarantine is the queue's; here the decision."""
+async def test_a_deleted_pod_of_a_node_that_is_gone_is_not_waited_for(cluster: Cluster) -> None:
+    """The quarantine is the queue's; here the decision.  A pod that nobody deleted stays: its site may well run it."""
     await cluster.node("a")
-    await cluster.create("", "pods", pod("p", nodeName="a"))
+    for name in ("p", "kept"):
+        await cluster.create("", "pods", pod(name, nodeName="a"))
+    await cluster.delete("", "pods", "p")
     await cluster.quiet()
     view = cluster.runner._view
-    key = ObjectKey("", "pods", "default", "p")
-    assert podgc.reconcile(view, key, 0).writes == []
+    key, kept = (ObjectKey("", "pods", "default", name) for name in ("p", "kept"))
+    assert podgc.reconcile(view, key, 0).writes == [], "its node confirms"
     before = cluster.storage.get(ObjectKey("", "nodes", "", "a"))
     await cluster.delete("", "nodes", "a", "")
-    (write,) = podgc.reconcile(view, key, 0).writes
-    assert (write.verb, write.grace_s, list(podgc.concerns(view, None, before))) == ("delete", 0, [key])
+    assert list(podgc.concerns(view, None, before)) == [key]
+    assert podgc.reconcile(view, kept, 0).writes == []
     await cluster.quiet()
-    assert await names(cluster, "pods") == ["p"] and cluster.runner._queues["podgc"].waiting == 1
+    assert await names(cluster, "pods") == ["kept", "p"] and cluster.runner._queues["podgc"].waiting == 1
+    (write,) = podgc.reconcile(view, key, 0).writes
+    assert (write.verb, write.key, write.grace_s) == ("delete", key, 0)
+    await api.execute(cluster.registry, write, "test")
+    assert await names(cluster, "pods") == ["kept"]
+    await cluster.delete("", "pods", "kept")
+    await cluster.quiet()
+    assert list(podgc.concerns(view, cluster.storage.get(kept), None)) == [kept], "deleted later: the same"
 
 
 async def test_events_are_kept_for_an_hour(cluster: Cluster) -> None:
@@ -212,3 +261,37 @@ async def test_a_log_that_was_restored_is_listed_anew(cluster: Cluster) -> None:
     b = next(s for s in cluster.storage.list("", "configmaps") if s.key.name == "b")
     cluster.storage.cache.reset(1, [*kept, Stored(b.key, 1, b.object, b.event_id, b.trace)])
     await cluster.until(lambda: not cluster.storage.list("", "configmaps"))
+
+
+async def test_what_can_not_be_stored_is_never_given_up(cluster: Cluster, monkeypatch: Any) -> None:
+    """The hub may be away for longer than any number of tries; nothing else changes when it is back."""
+    monkeypatch.setattr(run_controllers, "RETRIES_MAX", 2)
+    monkeypatch.setattr(run_controllers, "RETRY_S", 0.001)
+    a = await make(cluster, "a")
+    await make(cluster, "b", a)
+    await cluster.quiet()
+    await cluster.delete("", "configmaps", "a")
+
+    async def away(*_: Any) -> Stored:
+        raise Unavailable("the hub is away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(cluster.storage, "delete", away)
+        await cluster.until(lambda: cluster.runner.stats.retried > 6)
+    await cluster.until(lambda: not cluster.storage.list("", "configmaps"))
+    assert cluster.runner.stats.given_up == 0
+
+
+async def test_nobody_decides_while_an_index_misses_something(cluster: Cluster, monkeypatch: Any) -> None:
+    """Between a watch that fell behind and the new list a replica set would not find the pods that it has."""
+    monkeypatch.setattr(run_controllers, "RELIST_S", 3600)
+    await cluster.node("a")
+    cluster.storage.cache.reset(cluster.storage.revision(), [s for k in cluster.runner._view.kinds()
+                                                             for s in cluster.storage.list(*k)])  # fmt: skip
+    await cluster.until(lambda: not cluster.runner.loaded.is_set())
+    await cluster.create("", "pods", pod("p"))
+    done = cluster.runner.stats.reconciled
+    cluster.runner._queues["scheduler"].add(ObjectKey("", "pods", "default", "p"))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert cluster.runner.stats.reconciled == done and not cluster.runner.idle
