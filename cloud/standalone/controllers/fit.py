@@ -33,7 +33,7 @@ def refusals(pod: Object, asked: Amounts, node: Object, on_it: Load) -> list[str
 
 def _too_little(asked: Amounts, node: Object, on_it: Load) -> list[str]:
     has = resources.allocatable(node)
-    why = ["Too many pods"] if "pods" in has and len(on_it.pods) + 1 > has["pods"] else []
+    why = ["Too many pods"] if "pods" in has and 1000 * (len(on_it.pods) + 1) > has["pods"] else []
     short = [name for name, n in sorted(asked.items()) if n and n > has.get(name, 0) - on_it.asked.get(name, 0)]
     return why + [f"Insufficient {name}" for name in short]
 

@@ -7,13 +7,14 @@ Source: Kubernetes documentation, "Resource Management for Pods and Containers" 
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
 from cloud.standalone.controllers.base import Object, at, maps
 
-Amounts = dict[str, Fraction]
+Amounts = dict[str, int]  # in thousandths, rounded up as Kubernetes does (Quantity.MilliValue)
 
 _QUANTITY = re.compile(
     r"([+-]?(?:\d{1,40}\.?\d{0,40}|\.\d{1,40}))(?:([eE][+-]?\d{1,2})|([numkMGTPE])|([KMGTPE]i))?\Z", re.ASCII
@@ -22,22 +23,24 @@ _DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15,
 _BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 
 
-def quantity(value: object) -> Fraction:
-    """``100m``, ``1.5Gi``, 2; what is no quantity counts as nothing (the API refuses it before it gets here)."""
-    return Fraction(0) if isinstance(value, bool) else _parsed(str(value).strip())
+def quantity(value: object) -> int:
+    """Thousandths of ``100m``, ``1.5Gi``, 2; what is no quantity counts as nothing (the API refuses it before)."""
+    return 0 if isinstance(value, bool) else _parsed(value if isinstance(value, str) else str(value))
 
 
 @functools.lru_cache(maxsize=4096)  # a fleet says the same few hundred quantities over and over
-def _parsed(text: str) -> Fraction:
-    m = _QUANTITY.match(text)
+def _parsed(text: str) -> int:
+    m = _QUANTITY.match(text.strip())
     if m is None:
-        return Fraction(0)
-    number = Fraction(m[1])
+        return 0
+    number = 1000 * Fraction(m[1])
     if m[2]:
-        return number * Fraction(10) ** int(m[2][1:])
-    if m[3]:
-        return number * Fraction(10) ** _DECIMAL[m[3]]
-    return number * (1 << _BINARY[m[4]]) if m[4] else number
+        number *= Fraction(10) ** int(m[2][1:])
+    elif m[3]:
+        number *= Fraction(10) ** _DECIMAL[m[3]]
+    elif m[4]:
+        number *= 1 << _BINARY[m[4]]
+    return math.ceil(number)
 
 
 def amounts(values: object) -> Amounts:
@@ -65,16 +68,16 @@ def _request(container: Object) -> Amounts:
     return amounts(at(container, "resources", "limits")) | amounts(at(container, "resources", "requests"))
 
 
-def total(parts: Iterable[Mapping[str, Fraction]]) -> Amounts:
+def total(parts: Iterable[Mapping[str, int]]) -> Amounts:
     out: Amounts = {}
     for part in parts:
         for k, v in part.items():
-            out[k] = out.get(k, Fraction(0)) + v
+            out[k] = out.get(k, 0) + v
     return out
 
 
 def _most(a: Amounts, b: Amounts) -> Amounts:
-    return {k: max(a.get(k, Fraction(0)), b.get(k, Fraction(0))) for k in (*a, *b)}
+    return {k: max(a.get(k, 0), b.get(k, 0)) for k in (*a, *b)}
 
 
 def allocatable(node: Object) -> Amounts:

@@ -7,15 +7,13 @@ few and small nodes of a site, replicas on two machines are worth more than even
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 from cloud.standalone.controllers import base, fit, load, resources, selecting
 from cloud.standalone.controllers.base import Object, at
 from cloud.standalone.controllers.load import Load
 from cloud.standalone.controllers.resources import Amounts
 
 _PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
-Rank = tuple[int, int, int, Fraction, int]
+Rank = tuple[int, int, int, float, int]
 
 
 def rank(pod: Object, asked: Amounts, node: Object, on_it: Load, liking: int) -> Rank:
@@ -32,8 +30,8 @@ def _preferred(pod: Object, node: Object) -> int:
     return sum(int(w.get("weight") or 0) for w in wishes if selecting.term_matches(at(w, "preference") or {}, node))
 
 
-def _used(asked: Amounts, node: Object, on_it: Load) -> Fraction:
+def _used(asked: Amounts, node: Object, on_it: Load) -> float:
     """How much of CPU and memory would be asked for with the pod: the mean of both parts."""
     has = resources.allocatable(node)
-    parts = [(asked.get(k, Fraction(0)) + on_it.asked.get(k, Fraction(0))) / has[k] for k in ("cpu", "memory") if has.get(k)]
-    return sum(parts, Fraction(0)) / len(parts) if parts else Fraction(0)
+    parts = [(asked.get(k, 0) + on_it.asked.get(k, 0)) / has[k] for k in ("cpu", "memory") if has.get(k)]
+    return sum(parts) / len(parts) if parts else 0.0

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cloud.standalone.controllers import scheduler
+from cloud.standalone.controllers import resources, scheduler
 from schemas.subjects import ObjectKey
 from tests.unit.cloud_controllers.kubelets import HOW, Cluster, condition, deployment, pod
 
@@ -341,7 +341,7 @@ async def test_what_a_node_carries_is_summed_once_a_change(cluster: Cluster) -> 
     await cluster.create("", "pods", pod("q", nodeName="a"))
     await cluster.quiet()
     assert view.load("b") is b and view.load("a") is not a
-    assert (len(view.load("a").pods), str(view.load("a").asked["cpu"])) == (2, "1/10")
+    assert (len(view.load("a").pods), view.load("a").asked["cpu"]) == (2, 100)
 
 
 async def test_whom_a_change_of_a_pod_wakes(cluster: Cluster) -> None:
@@ -364,3 +364,25 @@ async def test_whom_a_change_of_a_pod_wakes(cluster: Cluster) -> None:
     assert woken(there, None) == [] and woken(noted, there) == []
     assert woken(labelled, noted) == ["picky"]
     assert woken(None, labelled) == ["picky", "waits"]
+
+
+@pytest.mark.parametrize(
+    ("text", "thousandths"),
+    [("100m", 100), ("0.1", 100), (2, 2000), ("1u", 1), ("1.5Ki", 1_536_000), ("1e3", 10**6), ("2E-1", 200),
+     ("12E", 12 * 10**21), ("junk", 0), (True, 0), ("", 0)],
+)  # fmt: skip
+def test_quantities(text: object, thousandths: int) -> None:
+    assert resources.quantity(text) == thousandths
+
+
+async def test_a_node_is_full_at_its_number_of_pods(cluster: Cluster) -> None:
+    await cluster.node("a")
+    node = await cluster.get("", "nodes", "a", "")
+    node["status"]["allocatable"]["pods"] = "2"
+    await cluster.registry.update("", "nodes", "", "a", node, how=HOW, subresource="status")
+    for i in range(3):
+        await cluster.create("", "pods", pod(f"p{i}"))
+        await cluster.quiet()
+    assert await on_nodes(cluster) == ["None", "a", "a"]
+    said = condition(await cluster.get("", "pods", "p2"), "PodScheduled")["message"]
+    assert said == "0/1 nodes are available: 1 Too many pods."
