@@ -281,7 +281,7 @@ class Replica:
         events = sum(len(p.events) for p in answer.pages)
         self.stats.page_events += events
         self._idle_asks = 0 if events else self._idle_asks + 1
-        await self._stimuli.put(replica_core.Answered(answer.pages))
+        await self._stimuli.put(replica_core.Answered(answer.pages, ask.cursors))
 
     async def _answer(self, msg: Msg) -> None:
         future = self._answers.get(msg.subject.rpartition(".")[2])

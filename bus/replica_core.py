@@ -47,7 +47,10 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
+    """``asked`` are the cursors of the Ask that this answers, so that the answer to an earlier one is told apart."""
+
     pages: list[sync.ScopePage]
+    asked: list[sync.ScopeCursor] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,7 @@ class ReplicaCore:
         self._scopes = {name: _Scope(name, c) for name, c in cursors.items()}
         self._connected = False
         self._asking = False
+        self._asked: list[sync.ScopeCursor] = []
         self._ask_again = False
         self._told_synced = False
 
@@ -158,7 +162,9 @@ class ReplicaCore:
         match stimulus:
             case Live():
                 return self._live(stimulus)
-            case Answered(pages):
+            case Answered(pages, asked):
+                if asked is not None and asked != self._asked:
+                    return []  # a page of a reset that was given up is not the beginning of another
                 return self._answered(pages)
             case Connected():
                 self._connected = True
@@ -203,7 +209,8 @@ class ReplicaCore:
         self._asking = True
         self._ask_again = False
         at = [(s.name, s.staging or s.cursor) for s in behind]
-        return [Ask([sync.ScopeCursor(scope=n, epoch=c.epoch, cursor=c.seq) for n, c in at], soon)]
+        self._asked = [sync.ScopeCursor(scope=n, epoch=c.epoch, cursor=c.seq) for n, c in at]
+        return [Ask(self._asked, soon)]
 
     # --- live
 

@@ -55,3 +55,14 @@ def test_a_dispatcher_that_lags_does_not_decide_between_two_kept_versions() -> N
     assert worlds.settle(slow, slow.handle(replace(behind, more=True)), cluster, meta) == []
     assert worlds.settle(slow, slow.handle(last), cluster, meta) == []
     assert meta.holds("n1")[worlds.key("Pod", "p")]["metadata"]["labels"] == {"turn": "2"}
+
+
+def test_a_page_of_a_reset_that_was_given_up_does_not_pass_for_the_whole() -> None:
+    """The link came back while the answer to the question before was on its way into the same batch."""
+    core = replica_core.ReplicaCore({"n": fold.Cursor()})
+    core.handle(replica_core.Connected())
+    asks = core.handle(replica_core.Answered([_page(more=True)], [sync.ScopeCursor(scope="n")]))
+    second = next(i for i in asks if isinstance(i, replica_core.Ask))
+    assert core.handle(replica_core.Connected()) == [replica_core.Ask([sync.ScopeCursor(scope="n")])]
+    assert core.handle(replica_core.Answered([_page(up_to=9)], second.cursors)) == []
+    assert core.cursor("n") == fold.Cursor()

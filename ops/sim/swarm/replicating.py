@@ -171,4 +171,5 @@ class ReplicaRim:
         self._failures = 0
         events = sum(len(p.events) for p in answer.pages)
         self._idle_asks = 0 if events else self._idle_asks + 1
-        self.put(replica_core.Answered(codec.decode_as(sync.SyncAnswer, codec.encode(answer)).pages))
+        pages = codec.decode_as(sync.SyncAnswer, codec.encode(answer)).pages
+        self.put(replica_core.Answered(pages, ask.cursors))
