@@ -31,7 +31,8 @@ State = Literal["unknown", "up", "down"]
 
 
 class Link:
-    """Beats for ever; ``on_up`` and ``on_down`` are told once a change."""
+    """Beats for ever; ``on_up`` and ``on_down`` are told once a change, ``on_up`` also when the cloud answers over a
+    connection that was made again: what was published in between is lost to its subscribers, however short that was."""
 
     def __init__(
         self,
@@ -49,20 +50,25 @@ class Link:
         self._on_up, self._on_down = on_up, on_down
         self._beat_s, self._answer_timeout_s, self._retry_s = beat_s, answer_timeout_s, retry_s
         self._nudge = asyncio.Event()
+        self._renewed = False
         self.state: State = "unknown"
 
-    def nudge(self) -> None:
-        """Something happened to the connection: ask now instead of at the next beat."""
+    def nudge(self, renewed: bool = False) -> None:
+        """Something happened to the connection: ask now instead of at the next beat.  ``renewed``: it was lost and is there
+        again (what ``Connection.on_change`` tells)."""
+        self._renewed = self._renewed or renewed
         self._nudge.set()
 
     async def run(self) -> None:
         failures = 0
         while True:
+            self._nudge.clear()  # a nudge while we ask is another question
             if await self._ask():
                 failures = 0
                 if self.state != "up":
                     logger.info("link.up", node=self._node)
-                    self.state = "up"
+                if self.state != "up" or self._renewed:
+                    self.state, self._renewed = "up", False
                     self._on_up()
             else:
                 failures += 1
@@ -71,7 +77,6 @@ class Link:
                     self.state = "down"
                     self._on_down()
             wait = self._beat_s if failures == 0 else self._retry_s
-            self._nudge.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait * random.uniform(0.9, 1.1)):
                     await self._nudge.wait()

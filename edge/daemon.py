@@ -117,7 +117,7 @@ class Daemon:
         await self.replica.attach(self.connection)
         if self.settings.link_mode == "leaf":
             await self.connection.subscribe(node_status.LOCAL_NODE_STATUS, self._answer_status)
-        self.connection.on_change(lambda _: self.link.nudge())
+        self.connection.on_change(self.link.nudge)
         try:
             async with asyncio.TaskGroup() as parts:
                 for name, part in (

@@ -85,3 +85,32 @@ async def test_one_lost_question_is_not_a_lost_link(server: plain.PlainServer) -
         await task
     await node.close()
     await cloud.close()
+
+
+async def test_a_connection_made_again_is_told_even_when_no_question_was_lost(server: plain.PlainServer) -> None:
+    """What was published while there was no connection is lost, so the replica must ask, however short that was."""
+    cloud, node = await plain.client(server), await plain.client(server)
+    seen: list[str] = []
+
+    async def answer(msg: Msg) -> None:
+        await msg.respond(b"")
+
+    await cloud.subscribe(subjects.beat("edge-1"), answer)
+    await cloud.flush()
+    the_link = link.Link(
+        node, "edge-1", lambda: reports.Beat(boot="b", time=1), on_up=lambda: seen.append("up"),
+        on_down=lambda: seen.append("down"),
+    )  # fmt: skip
+    node.on_change(lambda up: the_link.nudge(up) if up else None)
+    task = asyncio.create_task(the_link.run())
+    async with asyncio.timeout(20):
+        while seen != ["up"]:
+            await asyncio.sleep(0.01)
+        await node.reconnect()
+        while seen != ["up", "up"]:
+            await asyncio.sleep(0.01)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    await node.close()
+    await cloud.close()
