@@ -1,0 +1,119 @@
+"""The fleet from outside: workers as processes, spoken to over pipes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from ops.fleet import worker
+from ops.lab.processes import Processes
+
+ANSWER_BYTES_MAX = 16 << 20  # latencies of some hundred thousand changes
+
+
+class FleetError(Exception):
+    """A worker ended or a node's part failed; the message says where its log is."""
+
+
+class Fleet:
+    """``count`` nodes from number ``first`` on, over some processes.  ``async with``; ``ask`` asks all workers at once."""
+
+    def __init__(
+        self,
+        processes: Processes,
+        hub: Path,
+        count: int,
+        *,
+        first: int = 0,
+        workers: int | None = None,
+        urls: list[str] | None = None,
+        per_connection: int = 1,
+        beat_s: float = 20.0,
+        reports: bool = True,
+    ) -> None:
+        wanted = workers or os.cpu_count() or 1
+        needed = -(-count // (worker.NODES_MAX * per_connection))
+        n = max(min(wanted, count), needed)
+        shares = [count // n + (i < count % n) for i in range(n)]
+        self.crews = [
+            worker.Crew(str(hub), first + sum(shares[:i]), share, urls or [], per_connection, beat_s, reports)
+            for i, share in enumerate(shares)
+        ]
+        self.count, self.names = count, [worker.node_name(first + i) for i in range(count)]
+        self._processes = processes
+        self._workers: list[asyncio.subprocess.Process] = []
+
+    @property
+    def pids(self) -> list[int]:
+        return [w.pid for w in self._workers]
+
+    async def __aenter__(self) -> Fleet:
+        self._processes.logs.mkdir(parents=True, exist_ok=True)
+        for i, crew in enumerate(self.crews):
+            with (self._processes.logs / f"hollow-{crew.first}.log").open("ab") as err:
+                w = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "ops.fleet.worker", worker.argument(crew),
+                    stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=err, limit=ANSWER_BYTES_MAX,
+                    # Without it glibc takes buffers above 128 kB from the heap, where they stay.
+                    env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072"}, start_new_session=True,
+                )  # fmt: skip
+            self._workers.append(w)
+            self._processes.remember(f"hollow-{i}-{crew.first}", w.pid)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for w in self._workers:
+            assert w.stdin is not None
+            w.stdin.close()
+        for w in self._workers:
+            await w.wait()
+
+    async def ask(self, do: str, **arguments: Any) -> list[dict[str, Any]]:
+        """The workers' answers.  Raises FleetError."""
+        return await asyncio.gather(*(self._ask(w, {"do": do, **arguments}) for w in self._workers))
+
+    async def _ask(self, w: asyncio.subprocess.Process, what: dict[str, Any]) -> dict[str, Any]:
+        assert w.stdin is not None and w.stdout is not None
+        try:
+            w.stdin.write(json.dumps(what).encode() + b"\n")
+            await w.stdin.drain()
+            line = await w.stdout.readline()
+        except (OSError, ValueError) as e:
+            raise FleetError(f"a worker does not answer {what['do']}: {e}; logs: {self._processes.logs}") from e
+        if not line:
+            raise FleetError(f"a worker ended at {what['do']}; logs: {self._processes.logs}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    async def status(self) -> dict[str, Any]:
+        """Sums over the workers.  Raises FleetError when a part of a node has failed."""
+        rows = await self.ask("status")
+        if failed := next((r["failed"] for r in rows if r["failed"]), ""):
+            raise FleetError(failed)
+        return {k: sum(r[k] for r in rows) for k in rows[0] if k != "failed"}
+
+    async def settle(self, *, since: float = 0.0, seconds: float = 600.0) -> list[float]:
+        """When each node came to be in sync (time.monotonic(), sorted).  Raises FleetError when some did not."""
+        rows = await self.ask("settle", since=since, seconds=seconds)
+        if left := sum(r["left"] for r in rows):
+            raise FleetError(f"{left} of {self.count} nodes are not in sync after {seconds:g} s: {await self.status()}")
+        return sorted(t for r in rows for t in r["synced_at"])
+
+    async def told(self, count: int = 0, seconds: float = 60.0) -> list[float]:
+        """Latencies in seconds, sorted, of the stamped changes since the last call; waits for ``count`` altogether."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        found: list[float] = []
+        while True:
+            for row in await self.ask("told"):
+                found += row["latencies"]
+            if len(found) >= count or loop.time() > deadline:
+                return sorted(found)
+            await asyncio.sleep(0.05)
+
+    async def digest(self) -> int:
+        return int(sum(r["digest"] for r in await self.ask("digest")))

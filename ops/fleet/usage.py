@@ -1,0 +1,87 @@
+"""What processes use, from /proc, and what a hub's servers say of themselves."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bus import connect
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """CPU seconds since the start of the process (user and system), resident memory in bytes."""
+
+    cpu_s: float
+    rss: int
+
+
+def of(pid: int) -> Usage:
+    """Zeros for a process that is gone.  Source: proc(5), stat fields 14 and 15, status VmRSS."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return Usage(0.0, 0)
+    rss = next((int(row.split()[1]) << 10 for row in status.splitlines() if row.startswith("VmRSS:")), 0)
+    return Usage((int(fields[11]) + int(fields[12])) / _TICKS, rss)
+
+
+def total(pids: list[int]) -> Usage:
+    each = [of(p) for p in pids]
+    return Usage(sum(u.cpu_s for u in each), sum(u.rss for u in each))
+
+
+class Meter:
+    """Between ``Meter(...)`` and ``read``: CPU seconds spent, memory at the end, by name of the group of processes."""
+
+    def __init__(self, groups: Mapping[str, list[int]]) -> None:
+        self._groups = dict(groups)
+        self._before = {name: total(pids) for name, pids in self._groups.items()}
+
+    def read(self) -> dict[str, dict[str, float]]:
+        out = {}
+        for name, pids in self._groups.items():
+            now = total(pids)
+            spent = max(0.0, now.cpu_s - self._before[name].cpu_s)
+            out[name] = {"cpu_s": round(spent, 2), "rss_mb": round(now.rss / 1e6, 1)}
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Of all servers of a hub together, since they started.  Payload and subjects as the server counts them, without TLS,
+    TCP and IP."""
+
+    in_bytes: int
+    out_bytes: int
+    connections: int
+
+    def __sub__(self, other: Traffic) -> Traffic:
+        return Traffic(self.in_bytes - other.in_bytes, self.out_bytes - other.out_bytes, self.connections)
+
+
+async def traffic(system: connect.Connection, server: str | None = None) -> Traffic:
+    """``system`` is a SYS connection.  Source: nats-server, ``$SYS.REQ.SERVER.PING.VARZ``.  Raises nats.errors.Error."""
+    found: dict[str, dict[str, Any]] = {}
+    answer = await system.request("$SYS.REQ.SERVER.PING.VARZ", b"{}", timeout_s=10.0)
+    data = json.loads(answer.data)["data"]
+    found[data["server_name"]] = data
+    rows = found.values()
+    return Traffic(sum(r["in_bytes"] for r in rows), sum(r["out_bytes"] for r in rows), sum(r["connections"] for r in rows))
+
+
+def machine() -> dict[str, Any]:
+    """What a figure is worth nothing without."""
+    info = Path("/proc/meminfo").read_text().splitlines()
+    memory = next(int(row.split()[1]) for row in info if row.startswith("MemTotal"))
+    names = Path("/proc/cpuinfo").read_text().splitlines()
+    load = Path("/proc/loadavg").read_text().split()[:3]
+    cpu = next((row.split(":")[1].strip() for row in names if row.startswith("model name")), "")
+    return {"cpus": os.cpu_count(), "cpu": cpu, "memory_gb": round(memory / 1e6, 1), "load": [float(x) for x in load]}

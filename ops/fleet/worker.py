@@ -1,0 +1,207 @@
+"""A process full of hollow nodes: ``python -m ops.fleet.worker '<JSON of Crew>'``.
+
+Commands are JSON lines on standard input, each answered by one line on standard output; the end of the input ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.sslproto
+import contextlib
+import gc
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bus import connect, log
+from bus.hub import init
+from ops import logs
+from ops.fleet import minting
+from ops.fleet.node import HollowNode
+from schemas import subjects
+
+NODES_MAX = 19_000  # a process may have 20,000 files open on many machines; some are not sockets
+CONNECTING_MAX = 64  # handshakes at once: more only wait for the same core, and time out there
+POLL_S = 0.05
+# asyncio of Python 3.11 gives each TLS connection a buffer of 256 kB, zeroed, so resident: 2.6 GB for 10,000 nodes.
+# A message of ours is rarely larger than this, and a larger one is read in pieces.
+TLS_BUFFER_BYTES = 16 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """``per_connection``: nodes on one connection; 1 is what real nodes do.  ``urls``: the hub's servers, each node takes one."""
+
+    hub: str
+    first: int
+    count: int
+    urls: list[str] = field(default_factory=list)
+    per_connection: int = 1
+    beat_s: float = 20.0
+    reports: bool = True
+
+
+def node_name(n: int) -> str:
+    return f"hollow-{n:06d}"
+
+
+class Worker:
+    def __init__(self, crew: Crew) -> None:
+        self.crew = crew
+        self.hub = init.load_hub(Path(crew.hub))
+        self.mint = minting.Mint(self.hub)
+        self.latencies: list[float] = []
+        numbers = range(crew.first, crew.first + crew.count)
+        self.nodes = [
+            HollowNode(
+                node_name(n),
+                self.hub.shards,
+                beat_s=crew.beat_s,
+                with_reports=crew.reports,
+                applied=self.latencies.append,
+            )
+            for n in numbers
+        ]
+        self.connections: list[connect.Connection] = []
+        self._credentials: dict[str, str] = {}
+
+    # --- commands
+
+    async def do_connect(self, **_: Any) -> dict[str, Any]:
+        began = time.monotonic()
+        slots = asyncio.Semaphore(CONNECTING_MAX)
+        size = self.crew.per_connection
+        groups = [self.nodes[i : i + size] for i in range(0, len(self.nodes), size)]
+        made = [asyncio.create_task(self._connect(g, i, slots)) for i, g in enumerate(groups)]
+        await asyncio.gather(*made)
+        gc.collect()
+        gc.freeze()
+        return {"seconds": time.monotonic() - began}
+
+    async def _connect(self, nodes: list[HollowNode], number: int, slots: asyncio.Semaphore) -> None:
+        async with slots:
+            connection = await connect.connect(self._settings(nodes, number))
+            self.connections.append(connection)
+            hub = log.Log(connection)
+            for node in nodes:
+                await node.start(connection, hub)
+
+    def _settings(self, nodes: list[HollowNode], number: int) -> connect.ConnectSettings:
+        crowd = self.crew.per_connection > 1
+        name = minting.CROWD if crowd else nodes[0].name
+        if name not in self._credentials:
+            self._credentials[name] = self.mint.crowd() if crowd else self.mint.node(name)
+        urls = self.crew.urls or self.hub.urls
+        return connect.ConnectSettings(
+            (urls[number % len(urls)],),
+            name,
+            credentials_text=self._credentials[name],
+            ca=self.hub.ca_path,
+            inbox=subjects.inbox(name),
+            wait_s=None,
+        )
+
+    async def do_mint(self, **_: Any) -> dict[str, Any]:
+        began = time.monotonic()
+        for node in self.nodes:
+            self._credentials[node.name] = self.mint.node(node.name)
+        return {"seconds": time.monotonic() - began}
+
+    async def do_away(self, **_: Any) -> dict[str, Any]:
+        """All connections end; what the nodes hold stays."""
+        connections, self.connections = self.connections, []
+        for node in self.nodes:
+            await node.stop()
+        await asyncio.gather(*(c.close() for c in connections))
+        gc.unfreeze()
+        gc.collect()
+        return {}
+
+    async def do_settle(self, since: float = 0.0, seconds: float = 600.0, **_: Any) -> dict[str, Any]:
+        """Waits until every node is in sync, by a catch-up that ended after ``since`` (time.monotonic())."""
+        deadline = time.monotonic() + seconds
+        while True:
+            left = sum(not n.synced or n.synced_at < since for n in self.nodes)
+            if not left or time.monotonic() > deadline:
+                return {"left": left, "synced_at": sorted(n.synced_at for n in self.nodes)}
+            await asyncio.sleep(POLL_S)
+
+    async def do_hold(self, objects: int, seconds: float = 600.0, **_: Any) -> dict[str, Any]:
+        """Waits until the nodes hold this many objects together."""
+        deadline = time.monotonic() + seconds
+        while (held := sum(n.store.count("objects") for n in self.nodes)) != objects and time.monotonic() < deadline:
+            await asyncio.sleep(POLL_S)
+        return {"objects": held}
+
+    async def do_told(self, count: int = 0, seconds: float = 60.0, **_: Any) -> dict[str, Any]:
+        """Latencies of stamped changes since the last call; waits until there are ``count``."""
+        deadline = time.monotonic() + seconds
+        while len(self.latencies) < count and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        told = [round(s, 6) for s in self.latencies]
+        self.latencies.clear()
+        return {"latencies": told}
+
+    async def do_digest(self, **_: Any) -> dict[str, Any]:
+        return {"digest": sum(n.digest() for n in self.nodes)}
+
+    async def do_status(self, **_: Any) -> dict[str, Any]:
+        stats = [n.replica.stats for n in self.nodes]
+        failed = next((f"{n.name}: {e!r}" for n in self.nodes if (e := n.failed()) is not None), "")
+        return {
+            "nodes": len(self.nodes),
+            "connections": sum(c.connected for c in self.connections),
+            "synced": sum(n.synced for n in self.nodes),
+            "objects": sum(n.store.count("objects") for n in self.nodes),
+            "outbox": sum(n.box.pending for n in self.nodes),
+            "sent": sum(n.box.sent for n in self.nodes),
+            "reconnects": sum(c.reconnects for c in self.connections),
+            "asks": sum(s.asks for s in stats),
+            "answers": sum(s.answers for s in stats),
+            "live_events": sum(s.live_events for s in stats),
+            "page_events": sum(s.page_events for s in stats),
+            "resets": sum(s.resets for s in stats),
+            "refused": sum(s.refused for s in stats),
+            "failed": failed,
+        }
+
+    async def run(self) -> None:
+        commands: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
+            name.removeprefix("do_"): getattr(self, name) for name in dir(self) if name.startswith("do_")
+        }
+        reader = asyncio.StreamReader(limit=1 << 20)
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        try:
+            while line := await reader.readline():
+                asked = json.loads(line)
+                answer = await commands[asked.pop("do")](**asked)
+                print(json.dumps(answer), flush=True)
+        finally:
+            await self.do_away()
+
+
+def main() -> None:
+    os.environ.setdefault("SKERRY_LOG_LEVEL", "error")  # a thousand nodes that say the same
+    logs.configure()
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    asyncio.sslproto.SSLProtocol.max_size = TLS_BUFFER_BYTES
+    gc.set_threshold(100_000, 50, 50)  # a full collection looks at some hundred objects of each node
+    crew = Crew(**json.loads(sys.argv[1]))
+    if crew.count > NODES_MAX * crew.per_connection:
+        raise SystemExit(f"at most {NODES_MAX} connections a process")
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(Worker(crew).run())
+
+
+def argument(crew: Crew) -> str:
+    return json.dumps(asdict(crew))
+
+
+if __name__ == "__main__":
+    main()
