@@ -44,7 +44,7 @@ lint:
 
 # seeded simulation of hub, cloud and edges with faults (--seed N repeats one)
 sim *args:
-    python -m ops.sim {{ args }}
+    python -m ops.sim.swarm {{ args }}
 
 # agreement of the standalone API with answers recorded from a real Kubernetes API server
 golden *args:

@@ -84,9 +84,13 @@ class Outbox:
         if not drop:
             logger.error("outbox.full", events=len(self._subjects), limit=self._events_max)
             return
-        with self._store.transact() as txn:
-            for n in drop:
-                txn.delete("outbox", _key(n))
+        try:
+            with self._store.transact() as txn:
+                for n in drop:
+                    txn.delete("outbox", _key(n))
+        except base.StoreError as e:
+            logger.warning("outbox.compact.failed", error=str(e))  # tried again with the next report
+            return
         for n in drop:
             del self._subjects[n]
         self.overtaken += len(drop)

@@ -181,9 +181,8 @@ class ReplicaCore:
                     self._fall_behind(s)
                 return []
             case Failed():
+                # What is aside stays: a long catch-up over a bad link goes on where it was.
                 self._asking = False
-                for s in self._scopes.values():
-                    s.staging = None
                 return self._ask(soon=False) if self._connected else []
             case Refresh():
                 return self._ask() if self._connected else []

@@ -226,6 +226,20 @@ def test_a_crash_in_the_middle_of_a_reset_begins_it_again() -> None:
     assert node.objects == hub.fold()
 
 
+def test_a_failed_question_in_the_middle_of_a_reset_goes_on_where_it_was() -> None:
+    hub, node = Hub(), Node()
+    for i in range(9):
+        hub.put(f"n{i}", i)
+    node.give(core.Connected())
+    node.answer(hub, 4)
+    node.asked = None
+    node.give(core.Failed())
+    assert node.asked is not None and node.asked.cursors[0].cursor == 4
+    while node.asked:
+        node.answer(hub, 4)
+    assert node.objects == hub.fold() and node.cursor.seq == hub.seq
+
+
 def test_a_cursor_ahead_of_the_log_resets() -> None:
     hub, node = Hub(), Node()
     for i in range(9):

@@ -57,3 +57,19 @@ async def test_a_full_disk_keeps_the_newest_of_each_and_writes_it_later(monkeypa
             await asyncio.sleep(0.005)
     assert [n for _, n in waiting(inner)] == [2, 3] and inner.get("state", b"k") == b"2" and troubles[-1] == ""
     node.close()
+
+
+async def test_a_full_outbox_on_a_disk_that_refuses_to_shrink_it_is_no_error_of_who_reports() -> None:
+    inner = MemoryStore()
+    full = False
+    store = FailingStore(inner, lambda s: base.StoreFull("disk full") if full and s == "delete" else None)
+    box = outbox.Outbox(store, events_max=3)
+    node = state.NodeState("edge-1", 1, store, box)
+    full = True
+    for n in range(6):
+        node.commit({}, [pod("web", n)])
+    assert box.pending == 6, "nothing is lost, the limit is held when the disk takes it"
+    full = False
+    node.commit({}, [pod("web", 6)])
+    assert box.pending <= 3
+    node.close()
