@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from schemas import devices, event, joining, reports, sync, telemetry
+from schemas import devices, event, joining, reports, sync, telemetry, tunnel
 
 Document = dict[str, Any]
 
@@ -36,12 +36,16 @@ MODELS: tuple[type[BaseModel], ...] = (
     devices.DeviceList,
     devices.TwinUpdate,
     devices.TwinUpdateAnswer,
+    tunnel.Open,
+    tunnel.Opened,
+    tunnel.Ended,
 )
 
 _OBJECT = "{group}.{resource}.{namespace}.{name}"
 
 PARAMETERS: dict[str, str] = {
     "device": "the device's name; namespace%2Fname outside the namespace default",
+    "gateway": "one life of one API server",
     "group": "API group with dots as underscores; core for the empty group",
     "kind": "what the report is about: node, pod, twin, event",
     "life": "one life of a leaf server's store",
@@ -53,6 +57,7 @@ PARAMETERS: dict[str, str] = {
     "protocol": "the protocol's name in the Device, e.g. modbus",
     "resource": "plural resource, e.g. configmaps",
     "scope": "who must know: a node's name, all, or a node group",
+    "session": "one tunnel",
     "shard": "shard of the scope or node: crc32 of its name modulo the hub's number of shards",
     "token": "the join token's id",
     "verb": "what the node is asked to do",
@@ -177,6 +182,28 @@ CHANNELS: tuple[Channel, ...] = (
         "Asks for a fresh JWT.",
         (joining.RenewRequest,),
         reply=joining.JoinAnswer,
+    ),
+    Channel(
+        "tunnel-open",
+        "cmd.{node}.tunnel",
+        "an API server",
+        "Asks a node for logs, a command, or a connection into a pod.",
+        (tunnel.Open,),
+        reply=tunnel.Opened,
+    ),
+    Channel(
+        "tunnel-down",
+        "tunnel.{node}.down.{gateway}.{session}",
+        "an API server",
+        "Frames, not msgpack: the layout is in schemas/tunnel.py; a CLOSE frame carries an Ended.",
+        (tunnel.Ended,),
+    ),
+    Channel(
+        "tunnel-up",
+        "tunnel.{node}.up.{gateway}.{session}",
+        "a node",
+        "Frames, not msgpack: the layout is in schemas/tunnel.py; a CLOSE frame carries an Ended.",
+        (tunnel.Ended,),
     ),
     Channel(
         "device-list",

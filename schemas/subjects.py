@@ -262,6 +262,39 @@ def command(node: str, verb: str) -> str:
     return f"cmd.{escape(node)}.{escape(verb)}"
 
 
+def tunnel_down(node: str, gateway: str, session: str) -> str:
+    """Frames of a tunnel from an API server (``gateway``) to a node."""
+    return f"tunnel.{escape(node)}.down.{escape(gateway)}.{escape(session)}"
+
+
+def tunnel_up(node: str, gateway: str, session: str) -> str:
+    """Frames of a tunnel from a node; its permission names the sender."""
+    return f"tunnel.{escape(node)}.up.{escape(gateway)}.{escape(session)}"
+
+
+def parse_tunnel(subject: str) -> tuple[str, str, str, str]:
+    """(node, ``up`` or ``down``, gateway, session) of a tunnel's subject."""
+    parts = subject.split(".")
+    if len(parts) != 5 or parts[0] != "tunnel" or parts[2] not in ("up", "down"):
+        raise SubjectError(f"{subject[:160]!r} is not tunnel.<node>.<up|down>.<gateway>.<session>")
+    return unescape(parts[1]), parts[2], unescape(parts[3]), unescape(parts[4])
+
+
+def tunnels_down(node: str) -> str:
+    """Filter for everything that comes down to a node; also its permission."""
+    return f"tunnel.{escape(node)}.down.>"
+
+
+def tunnels_up(node: str) -> str:
+    """Filter for everything that a node may send; its permission."""
+    return f"tunnel.{escape(node)}.up.>"
+
+
+def tunnels_of(gateway: str) -> str:
+    """Filter for what all nodes send to one API server."""
+    return f"tunnel.*.up.{escape(gateway)}.*"
+
+
 # --- the node's own bus: daemon and mappers ------------------------------------------------------------------------
 
 LOCAL_DEVICES = "device.list"  # request: DeviceListRequest -> DeviceList

@@ -5,8 +5,8 @@ EDGE  holds the nodes.  No JetStream: a reply that a node aims at ``$JS.API...``
 JOIN  holds who has only a join token, or an expired JWT: they may ask to join or renew, nothing else.
 SYS   the server's own: account claims and revocations are pushed here.
 
-EDGE -> CORE  requests: sync, report (the stream's ack comes back), beat, renew; messages: telemetry deliveries
-CORE -> EDGE  messages: live, answer; requests: cmd, $SRV (`nats micro ls`), and the two that fetch a leaf's telemetry
+EDGE -> CORE  requests: sync, report (the stream's ack comes back), beat, renew; messages: telemetry deliveries, tunnels
+CORE -> EDGE  messages: live, answer, tunnels; requests: cmd, $SRV (`nats micro ls`), the two that fetch a leaf's telemetry
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _Kind = Literal["service", "stream"]
 _SYNC = ("sync.*.*", "report.>", "beat.*", "renew.*")
 _JOIN = ("join.*", "renew.*")
 # Messages of CORE that nodes hear.
-_LIVE = ("live.>", "answer.>")
+_LIVE = ("live.>", "answer.>", "tunnel.*.down.>")
 # Requests that CORE makes of nodes; Stream: many answers to one request.
 _COMMANDS = (
     ("cmd.>", "Stream"),
@@ -32,7 +32,7 @@ _COMMANDS = (
     (f"$JS.FC.{TELEMETRY_STREAM}.>", "Singleton"),
 )
 # Messages of nodes that CORE hears.
-_NODES = ("up.*.*.deliver.>",)
+_NODES = ("up.*.*.deliver.>", "tunnel.*.up.>")
 
 # CORE imports this one call from itself under another name, so that a history can mirror its stream as if that were
 # elsewhere (why: bus.hub.streams).  JetStream's own second name, by domain, is not mapped for what the server itself sends.

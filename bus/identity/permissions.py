@@ -49,6 +49,7 @@ def node(name: str, public_key: str, shards: int, scopes: Sequence[str] = ()) ->
                 subjects.beat(name),
                 subjects.renew_request(name),
                 f"{up}.deliver.>",
+                subjects.tunnels_up(name),
                 RESPONSES,
             ]
         },
@@ -59,6 +60,7 @@ def node(name: str, public_key: str, shards: int, scopes: Sequence[str] = ()) ->
                 *(subjects.live_scope(s) for s in scopes),
                 f"answer.{token}.*",
                 f"cmd.{token}.>",
+                subjects.tunnels_down(name),
                 "$SRV.>",
                 f"{subjects.inbox(name)}.>",
                 f"{up}.api.CONSUMER.CREATE.{TELEMETRY_STREAM}.>",

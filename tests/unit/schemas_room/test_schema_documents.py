@@ -34,6 +34,8 @@ MADE = {
     "identity_token": subjects.identity_token("t1"),
     "identity_node": subjects.identity_node("edge-1"),
     "audit": subjects.audit("join", "edge-1"),
+    "tunnel_down": subjects.tunnel_down("edge-1", "0f", "1e"),
+    "tunnel_up": subjects.tunnel_up("edge-1", "0f", "1e"),
     "local_devices_changed": subjects.local_devices_changed("modbus"),
 }
 NOT_ADDRESSES = {
@@ -41,6 +43,9 @@ NOT_ADDRESSES = {
     "report_node": "a filter",
     "telemetry_node": "a filter",
     "inbox": "a prefix",
+    "tunnels_down": "a filter",
+    "tunnels_up": "a filter",
+    "tunnels_of": "a filter",
     "uplink": "a prefix, between servers",
     "command": "NATS micro describes its endpoints itself",
     "stream_of": "not a subject",
