@@ -113,6 +113,11 @@ class PodsRim:
         """To look at (status, doctor, tests), not to change."""
         return self._core
 
+    @property
+    def runtime(self) -> Runtime:
+        """To look into containers (logs, exec), not to start or end any."""
+        return self._runtime
+
     def object_applied(self, applied: event.Event, seq: int = 0, *, loaded: bool = False) -> None:
         """An object of this node, new (live or caught up) or ``loaded`` back from the node's own store at start."""
         data = None if applied.deleted else applied.data

@@ -111,8 +111,8 @@ def _condition(state: PodState, kind: str, true: bool, reason: str, message: str
 
 def _container(state: PodState, pod: Pod, container: Container) -> dict[str, Any]:
     own = state.containers.get(container.name) or ContainerState(container.name)
-    current, previous = own.current, own.previous
-    last = _last(own, current, previous)
+    current = own.current
+    last = last_ended(own)
     shown = _state(state, pod, container, own, current)
     ready = own.ready
     if container.kind == "init":
@@ -134,7 +134,9 @@ def _waits(own: ContainerState, current: Observed | None) -> bool:
     return own.waiting is not None and (current is None or current.state != "running")
 
 
-def _last(own: ContainerState, current: Observed | None, previous: Observed | None) -> Observed | None:
+def last_ended(own: ContainerState) -> Observed | None:
+    """What ``lastState`` tells of, and ``kubectl logs --previous`` shows."""
+    current, previous = own.current, own.previous
     if current is not None and current.state == "exited" and _waits(own, current):
         return current
     return previous if previous is not None and previous.state == "exited" else None
