@@ -1,7 +1,7 @@
 """The cloud processes: what runs beside a hub.  One process with all parts is the small installation; several with some
 parts each are the large one (the parts share nothing but the log).
 
-    api          the standalone Kubernetes API, its storage CLUSTER
+    api          the standalone Kubernetes API, its storage CLUSTER; logs and exec through to the nodes
     controllers  what a cluster would bring: deployments, replica sets, scheduler, garbage collection, namespaces
     dispatcher   CLUSTER -> META, what every scope is owed
     reports      REPORT and beats -> the API's statuses
@@ -25,6 +25,7 @@ from bus.hub import init, nudger, streams
 from bus.kube import registry, server
 from cloud import beats, dispatcher, joining, reports, sync
 from cloud.core import reports as reports_core
+from cloud.node_api.serve import NodeApi
 from cloud.standalone import access, run_controllers, storage
 
 logger = structlog.get_logger(__name__)
@@ -119,9 +120,14 @@ class CloudProcess:
         cert, key = init.issue_server_cert(hub, "api", hosts)
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         tls.load_cert_chain(cert, key)
-        app = server.make_app(rules, authenticate=tokens.authenticate, ready=lambda: core.connected)
+        nodes = NodeApi(core, rules)
+        app = server.make_app(
+            rules, authenticate=tokens.authenticate, ready=lambda: core.connected, connect=nodes.handlers()
+        )
         running = await server.serve(app, s.listen_host, s.listen_port, tls)
         stack.push_async_callback(running.stop)
+        await nodes.start()
+        stack.push_async_callback(nodes.stop)
         self.port = running.port
         if s.kubeconfig is not None:
             host = next((h for h in (*s.hosts, *hub.file.hosts) if h), "127.0.0.1")

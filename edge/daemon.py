@@ -6,6 +6,7 @@
     pods       what runs; fed from the replica as it is on disk before anything is asked of the cloud
     twins      devices and mappers
     link       proves that the cloud can be reached; tells replica and outbox
+    node api   logs, commands and ports of pods, for who asks the cloud
 
 Nothing below depends on the cloud being there.  A part that fails takes the daemon down with it, and systemd starts it anew:
 containers and leaf go on meanwhile, and are adopted.
@@ -34,6 +35,7 @@ from edge import memory, sd_notify, state
 from edge.containers.settings import RuntimeSettings
 from edge.core.twins import Report as TwinTold
 from edge.effects import PodsRim
+from edge.node_api.serve import NodeApi
 from edge.node_status import NodeStatus
 from edge.twins import STATE_PREFIX, TwinsRim
 from schemas import codec, event, node_status, reports, subjects
@@ -125,6 +127,7 @@ class Daemon:
                     ("replica", self.replica.run()),
                     ("outbox", self.box.run(hub)),
                     ("link", self.link.run()),
+                    ("node api", NodeApi(self.connection, self.node, self.pods).run()),
                     ("node", self._reporting()),
                     ("watchdog", self._watchdog()),
                     ("memory", memory.keep_small()),

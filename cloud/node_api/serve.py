@@ -1,0 +1,37 @@
+"""The handlers of this room, for ``bus.kube.server.make_app(connect=...)``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import structlog
+from aiohttp import web
+
+from bus.connect import Connection
+from bus.kube.http.context import Connect
+from bus.kube.registry import Registry
+from bus.kube.targets import Target
+from bus.tunnel import Dialer
+from cloud.node_api import logs
+
+logger = structlog.get_logger(__name__)
+
+
+class NodeApi:
+    """``start`` before serving, ``stop`` before the server stops: its streams end then."""
+
+    def __init__(self, connection: Connection, rules: Registry) -> None:
+        self._rules = rules
+        self._dialer = Dialer(connection)
+
+    async def start(self) -> None:
+        await self._dialer.start()
+
+    async def stop(self) -> None:
+        await self._dialer.stop()
+
+    def handlers(self) -> Mapping[str, Connect]:
+        return {"pods/log": self._logs}
+
+    async def _logs(self, request: web.Request, target: Target, actor: str) -> web.StreamResponse:
+        return await logs.serve(self._dialer, self._rules, request, target)
