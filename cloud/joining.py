@@ -117,6 +117,9 @@ class JoinService:
             except _Refused as e:
                 self.refused += 1
                 answer = JoinAnswer(status="refused", message=e.reason)
+            except (subjects.SubjectError, codec.DecodeError) as e:
+                log.error("joining.unreadable", subject=msg.subject, reason=str(e))
+                answer = JoinAnswer(status="refused", message="the hub can't read what it knows about this; see its log")
             except buslog.LogError as e:
                 # Not refused and not told: the node hears a timeout and asks again.
                 log.error("joining.log_failed", subject=msg.subject, reason=str(e))

@@ -8,11 +8,13 @@ beats.  What it is good for: nudging what waits for a node (``bus.hub.telemetry.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+import nats.errors
 import structlog
 
 from bus import connect
@@ -59,7 +61,8 @@ class Links:
         for what in ("CONNECT", "DISCONNECT"):
             subject = f"$SYS.ACCOUNT.{self._account}.{what}"
             self._subscriptions.append(await self._sys.subscribe(subject, self._take))
-        await self._sys.flush()
+        with contextlib.suppress(nats.errors.Error, OSError):  # no link now: the subscriptions are made when there is one
+            await self._sys.flush()
 
     async def stop(self) -> None:
         for s in self._subscriptions:

@@ -99,9 +99,9 @@ async def stalled(log_: buslog.Log, *, silent_s: float = 2.5) -> set[str]:
     info = await log_.request(f"STREAM.INFO.{STREAM}")
     out = set()
     for s in info.get("sources") or []:
-        active = s.get("active", -1)
-        if active < 0 or active > silent_s * 1e9:
-            out.add(subjects.unescape(s["filter_subject"].split(".")[1]))
+        active, filter_ = s.get("active", -1), s.get("filter_subject", "")
+        if (active < 0 or active > silent_s * 1e9) and filter_.count(".") == 2:
+            out.add(subjects.unescape(filter_.split(".")[1]))
     return out
 
 

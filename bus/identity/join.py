@@ -223,8 +223,8 @@ class Renewer:
     async def run(self) -> None:
         failures = 0
         while True:
-            await asyncio.sleep(self.due_s() if failures == 0 else self._retry_s(failures))
             try:
+                await asyncio.sleep(self.due_s() if failures == 0 else self._retry_s(failures))
                 await renew(self._dir, self._connection)
             except JoinError as e:
                 failures += 1

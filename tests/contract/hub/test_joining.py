@@ -223,3 +223,13 @@ async def test_a_revoked_node_is_cut_off_and_stays_out(hub: RunningHub, tmp_path
     again = init.init_hub(hub.hub.dir)
     claims = jwt.claims_of(again.account_jwt(again.accounts.edge).read_text())
     assert join.public_key(tmp_path / "n") in claims["nats"]["revocations"]
+
+
+async def test_a_foreign_event_in_identity_refuses_and_the_service_goes_on(hub: RunningHub, tmp_path: Path) -> None:
+    async with node_fixture.join_service(hub):
+        token = tokens.decode(await tokens.create_token(hub.log, hub.hub))
+        await hub.core.client.request(subjects.identity_node("edge-1"), b"no event")
+        assert "can't read" in (await _ask_raw(hub, tmp_path, token, node="edge-1")).message
+        assert (await node_fixture.join_node(hub, tmp_path / "n", "edge-2")).node == "edge-2"
+    async with node_fixture.join_service(hub):  # and so it starts again
+        pass
