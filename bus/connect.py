@@ -30,6 +30,8 @@ from nats.aio.client import Client, RawCredentials, Server
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from bus import tasks
+
 log = structlog.get_logger("bus.connect")
 
 Message = Msg  # for those who may not import the NATS client
@@ -108,12 +110,18 @@ class _Client(Client):
 
     async def shut(self) -> None:
         """``close``, also in the middle of a reconnect, which nats-py's own leaves running."""
-        while tasks := {t for t in self._reconnecting if not t.done()}:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=RTT_S_MAX)
-        with contextlib.suppress(nats.errors.Error, OSError, ValueError):
+        for task in list(self._reconnecting):
+            await tasks.end(task)
+        current = asyncio.current_task()
+        before = 0 if current is None else current.cancelling()
+        try:
             await self.close()
+        except (nats.errors.Error, OSError, ValueError):
+            pass
+        except asyncio.CancelledError:
+            # The future that tells of the transport's end dies with whoever waited for it first: the reconnect above.
+            if current is not None and current.cancelling() > before:
+                raise
 
     async def _process_err(self, err_msg: str) -> None:
         error = nats.errors.Error(f"nats: {err_msg.strip(chr(39))}")
@@ -234,9 +242,7 @@ class Connection:
             return
         self._closing = True
         if self._watchdog is not None:
-            self._watchdog.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watchdog
+            await tasks.end(self._watchdog)
         assert isinstance(self.client, _Client)
         await self.client.shut()
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from bus import connect, stamp
+from bus import connect, stamp, tasks
 from bus import log as buslog
 from bus.hub import telemetry
 from bus.hub.init import Hub
@@ -94,8 +94,7 @@ class JoinService:
             await s.unsubscribe()
         self._subscriptions.clear()
         for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+            await tasks.end(task)
 
     # --- requests
 

@@ -14,7 +14,7 @@ import time
 
 import structlog
 
-from bus import connect
+from bus import connect, tasks
 from bus import log as buslog
 from bus.hub import links, telemetry
 
@@ -63,9 +63,7 @@ class Nudger:
                 except buslog.LogError as e:
                     log.warning("telemetry.not_nudged", reason=str(e))
         finally:
-            listening.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await listening
+            await tasks.end(listening)
             await self._links.stop()
 
     async def _listen(self) -> None:

@@ -26,6 +26,7 @@ from typing import IO, TYPE_CHECKING, Literal
 
 import structlog
 
+from bus import tasks
 from bus.identity import keys
 
 if TYPE_CHECKING:  # the hub's side needs cryptography, 8 MB that an edge daemon must not carry
@@ -161,9 +162,7 @@ class NatsServer:
         """Stops supervising and leaves the server running, for a successor to adopt."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await tasks.end(task)
 
     async def reload(self) -> None:
         """Has the server read its configuration and credentials again, without dropping clients."""

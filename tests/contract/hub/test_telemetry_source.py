@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bus import log, tasks
 from bus.hub import telemetry
 from bus.hub.nudger import Nudger
 from bus.identity import keys
@@ -57,13 +58,17 @@ async def at_hub(hub: RunningHub) -> list[int]:
 
 
 async def until_at_hub(hub: RunningHub, count: int) -> None:
-    while True:
-        try:
-            if (await hub.log.info("TELEMETRY")).messages >= count:
-                return
-        except Exception:  # the hub is being restarted
-            pass
-        await asyncio.sleep(0.05)
+    told: object = None
+    try:
+        async with asyncio.timeout(60):
+            while True:
+                with contextlib.suppress(log.LogError):  # the hub is being restarted
+                    told = await hub.log.request("STREAM.INFO.TELEMETRY")
+                    if told["state"]["messages"] >= count:
+                        return
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        pytest.fail(f"{count} samples were sent, the hub says: {told}")
 
 
 @asynccontextmanager
@@ -72,9 +77,7 @@ async def nudging(hub: RunningHub, service: joining.JoinService) -> AsyncIterato
     nudger = Nudger(service._sys, hub.log, hub.hub.accounts.edge)
     task = asyncio.create_task(nudger.run())
     yield
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    await tasks.end(task)
 
 
 async def test_each_sample_once_through_kills_and_cuts(hub: RunningHub, tmp_path: Path) -> None:
