@@ -10,13 +10,13 @@ from __future__ import annotations
 import datetime
 import secrets
 import shutil
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bus.hub import accounts, config, tls
+from bus.hub import ports as ports_
 from bus.identity import creds, jwt, keys, permissions
 
 SHARDS_DEFAULT = 4  # NATS-FACTS.md: 4-16 are plenty for a million subjects
@@ -227,22 +227,14 @@ def _update(hub: Hub, hosts: Sequence[str] | None, ports: HubPorts | None, liste
     return hub
 
 
-def _fixed(ports: HubPorts) -> HubPorts:
-    """Every 0 replaced by a port that is free now; held open together so that they differ."""
-    sockets: list[socket.socket] = []
-    out: dict[str, int] = {}
+def _fixed(wanted: HubPorts) -> HubPorts:
+    """Every 0 replaced by a port that is free now."""
+    asked = wanted.model_dump()
     try:
-        for name, port in ports.model_dump().items():
-            if port == 0:
-                s = socket.socket()
-                sockets.append(s)
-                s.bind(("127.0.0.1", 0))
-                port = s.getsockname()[1]
-            out[name] = port
-    finally:
-        for s in sockets:
-            s.close()
-    return HubPorts(**out)
+        free = iter(ports_.free_ports(len(asked)))
+    except ports_.NoFreePort as e:
+        raise HubError(str(e)) from e
+    return HubPorts(**{name: port or next(free) for name, port in asked.items()})
 
 
 def _write_accounts(hub: Hub) -> None:

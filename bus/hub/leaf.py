@@ -13,14 +13,13 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bus import connect
 from bus import log as buslog
-from bus.hub import config, supervise
+from bus.hub import config, ports, supervise
 from bus.identity import join, keys, permissions
 from schemas import subjects
 from schemas.joining import NodeIdentity
@@ -125,7 +124,7 @@ def prepare(settings: LeafSettings) -> Leaf:
         path = directory / "nats.conf"
         if not path.exists() or path.read_text() != text:
             keys.write_private(path, text)
-    except (OSError, keys.BadKey) as e:
+    except (OSError, keys.BadKey, ports.NoFreePort) as e:
         raise LeafError(f"can't write the leaf server's configuration in {directory}: {e}") from e
     return Leaf(directory, identity, port)
 
@@ -143,9 +142,7 @@ def _port(directory: Path, asked: int) -> int:
     path = directory / "port.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return int(json.loads(path.read_text())["port"])
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = int(s.getsockname()[1])
+    port = ports.free_ports(1)[0]
     keys.write_private(path, json.dumps({"port": port}))
     return port
 
