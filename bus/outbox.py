@@ -37,6 +37,17 @@ def _key(n: int) -> bytes:
     return n.to_bytes(8, "big")
 
 
+def check(store: base.Reading) -> None:
+    """Raises StoreCorrupt when what waits in a store can't be read."""
+    for key, value in store.items("outbox"):
+        try:
+            subject, msg_id, payload = msgpack.unpackb(value)
+        except (ValueError, TypeError, msgpack.UnpackException) as e:
+            raise base.StoreCorrupt(f"report {key.hex()} of the outbox is damaged: {e}") from e
+        if not (isinstance(subject, str) and isinstance(msg_id, str) and isinstance(payload, bytes)):
+            raise base.StoreCorrupt(f"report {key.hex()} of the outbox is damaged")
+
+
 class Outbox:
     """Events of one node on their way to the log, in the ``outbox`` table of its store."""
 

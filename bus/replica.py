@@ -34,6 +34,7 @@ ASK_RETRY_S = 0.5
 ASK_RETRY_S_MAX = 15.0
 REFRESH_S = 300.0  # an empty catch-up costs a few hundred bytes: 288 a day are about 100 kB
 STORE_RETRY_S = 2.0
+REFUSED_REMEMBERED_MAX = 1024  # sequences; more than these and the oldest would be said twice, no harm
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,7 @@ class Replica:
         self._connection: Connection | None = None
         self._failures = 0
         self._idle_asks = 0
+        self._refused_seqs: dict[tuple[str, int], None] = {}
         self.stats = Stats()
 
     # --- what others may ask
@@ -171,11 +173,12 @@ class Replica:
 
     async def _live(self, msg: Msg) -> None:
         headers = msg.headers or {}
+        seq = 0
         try:
-            scope, key = subjects.parse_live(msg.subject)
             seq = int(headers["Nats-Sequence"])
+            scope, key = subjects.parse_live(msg.subject)
         except (subjects.SubjectError, KeyError, ValueError) as e:
-            self._refused("", 0, msg.subject, f"not a republished event: {e!r}")
+            self._refused(_scope_token(msg.subject), seq, msg.subject, f"not a republished event: {e}")
             return
         self.stats.live_events += 1
         self.stats.live_bytes += len(msg.data) + len(msg.subject)
@@ -211,6 +214,8 @@ class Replica:
         try:
             with self._store.transact() as txn:
                 changed = [a for i in group for a in replica_write.write(txn, i)]
+        except base.StoreCorrupt:
+            raise  # no retry heals it: the daemon ends, and sets the store aside when it starts again
         except base.StoreError as e:
             self.stats.store_failures += 1
             logger.warning("replica.store.failed", node=self._node, error=str(e))
@@ -236,6 +241,13 @@ class Replica:
             return {s: fold.Cursor() for s in self._scopes}
 
     def _refused(self, scope: str, seq: int, about: str, reason: str) -> None:
+        """Counted and said once, though a catch-up may show again what came live."""
+        if (scope, seq) in self._refused_seqs:
+            return
+        if seq:
+            self._refused_seqs[scope, seq] = None
+            if len(self._refused_seqs) > REFUSED_REMEMBERED_MAX:
+                del self._refused_seqs[next(iter(self._refused_seqs))]
         self.stats.refused += 1
         self.stats.last_refused = f"{scope} #{seq} {about}: {reason}"
         logger.warning("replica.event.refused", node=self._node, scope=scope, seq=seq, about=about, reason=reason)
@@ -287,3 +299,11 @@ class Replica:
         future = self._answers.get(msg.subject.rpartition(".")[2])
         if future is not None and not future.done():
             future.set_result(msg.data)
+
+
+def _scope_token(subject: str) -> str:
+    """The scope in a live subject that is otherwise wrong."""
+    try:
+        return subjects.unescape(subject.split(".")[1])
+    except (IndexError, subjects.SubjectError):
+        return ""

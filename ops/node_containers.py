@@ -1,4 +1,4 @@
-"""Takes a node's containers and mounts off a machine, for `skerry edge purge`: whatever carries the node's label."""
+"""Takes a node's containers and mounts off a machine, for `skerry edge purge`: whatever carries the labels of node and hub."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from urllib.parse import quote
 
 from ops import engine, engine_api
 
-LABEL = "io.skerry.node"
+NODE = "io.skerry.node"
+HUB = "io.skerry.hub"  # nodes of the same name but of different hubs may share an engine
 REMOVE_TIMEOUT_S = 30.0
 
 
-def remove(node: str) -> int:
-    """How many were removed; 0 without an engine (then there are none).  Raises EngineError."""
+def remove(node: str, hub: str) -> int:
+    """``hub`` is its id.  How many were removed; 0 without an engine (then there are none).  Raises EngineError."""
     host = engine.find()
     if host is None:
         return 0
-    filters = quote(json.dumps({"label": [f"{LABEL}={node}"]}))
+    filters = quote(json.dumps({"label": [f"{NODE}={node}", f"{HUB}={hub}"]}))
     status, body = engine_api.request(host, "GET", f"/containers/json?all=true&filters={filters}")
     if status != 200:
         raise engine_api.EngineError(f"{host}: listing containers: HTTP {status}: {body[:200]!r}")

@@ -125,6 +125,22 @@ class _LmdbTransaction:
         return bool(self._txn.delete(key, db=self._dbs[table]))
 
 
+def walk(path: Path) -> None:
+    """Reads every record.  May end the process instead of raising (see check.py).  Raises StoreCorrupt, StoreError."""
+    try:
+        with lmdb.open(os.fspath(path), readonly=True, create=False, lock=False, max_dbs=len(base.TABLES)) as env:
+            needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+            if (size := (path / "data.mdb").stat().st_size) < needed:
+                raise base.StoreCorrupt(f"{path}: {size} bytes, its pages need {needed}")
+            with env.begin() as txn:
+                for name, _ in txn.cursor():
+                    with txn.cursor(env.open_db(name, txn, create=False)) as records:
+                        for _ in records:
+                            pass
+    except (lmdb.Error, OSError) as e:
+        raise _ours(e, path, "reading") from e
+
+
 def _scan(cursor: Any, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
     if not cursor.set_range(prefix):
         return

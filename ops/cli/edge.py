@@ -212,7 +212,7 @@ async def purge(data_dir: Path, yes: bool) -> None:
     if not yes:
         click.confirm(f"remove all containers of {identity.node} and {data_dir}?", abort=True)
     await node_leaf(data_dir).server().stop_left_behind()
-    removed = node_containers.remove(identity.node)
+    removed = node_containers.remove(identity.node, identity.hub)
     node_containers.unmount(data_dir)
     shutil.rmtree(data_dir)
     click.echo(f"{identity.node} is gone from this machine: {removed} containers, {data_dir}")

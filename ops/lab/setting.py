@@ -6,7 +6,7 @@ import json
 import shutil
 from typing import Any
 
-from ops.lab.world import Wire, World
+from ops.lab.world import NODES, Wire, World
 
 HUB_S = 30.0
 API_S = 40.0
@@ -34,9 +34,9 @@ def cloud(w: World, *options: str) -> None:
     w.until("namespace default", lambda: w.get("namespace", "default"), seconds=API_S)
 
 
-def wire(w: World) -> Wire:
-    """A link to the hub that can be cut."""
-    return Wire(w, facts(w)["ports"]["leaf"])
+def wire(w: World, node: str = NODES[0]) -> Wire:
+    """A node's link to the hub, which can be cut."""
+    return Wire(w, facts(w)["ports"]["leaf"], node)
 
 
 def join(w: World, node: str, *, through: Wire | None = None) -> None:
@@ -45,8 +45,8 @@ def join(w: World, node: str, *, through: Wire | None = None) -> None:
     w.skerry("edge", "join", token, "--node", node, "--data", str(w.node_dir(node)), "--leaf-port", "0", *way)
 
 
-def start_edge(w: World, node: str, *, beat_s: float) -> None:
-    w.start(node, "edge", "run", "--data", str(w.node_dir(node)), "--beat", str(beat_s))
+def start_edge(w: World, node: str, *, beat_s: float, env: dict[str, str] | None = None) -> None:
+    w.start(node, "edge", "run", "--data", str(w.node_dir(node)), "--beat", str(beat_s), env=env)
 
 
 def down(w: World) -> list[str]:

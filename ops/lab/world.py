@@ -75,22 +75,29 @@ class World:
         items: list[dict[str, Any]] = self.get("pods").get("items", [])
         return [p for p in items if node is None or p["spec"].get("nodeName") == node]
 
-    def docker(self, *args: str) -> str:
+    def docker(self, *args: str, check: bool = True) -> str:
         found = shutil.which("docker") or shutil.which("podman")
         if found is None:
             raise StepFailed("no docker or podman command")
-        return self.run([found, *args])
+        return self.run([found, *args], check=check)
 
     def containers(self, node: str) -> dict[str, tuple[str, str]]:
         """``pod/container`` -> (id, time of start) of the running ones of a node, as the engine itself says."""
-        ids = self.docker("ps", "-q", "--no-trunc", "--filter", f"label=io.skerry.node={node}").split()
+        ids = self.docker("ps", "-q", "--no-trunc", *self.of(node)).split()
         if not ids:
             return {}
         out = {}
-        for c in json.loads(self.docker("inspect", *ids)):
+        for c in json.loads(self.docker("inspect", *ids, check=False) or "[]"):  # one may have gone since the list
             labels = c["Config"]["Labels"]
+            if not c["State"]["Running"]:
+                continue
             out[f"{labels['io.skerry.pod.name']}/{labels['io.skerry.container']}"] = (c["Id"], c["State"]["StartedAt"])
         return out
+
+    def of(self, node: str) -> list[str]:
+        """Filters of ``docker ps`` for a node of this lab, and of no other that shares the engine."""
+        hub = json.loads((self.hub / "hub.json").read_text())["id"]
+        return ["--filter", f"label=io.skerry.node={node}", "--filter", f"label=io.skerry.hub={hub}"]
 
     def node_status(self, node: str) -> dict[str, Any]:
         """What the daemon says of itself on its own bus; {} when it doesn't answer."""
@@ -155,11 +162,11 @@ def _listens(port: int) -> bool:
 
 
 class Wire:
-    """The relay between edge-1's leaf and the hub."""
+    """The relay between a node's leaf and the hub."""
 
-    def __init__(self, world: World, to_port: int) -> None:
+    def __init__(self, world: World, to_port: int, node: str = NODES[0]) -> None:
         argv = [sys.executable, "-m", "ops.lab.relay", "127.0.0.1", str(to_port), "0"]
-        self._child = world.processes.start("link-of-edge-1", argv, pipes=True)
+        self._child = world.processes.start(f"link-of-{node}", argv, pipes=True)
         self.port = int(self._ask(None))
 
     def _ask(self, command: str | None) -> str:
