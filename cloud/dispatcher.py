@@ -208,9 +208,10 @@ class DispatcherWorker:
         stream = f"META-{subjects.shard_of(scope, self._shards)}"
         entries: list[stimuli.MetaEvent] = []
         try:
-            after, more = 0, True
+            after, more, head = 0, True, 0
             while more:
                 page = await self._log.last(stream, [subjects.meta_scope(scope, self._shards)], after=after)
+                head = max([head, *(r.seq for r in page.records)])
                 entries.extend(e for r in page.records if (e := self._meta_event(r)) is not None)
                 after, more = page.up_to, page.more
             last = await self._log.info(CLUSTER)  # after the scope: what it holds was decided from no more than this
@@ -218,4 +219,4 @@ class DispatcherWorker:
             self._unreachable(e)
             return stimuli.ReloadFailed(scope)
         self._reachable()
-        return stimuli.ScopeReloaded(scope, tuple(entries), last.last_seq)
+        return stimuli.ScopeReloaded(scope, tuple(entries), last.last_seq, head)

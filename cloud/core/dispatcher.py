@@ -255,7 +255,7 @@ class Dispatcher:
         scope = self._scope(s.scope)
         assert scope.reloading
         scope.reloading, scope.flight = False, None
-        scope.head = 0
+        scope.head = s.head
         scope.holds.clear()
         for entry in s.events:
             _hold(scope, entry)

@@ -85,6 +85,7 @@ class ScopeReloaded:
     scope: str
     events: tuple[MetaEvent, ...]
     cluster_seq: int
+    head: int = 0  # last sequence of the scope, also when it is of a record whose subject nobody can read
 
 
 @dataclass(frozen=True, slots=True)
