@@ -39,6 +39,7 @@ Callback = Callable[[Msg], Awaitable[None]]
 
 BACKOFF_S_FIRST = 0.1
 BACKOFF_S_MAX = 15.0  # a node may be out of reach for weeks; four attempts a minute cost little, and it is back soon
+CLOSE_S_MAX = 2.0  # to send what is pending and say goodbye
 CONNECT_S_MAX = 10  # TCP, TLS and the greeting, on a slow radio link
 RTT_S_MAX = 10  # a round trip slower than this is no link
 RTT_EVERY_S = 60.0
@@ -102,6 +103,7 @@ class _Client(Client):
         assert task is not None
         self._reconnecting.add(task)
         try:
+            self._abort()
             # An attempt that replaced another may find the future set that both share; it is the last thing it does.
             with contextlib.suppress(asyncio.InvalidStateError):
                 await super()._attempt_reconnect()
@@ -115,13 +117,22 @@ class _Client(Client):
         current = asyncio.current_task()
         before = 0 if current is None else current.cancelling()
         try:
-            await self.close()
-        except (nats.errors.Error, OSError, ValueError):
+            # Python 3.11 never says that a connection whose TLS handshake failed is closed, and nats-py waits for that.
+            async with asyncio.timeout(CLOSE_S_MAX):
+                await self.close()
+        except (nats.errors.Error, OSError, ValueError, TimeoutError):
             pass
         except asyncio.CancelledError:
             # The future that tells of the transport's end dies with whoever waited for it first: the reconnect above.
             if current is not None and current.cancelling() > before:
                 raise
+        self._abort()
+
+    def _abort(self) -> None:
+        """The connection is lost or not wanted: without this, ending its TLS politely waits 30 s for a peer that is gone."""
+        writer = getattr(self._transport, "_io_writer", None)  # of nats-py's TCP transport; a WebSocket has none
+        if writer is not None:
+            writer.transport.abort()
 
     async def _process_err(self, err_msg: str) -> None:
         error = nats.errors.Error(f"nats: {err_msg.strip(chr(39))}")
@@ -143,6 +154,7 @@ class _Client(Client):
     async def abandon(self) -> None:
         """Ends a client that never connected, silently: why it didn't was told before."""
         self._error_cb = _ignore
+        self._abort()
         await self.shut()
 
 
