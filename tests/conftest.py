@@ -98,6 +98,7 @@ class Alive:
 _LONG_SCOPES = {"session": 2, "package": 2, "module": 1, "class": 1}
 _before_test: dict[str, Alive] = {}
 _before_module: dict[str, Alive] = {}
+_before_package: dict[str, Alive] = {}
 _session_owned = Alive()
 
 
@@ -115,18 +116,19 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object]) -> Iterator[None
     return result
 
 
-def _has_long_fixture(item: pytest.Item) -> bool:
+def _has_fixture_of(item: pytest.Item, *scopes: str) -> bool:
     info = getattr(item, "_fixtureinfo", None)
     if info is None:
         return False
     definitions = (d for ds in info.name2fixturedefs.values() for d in ds)
-    return any(d.scope in ("module", "class") and not d.argname.startswith("_") for d in definitions)
+    return any(d.scope in scopes and not d.argname.startswith("_") for d in definitions)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
     now = Alive()
     _before_module.setdefault(str(item.path), now)
+    _before_package.setdefault(str(item.path.parent), now)
     _before_test[item.nodeid] = now
     return (yield)
 
@@ -139,7 +141,10 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if module_ends:
         before = _before_module.pop(str(item.path))
         gc.collect()  # unclosed sockets and transports warn now, and pytest turns that into an error of this test
-    elif _has_long_fixture(item):
+        if _has_fixture_of(item, "package"):  # a server of the whole package: its last module's end tells
+            package_ends = nextitem is None or nextitem.path.parent != item.path.parent
+            before = _before_package.pop(str(item.path.parent)) if package_ends else None
+    elif _has_fixture_of(item, "module", "class", "package"):
         return result  # a server of the whole module may have been restarted by this test: its module's end tells
     if before is not None:
         _refuse_leaks(before)

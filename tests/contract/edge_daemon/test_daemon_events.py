@@ -1,0 +1,72 @@
+"""Events that nobody should have written, put straight into META: refused with subject, sequence and reason, counted, and
+the node goes on; nothing of them is left once the dispatcher has looked."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from bus import log, stamp
+from schemas import codec, event, subjects
+from tests.contract.edge_daemon.lab import Lab
+
+pytestmark = pytest.mark.contract
+
+
+def _key(pod: str) -> subjects.ObjectKey:
+    return subjects.ObjectKey("", "pods", "default", pod)
+
+
+async def _inject(store: log.Log, node: str, shards: int) -> dict[str, int]:
+    """What was wrong -> its sequence."""
+    stream = f"META-{subjects.shard_of(node, shards)}"
+    a, b, ghost = (subjects.meta(node, _key(p), shards) for p in ("a", "b", "ghost"))
+    last = await store.last_of(stream, a)
+    assert last is not None
+    append, new = store.append_bytes, stamp.new_id
+    wrong_grammar = ".".join(a.split(".")[:4])
+    future = {"v": 900, "id": new(), "what": "nobody knows yet"}
+    return {
+        "not a msgpack document": await append(a, b"\xc1 junk", new()),
+        "Field required": await append(ghost, codec.pack({"hello": 1}), new()),
+        "came as": await append(b, last.payload, new()),  # pod a's event, on pod b's subject
+        "is not": await append(wrong_grammar, last.payload, new()),
+        "": await append(subjects.meta(node, _key("future"), shards), codec.pack(future), new()),
+    }
+
+
+def test_malformed_and_foreign_events_are_refused_and_the_node_goes_on(lab: Lab, node: str) -> None:
+    lab.restart_daemon(node)  # counters since the start of the process
+    assert lab.in_sync(node)["replica"]["refused"] == 0
+    before = lab.containers(node)
+    wrong = lab.ask(lambda store, shards: _inject(store, node, shards))
+    refused = [(reason, seq) for reason, seq in wrong.items() if reason]
+    status = lab.until(
+        "all are refused", lambda: s if (s := lab.node_status(node))["replica"]["refused"] >= len(refused) else None
+    )
+    said = lab.log_of(node)
+    for reason, seq in refused:
+        line = next(x for x in said.splitlines() if "replica.event.refused" in x and f'"seq": {seq},' in x)
+        assert reason in line
+        assert '"about": ' in line
+    assert any(f"{node} #{seq} " in status["replica"]["last_refused"] for _, seq in refused)
+    assert "refused 4: " in lab.skerry("edge", "status", "--data", str(lab.node_dir(node)))
+    lab.untouched(node, before)
+
+    lab.pod(node, "after")  # the log of this node is written and applied as ever
+    lab.runs(node, "after")
+    status = lab.in_sync(node)
+    assert status["replica"]["refused"] == len(refused)  # each once, however often a catch-up shows it
+    lab.untouched(node, before)
+
+    # The dispatcher has written over them: a node that must learn everything anew learns the right things.
+    lab.processes.kill_9(node)
+    shutil.rmtree(lab.node_dir(node) / "store")
+    lab.start_daemon(node)
+    lab.answers(node)
+    lab.in_sync(node)
+    lab.untouched(node, before)
+    lab.delete("after")
+    lab.gone(node, "after")
+    assert event.OBJECT_DELETED in lab.skerry("replay", "log", "pods/after", "--hub", str(lab.hub), "--json")
