@@ -1,4 +1,4 @@
-"""Takes a node's containers and mounts off a machine, for `skerry edge purge`: whatever carries the labels of node and hub."""
+"""Takes a node's containers and mounts off a machine, for `skerry edge purge`: what has the labels of node and hub."""
 
 from __future__ import annotations
 

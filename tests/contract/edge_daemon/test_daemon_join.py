@@ -70,13 +70,14 @@ def test_a_token_that_is_not_good_is_refused_and_audited(lab: Lab, make: Callabl
     assert token not in said
     assert not (folder / "identity.json").exists()
     assert lab.says("edge", "run", "--data", str(folder))[0] == 1
-    logged = [json.loads(x) for x in lab.skerry("replay", "log", "--type", "audit.join.refused", "--hub", str(lab.hub), "--json",
-                                                "--since", "start").splitlines()]  # fmt: skip
+    since = ("--hub", str(lab.hub), "--since", "start")
+    out = lab.skerry("replay", "log", "--type", "audit.join.refused", "--json", *since)
+    logged = [json.loads(line) for line in out.splitlines()]
     mine = [e for e in logged if node in json.dumps(e)]
     assert len(mine) == 1
     assert words in json.dumps(mine[0])
     assert tokens.decode(token).secret not in json.dumps(logged)
-    assert node in lab.skerry("replay", "log", "--type", "audit", "--hub", str(lab.hub), "--since", "start")
+    assert node in lab.skerry("replay", "log", "--type", "audit", *since)
 
 
 def test_what_is_no_token_is_refused_at_once(lab: Lab, tmp_path: Path) -> None:
