@@ -32,7 +32,8 @@ State = Literal["unknown", "up", "down"]
 
 class Link:
     """Beats for ever; ``on_up`` and ``on_down`` are told once a change, ``on_up`` also when the cloud answers over a
-    connection that was made again: what was published in between is lost to its subscribers, however short that was."""
+    connection that was made again: what was published in between is lost to its subscribers, however short that was.
+    ``on_answer`` gets what each answer says."""
 
     def __init__(
         self,
@@ -42,12 +43,13 @@ class Link:
         *,
         on_up: Callable[[], None],
         on_down: Callable[[], None],
+        on_answer: Callable[[bytes], None] = lambda _: None,
         beat_s: float = BEAT_S,
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
         retry_s: float = RETRY_S,
     ) -> None:
         self._connection, self._node, self._beat = connection, node, beat
-        self._on_up, self._on_down = on_up, on_down
+        self._on_up, self._on_down, self._on_answer = on_up, on_down, on_answer
         self._beat_s, self._answer_timeout_s, self._retry_s = beat_s, answer_timeout_s, retry_s
         self._nudge = asyncio.Event()
         self._renewed = False
@@ -84,7 +86,8 @@ class Link:
     async def _ask(self) -> bool:
         try:
             data = codec.encode(self._beat())
-            await self._connection.request(subjects.beat(self._node), data, timeout_s=self._answer_timeout_s)
+            answer = await self._connection.request(subjects.beat(self._node), data, timeout_s=self._answer_timeout_s)
         except (nats.errors.Error, NotConnected, OSError, TimeoutError):
             return False
+        self._on_answer(answer.data)
         return True

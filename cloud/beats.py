@@ -17,12 +17,16 @@ logger = structlog.get_logger(__name__)
 
 
 class Beats:
-    """``on_beat(node, beat)`` for each; ``ready`` says whether to answer."""
+    """``on_beat(node, beat)`` for each; ``ready`` says whether to answer, ``mark(node)`` what (cloud/epochs.py)."""
 
     def __init__(
-        self, connection: Connection, on_beat: Callable[[str, reports.Beat], None], ready: Callable[[], bool]
+        self,
+        connection: Connection,
+        on_beat: Callable[[str, reports.Beat], None],
+        ready: Callable[[], bool],
+        mark: Callable[[str], bytes] = lambda _: b"",
     ) -> None:
-        self._connection, self._on_beat, self._ready = connection, on_beat, ready
+        self._connection, self._on_beat, self._ready, self._mark = connection, on_beat, ready, mark
         self._sub: Subscribed | None = None
         self.refused = 0
 
@@ -46,4 +50,4 @@ class Beats:
         self._on_beat(node, beat)
         if msg.reply:
             with contextlib.suppress(NotConnected):  # the node asks again
-                await self._connection.publish(msg.reply, b"")
+                await self._connection.publish(msg.reply, self._mark(node))

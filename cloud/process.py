@@ -23,7 +23,7 @@ import structlog
 from bus import connect, log
 from bus.hub import init, nudger, streams
 from bus.kube import registry, server
-from cloud import beats, dispatcher, joining, reports, sync
+from cloud import beats, dispatcher, epochs, joining, reports, sync
 from cloud.core import reports as reports_core
 from cloud.node_api.serve import NodeApi
 from cloud.standalone import access, run_controllers, storage
@@ -105,7 +105,9 @@ class CloudProcess:
             if "reports" in s.parts:
                 worker = reports.ReportsWorker(store, rules, hub.shards, grace_s=s.grace_s)
                 parts.create_task(worker.run(), name="reports")
-                answers = beats.Beats(core, lambda node, _: worker.beat(node), worker.loaded.is_set)
+                marks = epochs.Epochs(store, hub.shards)
+                parts.create_task(marks.run(), name="epochs")
+                answers = beats.Beats(core, lambda node, _: worker.beat(node), worker.loaded.is_set, marks.mark)
                 await answers.start()
                 stack.push_async_callback(answers.stop)
             if "controllers" in s.parts:

@@ -39,7 +39,7 @@ from edge.effects import PodsRim
 from edge.node_api.serve import NodeApi
 from edge.node_status import NodeStatus
 from edge.twins import STATE_PREFIX, TwinsRim
-from schemas import codec, event, node_status, reports, subjects
+from schemas import codec, event, node_status, reports, subjects, sync
 from schemas.joining import NodeIdentity
 
 logger = structlog.get_logger(__name__)
@@ -47,6 +47,7 @@ logger = structlog.get_logger(__name__)
 ALL = "all"
 STORE_OPEN_RETRY_S = 5.0
 DEVICES = "devices.kubeedge.io"
+TOLD_TO = b"told-to"  # key of the ``state`` table: mark of the epochs of the log that have heard everything
 WATCHDOG_S = 10.0
 NODE_LOOK_S = 60.0  # pressure, addresses and sizes of the machine are looked at this often
 ENGINE_WAIT_US = 5_000_000  # a node is not called unready before its engine had this long to answer
@@ -122,10 +123,17 @@ class Daemon:
             node, [node, ALL], store, on_change=self._changed, on_synced=self._synced, on_trouble=self._on_trouble
         )
         self.link = link.Link(
-            connection, node, self._beat, on_up=self._link_up, on_down=self._link_down, beat_s=settings.beat_s
+            connection,
+            node,
+            self._beat,
+            on_up=self._link_up,
+            on_down=self._link_down,
+            on_answer=self._marked,
+            beat_s=settings.beat_s,
         )
         self._node_status = NodeStatus(node, settings.data_dir, settings.labels)
         self._node_changed = asyncio.Event()
+        self._say_again = False
 
     async def run(self) -> None:
         facts = self.replica.facts()
@@ -181,7 +189,33 @@ class Daemon:
     def _synced(self) -> None:
         logger.info("replica.synced", **{s: c.seq for s, c in self.replica.cursors().items()})
         self.pods.replica_complete()
+        self._told_to()
         sd_notify.notify(f"STATUS=in sync, {self.store.count('objects')} objects")
+
+    def _mark(self) -> bytes:
+        return sync.epochs_mark([c.epoch for c in self.replica.cursors().values()])
+
+    def _marked(self, mark: bytes) -> None:
+        """The cloud says of which epochs our cursors must be (cloud/epochs.py)."""
+        if self.replica.synced and mark and mark != self._mark():
+            logger.warning("replica.epoch_changed", node=self.node)
+            self.replica.link_up()
+        else:
+            self._told_to()
+
+    def _told_to(self) -> None:
+        """A log of another epoch may lack what its predecessor acknowledged, and the outbox has forgotten: all is said
+        again.  To which epochs everything was said is kept on disk, so a crash in between changes nothing."""
+        if not self.replica.synced or (mark := self._mark()) == (before := self.state.get(TOLD_TO)):
+            return
+        if before is not None:
+            logger.warning("reports.again", node=self.node, reason="the log is of another epoch")
+            self.pods.report_all()
+            if self.twins is not None:
+                self.twins.report_all()
+            self._say_again = True
+            self.report_node()
+        self.state.commit({TOLD_TO: mark}, [])
 
     def _link_up(self) -> None:
         self.link_since_us = stamp.now_us()
@@ -225,8 +259,10 @@ class Daemon:
             self._node_changed.clear()
             ready, reason = self.pods.runtime_ready
             report = self._node_status.report(ready, reason, self.pods.engine, self.trouble)
-            if report != said and (ready or said is not None or stamp.now_us() - self.started_us > ENGINE_WAIT_US):
-                said = report
+            if (report != said or self._say_again) and (
+                ready or said is not None or stamp.now_us() - self.started_us > ENGINE_WAIT_US
+            ):
+                said, self._say_again = report, False
                 self._report("node", "", "", report, None, None)
                 self.pods.node_facts(self._node_status.facts())
             wait = NODE_LOOK_S if said is not None else 0.5

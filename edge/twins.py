@@ -82,6 +82,10 @@ class TwinsRim:
         self._handle_safely(twins.ObjectsLoaded(self._wall_us(), self._mono_us()), "all objects")
         self._loaded.set()
 
+    def report_all(self) -> None:
+        """Report every twin again: the log may have lost what it acknowledged."""
+        self._handle_safely(twins.ReportAll(self._wall_us(), self._mono_us()), "all twins")
+
     def devices(self, protocol: str) -> list[DeviceConfig]:
         return self._core.devices(protocol)
 

@@ -6,11 +6,14 @@ overtaken by a later one that is (state, not history).
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 SCOPES_MAX = 64
+MARK_BYTES = 4  # in every answer to a beat: it must be small, and one missed in four billion is found by the next catch-up
 PAGE_BYTES_MAX = 512 << 10  # one answer message; half of nats-server's default max_payload
 
 Seq = Annotated[int, Field(ge=0, lt=1 << 63)]
@@ -51,3 +54,8 @@ class SyncAnswer(Model):
     status: Literal["ok", "refused", "busy"] = "ok"
     message: str = ""
     pages: list[ScopePage] = Field(default_factory=list)
+
+
+def epochs_mark(epochs: Sequence[str]) -> bytes:
+    """What answers a node's beat: a hash of the epochs that its cursors must be of, its own scope's first."""
+    return hashlib.sha256("\0".join(epochs).encode()).digest()[:MARK_BYTES]

@@ -119,6 +119,14 @@ def hub(c: HubConfig) -> str:
     )
 
 
+def private(c: HubConfig, port: int) -> str:
+    """The hub's, for work on its streams that nobody else may see: loopback, another port, no other doors."""
+    whole = json.loads(hub(c))
+    for door in ("leafnodes", "websocket"):
+        del whole[door]
+    return _dump({**whole, "listen": f"127.0.0.1:{port}"})
+
+
 def leaf(c: LeafConfig) -> str:
     create = f"CONSUMER.CREATE.{TELEMETRY_STREAM}.>"
     # The last: a mapper that is in doubt what the stream has (bus.publisher) looks.

@@ -202,7 +202,7 @@ def _make(data_dir: Path, hosts: list[str], ports: HubPorts, listen: str, shards
         tls.make_ca(work / "tls", file.id, _now())
         _write_accounts(building)
         _write_users(building)
-        _render(building, data_dir)
+        render(building, data_dir)
         if data_dir.exists():
             data_dir.rmdir()  # empty, checked by the caller; a rename onto it would fail on some file systems
         work.rename(data_dir)
@@ -223,7 +223,7 @@ def _update(hub: Hub, hosts: Sequence[str] | None, ports: HubPorts | None, liste
         changes["listen"] = listen
     hub = Hub(hub.dir, hub.file.model_copy(update=changes))
     _write_accounts(hub)
-    _render(hub, hub.dir)
+    render(hub, hub.dir)
     return hub
 
 
@@ -259,6 +259,13 @@ def _write_accounts(hub: Hub) -> None:
             keys.write_private(path, token)
 
 
+def free_port() -> int:
+    """A TCP port of the loopback that is free now."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
 def _write_users(hub: Hub) -> None:
     now_s = int(_now().timestamp())
     for user, account, path in ((_CORE_USER, "core", hub.core_creds), (_SYS_USER, "sys", hub.sys_creds)):
@@ -267,30 +274,36 @@ def _write_users(hub: Hub) -> None:
         creds.Credentials(token, key.seed).write(path)
 
 
-def _render(hub: Hub, final: Path) -> None:
+def render(hub: Hub, final: Path) -> None:
     """Certificate, server configuration and hub.json; paths in the configuration are those of ``final``."""
     directory = hub.dir / "tls"
     hosts = list(dict.fromkeys([*hub.file.hosts, "localhost", "127.0.0.1"]))
     if not tls.good(directory / "server.pem", hosts, _now()):
         tls.issue(directory, directory / "server.pem", directory / "server.key", hosts, _now())
+    keys.write_private(hub.dir / "nats.conf", config.hub(_config(hub, final)))
+    keys.write_private(hub.dir / "hub.json", hub.file.model_dump_json(indent=2) + "\n")
+
+
+def private_config(hub: Hub, port: int) -> str:
+    """nats-server's configuration for work on the folder that nobody else may see: loopback, no leafs, no WebSocket."""
+    return config.private(_config(hub, hub.dir), port)
+
+
+def _config(hub: Hub, final: Path) -> config.HubConfig:
     operator = hub.key("operator")
     operator_jwt = jwt.sign(
         operator.public, f"skerry-{hub.id}", {"type": "operator", "system_account": hub.file.sys}, operator, now_s=0
     )
-    text = config.hub(
-        config.HubConfig(
-            dir=final,
-            server_name=hub.server_name,
-            listen=hub.file.listen,
-            client_port=hub.file.ports.client,
-            leaf_port=hub.file.ports.leaf,
-            websocket_port=hub.file.ports.websocket,
-            operator_jwt=operator_jwt,
-            system_account=hub.file.sys,
-        )
+    return config.HubConfig(
+        dir=final,
+        server_name=hub.server_name,
+        listen=hub.file.listen,
+        client_port=hub.file.ports.client,
+        leaf_port=hub.file.ports.leaf,
+        websocket_port=hub.file.ports.websocket,
+        operator_jwt=operator_jwt,
+        system_account=hub.file.sys,
     )
-    keys.write_private(hub.dir / "nats.conf", text)
-    keys.write_private(hub.dir / "hub.json", hub.file.model_dump_json(indent=2) + "\n")
 
 
 def issue_server_cert(hub: Hub, name: str, hosts: Sequence[str]) -> tuple[Path, Path]:

@@ -158,6 +158,11 @@ class NatsServer:
         await self.stop()
         return True
 
+    @property
+    def left_running(self) -> bool:
+        """Whether a server of ours runs, whoever started it."""
+        return self._left_behind() is not None
+
     async def release(self) -> None:
         """Stops supervising and leaves the server running, for a successor to adopt."""
         task, self._task = self._task, None
@@ -354,9 +359,9 @@ async def _server_name(host: str, port: int) -> str:
             await writer.wait_closed()
 
 
-def hub_server(hub: init.Hub) -> NatsServer:
-    """The hub's server, by what ``init_hub`` wrote."""
-    listen = hub.file.listen
+def hub_server(hub: init.Hub, *, host: str | None = None, port: int | None = None) -> NatsServer:
+    """The hub's server, by what ``init_hub`` wrote; ``host`` and ``port`` when its configuration says another place."""
+    listen = host or hub.file.listen
     return NatsServer(
         hub.config_path,
         directory=hub.dir,
@@ -364,5 +369,5 @@ def hub_server(hub: init.Hub) -> NatsServer:
         server_name=hub.server_name,
         role="hub",
         host="127.0.0.1" if listen in ("0.0.0.0", "::") else listen,
-        port=hub.file.ports.client,
+        port=port or hub.file.ports.client,
     )

@@ -79,6 +79,11 @@ class CommitFailed(Stimulus):
 
 
 @dataclass(frozen=True, slots=True)
+class ReportAll(Stimulus):
+    """What was reported may be lost (a log restored from a backup): every twin is said again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tick(Stimulus):
     """The time of the last SetTimer has come (or later, or earlier: both are harmless)."""
 
@@ -224,6 +229,11 @@ class TwinsCore:
                 for key in keys:
                     if (twin := self._twins.get(key)) is not None:
                         twin.must, twin.must_from_mono_us = True, stimulus.mono_us + STORE_RETRY_MS * 1000
+                        self._consider(key, stimulus, out)
+            case ReportAll():
+                for key, twin in self._twins.items():
+                    if twin.told_state is not None:
+                        twin.must, twin.must_from_mono_us = True, stimulus.mono_us
                         self._consider(key, stimulus, out)
             case Tick():
                 self._timer = None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ops.cli import common
+from schemas import times
 
 if TYPE_CHECKING:
     from bus.log import Log
@@ -149,6 +150,57 @@ async def stream_row(store: Log, name: str) -> dict[str, Any]:
     except log.LogError:
         return {"name": name}
     return {"name": name, "messages": info.messages, "last_seq": info.last_seq, "bytes": info.bytes, "epoch": info.epoch}
+
+
+@command.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@_data
+@click.option("--without-history", is_flag=True, help="Leave the histories out: the debugger then begins at the restore.")
+@click.option("--without-telemetry", is_flag=True, help="Leave TELEMETRY out (by far the largest, and kept by age).")
+@common.is_async
+async def backup(file: Path, data_dir: Path, without_history: bool, without_telemetry: bool) -> None:
+    """Write everything about a running hub to one FILE: keys, accounts, certificates, streams.  Keep it like a key.
+
+    \b
+    Example:
+      skerry hub backup /backup/hub-$(date +%F).tar.gz
+    """
+    from bus.hub import backup as backups
+    from bus.hub import streams
+
+    async with common.hub_log(data_dir, "skerry hub backup") as (hub, connection, store):
+        names = {c["name"] for c in streams.wanted(hub.shards)}
+        without = {n for n in names if (without_history and n.startswith("HISTORY-"))}
+        without |= {n for n in names if without_telemetry and n in ("TELEMETRY", "HISTORY-TELEMETRY")}
+        made = await backups.backup(hub, connection, store, file, without=without)
+    messages = sum(int(s.state["messages"]) for s in made.streams)
+    click.echo(f"hub {made.hub}: {len(made.streams)} streams, {messages} messages, {file.stat().st_size} bytes in {file}")
+
+
+@command.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@_data
+@click.option(
+    "--replace", is_flag=True, help="Move the hub that is there aside.  Revocations made after the backup are kept."
+)
+@common.is_async
+async def restore(file: Path, data_dir: Path, replace: bool) -> None:
+    """Make the hub of a backup FILE again.  It must not run; nothing is changed unless all of it succeeds.
+
+    The log begins a new epoch: nodes read their slice anew and say everything again, by themselves.  What happened after
+    the backup is gone from the log: nodes that joined since must join again, tokens made since are unknown.
+
+    \b
+    Example:
+      skerry hub restore /backup/hub-2026-11-23.tar.gz
+    """
+    from bus.hub import backup as backups
+
+    hub, made, aside = await backups.restore(file, data_dir, replace=replace)
+    click.echo(f"hub {hub.id} in {hub.dir}: {len(made.streams)} streams as of {times.rfc3339(made.time)}, in new epochs")
+    if aside is not None:
+        click.echo(f"  what was there: {aside}")
+    click.echo(f"next: skerry hub run --data {hub.dir}")
 
 
 @command.command("revoke-node")
