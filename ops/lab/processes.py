@@ -77,6 +77,13 @@ class Processes:
                 if r.pid in self._children:
                     self._children.pop(r.pid).wait()
 
+    def stop(self, name: str) -> None:
+        """SIGTERM to one, and wait."""
+        for r in self.alive():
+            if r.name == name:
+                os.kill(r.pid, signal.SIGTERM)
+                self._children.pop(r.pid).wait(STOP_S)
+
     def stop_all(self) -> list[str]:
         """SIGTERM in reverse order of starting, SIGKILL for what does not end; the names of all that were ended."""
         ended = []

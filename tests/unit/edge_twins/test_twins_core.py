@@ -17,6 +17,7 @@ from edge.core.twins import (
     ObjectsLoaded,
     PersistTwin,
     Report,
+    ReportAll,
     SetTimer,
     Tick,
     TwinsCore,
@@ -472,3 +473,23 @@ def test_what_could_not_be_stored_is_reported_again() -> None:
     assert not reports(failed)
     [report] = reports(world.after((timer.at_mono_us - world.mono_us) // 1000))
     assert (report.report.state, report.report.message) == ("offline", "gone")
+
+
+def test_all_is_said_again_when_the_log_may_have_lost_it() -> None:
+    world = running()
+    before = world.core.twin("default", "boiler")
+    again = World(world.store)  # also after a restart, when the node remembers having told it
+    for w in (world, again):
+        if w is again:
+            w.model()
+            w.device(device())
+            w.loaded()
+        out = w._do(ReportAll(w.wall_us, w.mono_us))
+        [report] = reports(out)
+        assert before is not None
+        assert [(t.property, t.value) for t in report.report.twins] == [(t.property, t.value) for t in before.twins]
+        assert not reports(w.after(CHATTER_MS))
+    nothing = World()
+    nothing.model()
+    nothing.device(device())
+    assert not reports(nothing._do(ReportAll(nothing.wall_us, nothing.mono_us))), "what was never said is not repeated"
