@@ -38,7 +38,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bus import connect, stamp
 from bus import log as buslog
-from bus.hub import init, snapshots, streams, supervise
+from bus.hub import init, ports, snapshots, streams, supervise
 from bus.identity import jwt, keys
 
 log = structlog.get_logger("bus.hub.backup")
@@ -368,7 +368,7 @@ def _keep_revocations(old: init.Hub, hub: init.Hub) -> None:
 @asynccontextmanager
 async def _private_server(hub: init.Hub, made: Path) -> AsyncIterator[tuple[connect.Connection, buslog.Log]]:
     """A nats-server on the folder that only we know of: loopback, a free port, no door for leafs or browsers."""
-    port = init.free_port()
+    port = ports.free_ports(1)[0]
     keys.write_private(hub.config_path, init.private_config(hub, port))
     server = supervise.hub_server(hub, host="127.0.0.1", port=port)
     await server.start()

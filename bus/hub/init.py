@@ -259,13 +259,6 @@ def _write_accounts(hub: Hub) -> None:
             keys.write_private(path, token)
 
 
-def free_port() -> int:
-    """A TCP port of the loopback that is free now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
 def _write_users(hub: Hub) -> None:
     now_s = int(_now().timestamp())
     for user, account, path in ((_CORE_USER, "core", hub.core_creds), (_SYS_USER, "sys", hub.sys_creds)):
