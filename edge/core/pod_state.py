@@ -110,6 +110,7 @@ class PodState:
     doomed: bool = False
     grace_s: int = 30
     confirmed_gone: bool = False
+    withdrawn: bool = False  # its object is no longer in the replica
     kill_mono: int | None = None
     kill_lanes: dict[str, Lane] = field(default_factory=dict)
     orphan_mono: int | None = None  # when an unclaimed pod may be removed

@@ -49,6 +49,8 @@ class PodsCore:
         self._synced = False  # a snapshot was taken since the engine came up
         self._ever_synced = False
         self._replica_complete = False
+        # Pods of which "gone" was said while their objects are still here: a log that was restored may have lost it.
+        self._told_gone: dict[tuple[str, str], ReportPod] = {}
         self._snapshot_lane = Lane()
         self._resync_mono = 0
         self._asked_mono = 0  # when the last snapshot was asked for
@@ -100,6 +102,7 @@ class PodsCore:
                 self._ctx.node = NodeFacts(name, stimulus.host_ip, stimulus.cpu_milli, stimulus.memory_bytes)
                 return list(self._pods.values())
             case ReportAll():
+                self._ctx.out.extend(self._told_gone.values())
                 for state in self._pods.values():
                     state.must_report = True
                 return list(self._pods.values())
@@ -111,9 +114,10 @@ class PodsCore:
     def _pod_applied(self, applied: ObjectApplied) -> list[PodState]:
         key, obj = (applied.key.namespace, applied.key.name), applied.obj
         same_name = [s for s in self._pods.values() if s.key == key]
+        self._told_gone.pop(key, None)
         if obj is None:
             for state in same_name:
-                state.again = None
+                state.again, state.withdrawn = None, True
                 self._withdraw(state, applied)
             return same_name
         uid = _text(obj, "uid")
@@ -309,7 +313,10 @@ class PodsCore:
         if state.name and not state.silent:
             ctx.hop(state, "pod.gone")
             report = PodReport(uid=state.uid, status=None, hops=list(state.hops))
-            ctx.out.append(ReportPod(state.namespace, state.name, report, state.cause, state.trace))
+            told = ReportPod(state.namespace, state.name, report, state.cause, state.trace)
+            ctx.out.append(told)
+            if state.pod is not None and not state.withdrawn:
+                self._told_gone[state.key] = told
         for other in [s for s in self._pods.values() if s.key == state.key]:
             self._look(other)
 

@@ -379,6 +379,20 @@ def test_deletion_stops_removes_and_says_gone_once() -> None:
     assert w.reports["default", "p"] is None and w.start_order.count("main") == 1
 
 
+def test_gone_is_said_again_to_a_restored_log_for_as_long_as_the_object_is_here() -> None:
+    w = running()
+    w.apply_pod(pod("p", "u1"))
+    w.run(6)
+    w.apply_pod(deleted(pod("p", "u1"), 1))
+    w.run(30)
+    said = len(w.report_log)
+    w.feed(saw.ReportAll(w.now_us, w.mono_us))
+    assert len(w.report_log) == said + 1 and w.report_log[-1] == w.report_log[said - 1]
+    w.apply("pods", "p", None)
+    w.feed(saw.ReportAll(w.now_us, w.mono_us))
+    assert len(w.report_log) == said + 1, "its tombstone is here: everybody knows"
+
+
 def test_a_shortened_grace_kills() -> None:
     w = running()
     w.latency_us = lambda: 1000
