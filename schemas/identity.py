@@ -19,6 +19,10 @@ AUDIT_JOIN_ACCEPTED = "audit.join.accepted"
 AUDIT_JOIN_REFUSED = "audit.join.refused"
 AUDIT_RENEW_REFUSED = "audit.renew.refused"
 AUDIT_REVOKED = "audit.revoked"
+AUDIT_REFUSED = "audit.refused"  # by the server: a subject, a login, a limit
+AUDIT_FOREIGN = "audit.foreign"  # an event or a sample that came in a node's name but was not its own
+AUDIT_FLOOD = "audit.flood"  # a node asked more than its share
+AUDIT_CLONE = "audit.clone"  # two daemons live on one identity
 
 Micros = Annotated[int, Field(ge=0)]
 
@@ -56,6 +60,7 @@ class Audited(Model):
     node: str = ""
     token: str = ""
     public_key: str = ""
+    count: int = Field(default=1, description="how often, when it was not told each time")
 
 
 def check_node_name(name: str) -> str:

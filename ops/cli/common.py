@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from bus.connect import Connection
+    from bus.connect import Connection, ConnectSettings
     from bus.hub.init import Hub
     from bus.log import Log
 
@@ -112,6 +112,15 @@ async def hub_log(hub_dir: Path, name: str) -> AsyncIterator[tuple[Hub, Connecti
             await store.close()
     finally:
         await connection.close()
+
+
+def sys_settings(hub: Hub, name: str) -> ConnectSettings:
+    """How to connect as the hub's own account: revocations, and what the server tells of itself."""
+    from bus import connect
+
+    return connect.ConnectSettings(
+        urls=tuple(hub.urls), name=name, credentials=hub.sys_creds, ca=hub.ca_path, wait_s=HUB_WAIT_S
+    )
 
 
 async def forever(alive: Callable[[], Awaitable[None]] | None = None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,8 +70,9 @@ async def run(data_dir: Path) -> None:
     Example:
       skerry hub run --data /var/lib/skerry/hub
     """
+    from bus import connect
     from bus.hub import init as hubs
-    from bus.hub import streams, supervise
+    from bus.hub import refusals, streams, supervise
     from ops import logs
 
     logs.configure()
@@ -88,7 +91,12 @@ async def run(data_dir: Path) -> None:
                 if connection.connected:
                     await connection.flush()
 
-            await common.forever(alive)
+            async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+                system = await connect.connect(common.sys_settings(hub, "skerry hub run"))
+                stack.push_async_callback(system.close)
+                log_file = hub.dir / "log" / "nats-server.log"
+                tasks.create_task(refusals.Refusals(system, store, log_file).run(), name="refusals")
+                await common.forever(alive)
     finally:
         await server.stop()
 
@@ -219,11 +227,7 @@ async def revoke_node(node: str, reason: str, data_dir: Path) -> None:
     from cloud import joining
 
     async with common.hub_log(data_dir, "skerry hub revoke-node") as (hub, _, store):
-        settings = connect.ConnectSettings(
-            urls=tuple(hub.urls), name="skerry hub revoke-node", credentials=hub.sys_creds, ca=hub.ca_path,
-            wait_s=common.HUB_WAIT_S,
-        )  # fmt: skip
-        system = await connect.connect(settings)
+        system = await connect.connect(common.sys_settings(hub, "skerry hub revoke-node"))
         try:
             await joining.revoke_node(store, hub, system, node, reason=reason, actor=common.actor())
         except LookupError as e:
