@@ -1,7 +1,8 @@
 """What nats-server refused, into the audit log.
 
 Nobody of ours sees a refused subject: the server tells the client, and its own log file.  And a login that failed is an
-event of SYS, as is the end of a connection that broke a limit.  So both are read here, where the log file is: beside the hub (``skerry hub run``).
+event of SYS, as is the end of a connection that broke a limit.  So both are read here, where the log file is: beside the
+hub (``skerry hub run``).
 
 What the server tells nobody, and so is not in the audit log: interest of a *leaf* in subjects that its user may not hear
 (dropped), and what a leaf sends on subjects it may not use (dropped).
@@ -43,7 +44,8 @@ SUBJECT_CHARS_MAX = 160
 # such user before the end of the line is the one that the server wrote.
 _LINE = re.compile(
     r'.* - "[A-Z0-9]{56}/[A-Z]+/(?:jwt|nkey):(?P<key>U[A-Z2-7]{55})" - '
-    r'(?:(?P<what>Publish|Subscription|Deliver)[A-Za-z ]* Violation - (?:[A-Z][a-z]+ "\S*", )?Subject "(?P<subject>[^"\s]*)\S*(?: \S+){0,4}'
+    r"(?:(?P<what>Publish|Subscription|Deliver)[A-Za-z ]* Violation - "
+    r'(?:[A-Z][a-z]+ "\S*", )?Subject "(?P<subject>[^"\s]*)\S*(?: \S+){0,4}'
     r"|(?P<limit>maximum [a-z ]+ exceeded))"
 )
 
