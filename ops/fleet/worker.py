@@ -36,7 +36,7 @@ TLS_BUFFER_BYTES = 16 << 10
 
 @dataclass(frozen=True, slots=True)
 class Crew:
-    """``per_connection``: nodes on one connection; 1 is what real nodes do.  ``urls``: the hub's servers, each node takes one."""
+    """``per_connection``: nodes on one connection (real nodes: 1).  ``urls``: the hub's servers, each node takes one."""
 
     hub: str
     first: int

@@ -1,0 +1,217 @@
+"""Following a stream: one pull consumer (ack none, in memory) and its replacements, for ever (ADR-8, ADR-13)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+import nats.errors
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from bus.connect import Connection
+from bus.records import NO_ANSWER, Batch, EpochChanged, LogError, LogUnavailable, Recorded, StreamInfo
+
+logger = structlog.get_logger(__name__)
+
+FOLLOW_BATCH = 512  # messages asked for at once; at most 1.5 times as many wait in memory
+FOLLOW_EXPIRES_S = 30.0
+FOLLOW_HEARTBEAT_S = 5.0  # the server's idle heartbeat; two missed and we ask again
+FOLLOW_RETRY_S_MAX = 5.0
+CONNECTION_LOOK_S = 0.5  # how soon a follower notices that its connection was replaced
+
+
+class Asking(Protocol):
+    """The two questions that a follower asks of its log."""
+
+    async def info(self, stream: str) -> StreamInfo: ...
+
+    async def request(self, what: str, body: dict[str, Any] | None = None) -> dict[str, Any]: ...
+
+
+class _Gap(Exception):
+    """The server's consumer is gone or a message was lost on the way: make a new one from where we are."""
+
+
+class Follower:
+    """One pull consumer (ack none, in memory) and its replacements."""
+
+    def __init__(
+        self,
+        log: Asking,
+        connection: Connection,
+        api: str,
+        stream: str,
+        filters: list[str],
+        after: int,
+        last_per_subject: bool,
+        epoch: str | None,
+    ) -> None:
+        self._log, self._connection, self._api = log, connection, api
+        self._nc: Client | None = None
+        self._connects = 0
+        self._stream, self._filters = stream, filters
+        self._seq = after
+        self._last_per_subject = last_per_subject and after == 0
+        self._epoch = epoch
+        self._queue: deque[Msg] = deque()
+        self._wake = asyncio.Event()
+        self._sub: Any = None
+        self._consumer: str | None = None
+        self._consumer_seq = 0
+        self._asked = 0
+        self._pending = 0
+        self._failures = 0
+
+    async def batches(self) -> AsyncIterator[Batch]:
+        while True:
+            try:
+                self._pending = await self._start()
+                if self._pending == 0:
+                    yield Batch([], 0)
+                while True:
+                    records = await self._records()
+                    if records:
+                        self._failures = 0
+                        yield Batch(records, self._pending)
+            except EpochChanged:
+                raise
+            except (_Gap, LogError) as e:
+                self._failures += 1
+                wait = min(FOLLOW_RETRY_S_MAX, 0.05 * 2 ** min(self._failures, 10)) * random.uniform(0.5, 1.0)
+                if self._failures == 3:
+                    logger.warning("log.follow.retrying", stream=self._stream, after=self._seq, error=str(e))
+                await self.close()
+                await asyncio.sleep(wait)
+
+    async def close(self) -> None:
+        sub, self._sub = self._sub, None
+        name, self._consumer = self._consumer, None
+        self._queue.clear()
+        if sub is not None:
+            with contextlib.suppress(*NO_ANSWER):
+                await sub.unsubscribe()
+        if name is not None and self._nc is not None and self._nc.is_connected:
+            with contextlib.suppress(*NO_ANSWER):  # it ends by itself when this doesn't arrive
+                await self._nc.publish(f"{self._api}.CONSUMER.DELETE.{self._stream}.{name}", b"")
+
+    async def _start(self) -> int:
+        info = await self._log.info(self._stream)
+        if self._epoch is None:
+            self._epoch = info.epoch
+        if info.epoch != self._epoch or info.last_seq < self._seq:
+            raise EpochChanged(
+                f"{self._stream}: epoch {info.epoch} at #{info.last_seq}, we were in {self._epoch} at #{self._seq}"
+            )
+        config: dict[str, Any] = {
+            "ack_policy": "none",
+            "mem_storage": True,
+            "num_replicas": 1,
+            "inactive_threshold": int(3 * FOLLOW_EXPIRES_S * 1e9),
+            "max_waiting": 8,
+        }
+        if self._filters:
+            config["filter_subjects"] = self._filters
+        if self._last_per_subject and self._seq == 0:
+            config["deliver_policy"] = "last_per_subject"
+            config.setdefault("filter_subjects", [">"])
+        else:
+            config["deliver_policy"] = "by_start_sequence"
+            config["opt_start_seq"] = self._seq + 1
+        name = f"follow-{random.getrandbits(64):016x}"
+        created = await self._log.request(
+            f"CONSUMER.CREATE.{self._stream}.{name}",
+            {"stream_name": self._stream, "config": {"name": name, **config}, "action": "create"},
+        )
+        self._consumer = name
+        self._consumer_seq = 0
+        self._asked = 0
+        self._queue.clear()
+        try:
+            self._nc = self._connection.client
+            self._connects = self._connection.reconnects
+            self._inbox = self._nc.new_inbox()
+            self._sub = await self._nc.subscribe(self._inbox, cb=self._take, pending_msgs_limit=4 * FOLLOW_BATCH)
+        except NO_ANSWER as e:
+            raise LogUnavailable(f"{self._stream}: can't subscribe: {e!r}") from e
+        await self._ask()
+        return int(created["num_pending"])
+
+    async def _take(self, msg: Msg) -> None:
+        self._queue.append(msg)
+        self._wake.set()
+
+    async def _ask(self) -> None:
+        want = FOLLOW_BATCH - self._asked
+        body = {"batch": want, "expires": int(FOLLOW_EXPIRES_S * 1e9), "idle_heartbeat": int(FOLLOW_HEARTBEAT_S * 1e9)}
+        self._asked += want
+        assert self._nc is not None
+        try:
+            subject = f"{self._api}.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
+            await self._nc.publish(subject, json.dumps(body).encode(), reply=self._inbox)
+        except (nats.errors.Error, OSError) as e:
+            raise _Gap(f"can't ask for more: {e!r}") from e
+
+    async def _records(self) -> list[Recorded]:
+        if not self._queue:
+            await self._something()
+        out: list[Recorded] = []
+        while self._queue and len(out) < FOLLOW_BATCH:
+            msg = self._queue.popleft()
+            h = msg.headers or {}
+            if "Status" in h:
+                self._status(h)
+                continue
+            self._asked -= 1
+            record, cseq, self._pending = _consumer_record(msg, h)
+            if cseq != self._consumer_seq + 1:
+                raise _Gap(f"delivery {cseq} after {self._consumer_seq}")
+            self._consumer_seq = cseq
+            if record.seq <= self._seq:
+                continue
+            self._seq = record.seq
+            out.append(record)
+        if self._asked <= FOLLOW_BATCH // 2:
+            await self._ask()
+        return out
+
+    async def _something(self) -> None:
+        """Returns when a message is there; raises _Gap when the connection is another or the server fell silent."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + 2.5 * FOLLOW_HEARTBEAT_S
+        while not self._queue:
+            self._wake.clear()
+            if not self._connection.connected or self._connection.reconnects != self._connects:
+                raise _Gap("the connection is another")
+            if loop.time() > deadline:
+                raise _Gap("no message and no heartbeat from the server")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CONNECTION_LOOK_S):
+                    await self._wake.wait()
+
+    def _status(self, h: dict[str, str]) -> None:
+        status = h["Status"]
+        if status == "100":
+            return  # idle heartbeat
+        if status == "408":
+            # The request ended with some of it unfilled (Nats-Pending-Messages); the next _ask fills up.
+            self._asked = max(0, self._asked - int(h.get("Nats-Pending-Messages", FOLLOW_BATCH)))
+            return
+        raise _Gap(f"{status} {h.get('Description', '')}")
+
+
+def _consumer_record(msg: Msg, h: dict[str, str]) -> tuple[Recorded, int, int]:
+    """(record, consumer sequence, pending) from the reply subject ``$JS.ACK...`` (ADR-15; counted from its end)."""
+    t = msg.reply.split(".")
+    if len(t) >= 11:  # $JS.ACK.<domain>.<account>.<stream>.<consumer>.<delivered>.<sseq>.<cseq>.<time>.<pending>[.<token>]
+        stream, sseq, cseq, ns, pending = t[4], t[7], t[8], t[9], t[10]
+    else:
+        stream, sseq, cseq, ns, pending = t[2], t[5], t[6], t[7], t[8]
+    headers = dict(h) if h else None
+    return Recorded(stream, int(sseq), msg.subject, int(ns) // 1000, msg.data, headers), int(cseq), int(pending)
