@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bus import log
+from bus import follower, log
 from bus.connect import Connection
 from cloud.dispatcher import DispatcherWorker
 from schemas import codec, subjects
@@ -133,7 +133,7 @@ async def test_a_restart_writes_only_the_difference(hub: Hub) -> None:
 
 async def test_two_workers_and_a_killed_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both write the same scopes; the log lets one win each time, and in the end both agree with CLUSTER."""
-    monkeypatch.setattr(log, "FOLLOW_HEARTBEAT_S", 0.5)  # how soon a reader sees that its consumer died with the hub
+    monkeypatch.setattr(follower, "FOLLOW_HEARTBEAT_S", 0.5)  # how soon a reader sees that its consumer died with the hub
     async with running(DispatcherWorker(hub.log, 1)) as one, running(DispatcherWorker(hub.log, 1)) as two:
         await until(lambda: one.loaded.is_set() and two.loaded.is_set())
         for i in range(60):
