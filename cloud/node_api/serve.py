@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import structlog
 from aiohttp import web
 
 from bus.connect import Connection
@@ -12,9 +11,7 @@ from bus.kube.http.context import Connect
 from bus.kube.registry import Registry
 from bus.kube.targets import Target
 from bus.tunnel import Dialer
-from cloud.node_api import logs
-
-logger = structlog.get_logger(__name__)
+from cloud.node_api import commands, logs
 
 
 class NodeApi:
@@ -31,7 +28,10 @@ class NodeApi:
         await self._dialer.stop()
 
     def handlers(self) -> Mapping[str, Connect]:
-        return {"pods/log": self._logs}
+        return {"pods/log": self._logs, "pods/exec": self._exec, "pods/attach": self._exec}
 
     async def _logs(self, request: web.Request, target: Target, actor: str) -> web.StreamResponse:
         return await logs.serve(self._dialer, self._rules, request, target)
+
+    async def _exec(self, request: web.Request, target: Target, actor: str) -> web.StreamResponse:
+        return await commands.serve(self._dialer, self._rules, request, target, actor)

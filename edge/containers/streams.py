@@ -7,6 +7,7 @@ Source: Docker Engine API, ContainerLogs, ContainerAttach ("Stream format"), Con
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ import aiodocker
 import aiohttp
 
 from edge.containers.errors import RuntimeFailure, RuntimeUnavailable
-from edge.containers.runtime import Runtime
+from edge.containers.runtime import STATUS_NO_CONNECTION, Runtime
 
 CHUNK_BYTES = 32 << 10
+LOOK_S = 1.0  # how soon it is noticed that nobody reads some input any more
 HEAD_BYTES = 8  # stream, three zeros, length
 STDIN, STDOUT, STDERR = 0, 1, 2
 
@@ -75,8 +77,10 @@ async def _ours(what: str, reason: str) -> AsyncIterator[None]:
     """Around every use of the engine: our own errors."""
     try:
         yield
+    except TimeoutError:  # an OSError too, and always one of ours: nothing here is waited for so long that it has failed
+        raise
     except aiodocker.DockerError as e:
-        if e.status == 900:
+        if e.status == STATUS_NO_CONNECTION:
             raise RuntimeUnavailable(e.message) from e
         kind = NoSuchContainer if e.status == 404 else RuntimeFailure
         raise kind(reason, f"{what}: {e.message}") from e
@@ -122,27 +126,44 @@ async def _pieces(response: aiohttp.ClientResponse, tty: bool, what: str) -> Asy
 
 
 class Talk:
-    """A command or a main process that is talked to.  ``tty``: everything comes as stdout."""
+    """A command or a main process that is talked to.  With a terminal everything comes as stdout."""
 
     def __init__(self, stream: Any, resize: Any, what: str) -> None:
         self._stream, self._resize, self._what = stream, resize, what
+        self._over = False  # the process, while the engine holds its streams open for input that nobody reads
 
     async def read(self) -> tuple[int, bytes] | None:
         """(STDOUT or STDERR, bytes); None at the end.  Raises RuntimeFailure."""
-        async with _ours(self._what, "ExecError"):
-            message = await self._stream.read_out()
-        return None if message is None else (message.stream, message.data)
+        while True:
+            try:
+                async with _ours(self._what, "ExecError"), asyncio.timeout(LOOK_S):
+                    message = await self._stream.read_out()
+            except TimeoutError:
+                if self._over:
+                    return None
+                continue
+            return None if message is None else (message.stream, message.data)
 
     async def write(self, data: bytes) -> None:
         """Waits while the process doesn't read.  Raises RuntimeFailure, also when it doesn't read any more at all."""
         async with _ours(self._what, "ExecError"):
-            await self._stream.write_in(data)
+            wait = self._stream.write_in(data)
+            while True:
+                try:
+                    async with asyncio.timeout(LOOK_S):
+                        await wait
+                        return
+                except TimeoutError:
+                    if await self.ended():
+                        self._over = True
+                        raise RuntimeFailure("ExecError", f"{self._what}: it has ended and reads no more") from None
+                    wait = self._stream._resp.connection.protocol._drain_helper()  # the data itself is on its way
+
+    async def ended(self) -> bool:
+        return False
 
     def write_eof(self) -> None:
-        """The process reads its end of file."""
-        connection = self._stream._resp.connection  # aiodocker can only close both ways at once
-        if connection is not None and connection.transport is not None and connection.transport.can_write_eof():
-            connection.transport.write_eof()
+        """The process reads its end of file, where it has an input of its own."""
 
     async def resize(self, width: int, height: int) -> None:
         """Raises RuntimeFailure."""
@@ -154,6 +175,14 @@ class Execution(Talk):
     def __init__(self, execution: Any, stream: Any, what: str) -> None:
         super().__init__(stream, execution.resize, what)
         self._execution = execution
+
+    async def ended(self) -> bool:
+        return not (await self._execution.inspect()).get("Running")
+
+    def write_eof(self) -> None:
+        connection = self._stream._resp.connection  # aiodocker can only close both ways at once
+        if connection is not None and connection.transport is not None and connection.transport.can_write_eof():
+            connection.transport.write_eof()
 
     async def exit_code(self) -> int:
         """After the end of its output.  Raises RuntimeFailure."""
@@ -178,9 +207,15 @@ async def execute(
 
 @contextlib.asynccontextmanager
 async def attach(runtime: Runtime, container: str, *, stdin: bool, stdout: bool, stderr: bool) -> AsyncIterator[Talk]:
-    """The main process of a running container."""
+    """The main process of a running container.  Its input outlives who writes it: an engine takes the end of the input
+    for the end of the attachment."""
     what = f"attach to {container}"
     async with _ours(what, "AttachError"):
         handle = runtime.client.containers.container(container)
         async with handle.attach(stdin=stdin, stdout=stdout, stderr=stderr) as stream:
-            yield Talk(stream, handle.resize, what)
+
+            async def resize(*, h: int, w: int) -> None:
+                async with runtime.client._query(f"containers/{container}/resize", "POST", params={"h": h, "w": w}):
+                    pass
+
+            yield Talk(stream, resize, what)
