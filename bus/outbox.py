@@ -4,6 +4,10 @@ A report is put into the outbox in the transaction that changed the node's state
 event's id makes sending it again harmless.  Reports of one subject are sent one at a time, in order, so an older one never
 overtakes a newer one.  Nothing is dropped while there is room; above the limit, reports that a later one of the same subject
 has overtaken go first: they are history, not state.
+
+A disk that is full is a reason to say so, not to be silent: what can't be stored is held in memory (the newest of each
+subject) and sent from there; what was acknowledged but can't be removed is not sent again.  Both are put right on the disk
+when it takes writes again.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections.abc import Callable
 from typing import Protocol
 
 import msgpack
@@ -26,7 +31,6 @@ EVENTS_MAX = 10_000  # about 20 MB of reports: days of a busy node without a lin
 IN_FLIGHT_MAX = 64
 RETRY_S = 0.5
 RETRY_S_MAX = 15.0
-STORE_RETRY_S = 2.0
 
 
 class BytesAppender(Protocol):
@@ -35,6 +39,11 @@ class BytesAppender(Protocol):
 
 def _key(n: int) -> bytes:
     return n.to_bytes(8, "big")
+
+
+def _packed(subject: str, ev: event.Event) -> bytes:
+    data: bytes = msgpack.packb([subject, ev.id, codec.encode_event(ev)])
+    return data
 
 
 def check(store: base.Reading) -> None:
@@ -55,6 +64,9 @@ class Outbox:
         self._store = store
         self._events_max = events_max
         self._subjects: dict[int, str] = {}  # what waits, by number (dicts keep the order)
+        self._held: dict[int, bytes] = {}  # not on the disk, which refused it
+        self._acked: set[int] = set()  # on the disk, though the log has it
+        self.on_unclean: Callable[[], None] = lambda: None  # told when something of the two is new: call `tidy` in a while
         self._busy: set[str] = set()
         self._flying: dict[int, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
@@ -78,7 +90,7 @@ class Outbox:
     def add(self, txn: base.Transaction, subject: str, ev: event.Event) -> int:
         """Put one event in, within the caller's transaction; call ``committed`` with the numbers after it."""
         n, self._next = self._next, self._next + 1
-        txn.put("outbox", _key(n), msgpack.packb([subject, ev.id, codec.encode_event(ev)]))
+        txn.put("outbox", _key(n), _packed(subject, ev))
         return n
 
     def committed(self, added: list[tuple[int, str]]) -> None:
@@ -88,9 +100,40 @@ class Outbox:
             self._compact()
         self._wake.set()
 
+    def hold(self, subject: str, ev: event.Event) -> None:
+        """One event that could not be added: sent from memory, and stored by ``tidy`` if the disk is first."""
+        for n in [n for n in self._held if self._subjects[n] == subject and n not in self._flying]:
+            del self._held[n], self._subjects[n]
+            self.overtaken += 1
+        n, self._next = self._next, self._next + 1
+        self._held[n] = _packed(subject, ev)
+        self._subjects[n] = subject
+        self._wake.set()
+
+    @property
+    def unclean(self) -> bool:
+        """The disk lacks something, or has too much."""
+        return bool(self._held or self._acked)
+
+    def tidy(self, txn: base.Transaction) -> tuple[list[int], list[int]]:
+        """Store what is held, remove what is acknowledged; call ``tidied`` with the answer after the transaction."""
+        stored = [n for n in self._held if n not in self._flying]
+        for n in stored:
+            txn.put("outbox", _key(n), self._held[n])
+        removed = list(self._acked)
+        for n in removed:
+            txn.delete("outbox", _key(n))
+        return stored, removed
+
+    def tidied(self, done: tuple[list[int], list[int]]) -> None:
+        stored, removed = done
+        for n in stored:
+            self._held.pop(n, None)
+        self._acked.difference_update(removed)
+
     def _compact(self) -> None:
         newest = {s: n for n, s in self._subjects.items()}
-        old = [n for n, s in self._subjects.items() if newest[s] != n and n not in self._flying]
+        old = [n for n, s in self._subjects.items() if newest[s] != n and n not in self._flying and n not in self._held]
         drop = old[: max(1, len(self._subjects) - self._events_max * 9 // 10)]
         if not drop:
             logger.error("outbox.full", events=len(self._subjects), limit=self._events_max)
@@ -143,7 +186,7 @@ class Outbox:
 
     async def _send(self, appender: BytesAppender, n: int, subject: str) -> None:
         try:
-            value = self._store.get("outbox", _key(n))
+            value = self._held.get(n) or self._store.get("outbox", _key(n))
             if value is not None:
                 _, msg_id, payload = msgpack.unpackb(value)
                 try:
@@ -153,18 +196,28 @@ class Outbox:
                 except log.EventTooLarge as e:
                     self.refused += 1
                     logger.error("outbox.refused", subject=subject, id=msg_id, error=str(e))
-                with self._store.transact() as txn:
-                    txn.delete("outbox", _key(n))
+                if self._held.pop(n, None) is None:
+                    self._remove(n)
             self._subjects.pop(n, None)
         except log.LogError as e:
             self._failures += 1
             if self._failures == 1:
                 logger.info("outbox.waiting", error=str(e), pending=len(self._subjects))
-        except base.StoreError as e:
-            # Sent, but not removed: it is sent again after a while, which is harmless.
+        except base.StoreError as e:  # it could not be read: the disk is failing, not full
             self._failures += 1
             logger.warning("outbox.store.failed", error=str(e))
         finally:
             self._flying.pop(n, None)
             self._busy.discard(subject)
             self._wake.set()
+
+    def _remove(self, n: int) -> None:
+        try:
+            with self._store.transact() as txn:
+                txn.delete("outbox", _key(n))
+        except base.StoreError as e:
+            # Not sent again by this process, and not before later reports of the subject: it would bring back old state.
+            if not self._acked:
+                logger.warning("outbox.store.failed", error=str(e))
+            self._acked.add(n)
+            self.on_unclean()

@@ -105,10 +105,12 @@ class Daemon:
         node = identity.node
         self.settings, self.node, self.store, self.connection = settings, node, store, connection
         self.started_us = self.link_since_us = stamp.now_us()
-        self.trouble = ""
+        self._troubles: dict[str, str] = {}  # who could not write the store -> why
         self.leaf_pid: int | None = None
         self.box = outbox.Outbox(store)
-        self.state = state.NodeState(node, identity.shards, store, self.box, on_trouble=self._on_trouble)
+        self.state = state.NodeState(
+            node, identity.shards, store, self.box, on_trouble=lambda t: self._on_trouble("state", t)
+        )
         self.pods = PodsRim(
             node=node,
             data_dir=settings.data_dir / "pods",
@@ -120,7 +122,12 @@ class Daemon:
         if settings.link_mode == "leaf":  # without a bus of its own a node has no mappers
             self.twins = TwinsRim(node, connection, dict(self.state.items(STATE_PREFIX)), self._commit_twins)
         self.replica = replica.Replica(
-            node, [node, ALL], store, on_change=self._changed, on_synced=self._synced, on_trouble=self._on_trouble
+            node,
+            [node, ALL],
+            store,
+            on_change=self._changed,
+            on_synced=self._synced,
+            on_trouble=lambda t: self._on_trouble("replica", t),
         )
         self.link = link.Link(
             connection,
@@ -227,10 +234,16 @@ class Daemon:
         self.replica.link_down()
         sd_notify.notify("STATUS=the cloud can't be reached; going on by what was synced last")
 
-    def _on_trouble(self, text: str) -> None:
-        if text != self.trouble:
-            self.trouble = text
-            logger.log(40 if text else 20, "store.trouble", reason=text or "over")
+    @property
+    def trouble(self) -> str:
+        """Why the store can't be written, "" when it can."""
+        return next((t for t in self._troubles.values() if t), "")
+
+    def _on_trouble(self, who: str, text: str) -> None:
+        before = self.trouble
+        self._troubles[who] = text
+        if self.trouble != before:
+            logger.log(40 if self.trouble else 20, "store.trouble", reason=self.trouble or "over")
             self.report_node()
 
     def _report(

@@ -1,9 +1,9 @@
 """What a node changes about itself and what it says of it, in one transaction.
 
 ``commit`` is how every part of the daemon reports: its own durable state and the reports that tell of it are stored
-together or not at all (DESIGN.md, invariant 3).  When the store can't be written (disk full), what was to be said waits
-in memory, the newest of each subject, and is written when there is room: the node goes on, and tells the truth as soon
-as it can.
+together or not at all (DESIGN.md, invariant 3).  When the store can't be written (disk full), the outbox holds in memory
+what was to be said, the newest of each subject, and sends it from there; state and reports are written when there is room:
+the node goes on, and tells the truth, also that its disk is full.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class NodeState:
         self._source = stamp.source(component)
         self._on_trouble = on_trouble
         self._late_state: dict[bytes, bytes | None] = {}
-        self._late: dict[str, event.Event] = {}
+        box.on_unclean = self._retry_later
         self._retry: asyncio.TimerHandle | None = None
 
     def get(self, key: bytes) -> bytes | None:
@@ -75,13 +75,8 @@ class NodeState:
 
     def commit(self, puts: Mapping[bytes, bytes | None], reports: Sequence[Report]) -> None:
         """Never raises for a store that can't be written: it is tried again, and said through ``on_trouble``."""
-        for k, v in puts.items():
-            self._late_state[k] = v
-        for r in reports:
-            subject, ev = self._event(r)
-            self._late.pop(subject, None)  # the newest last
-            self._late[subject] = ev
-        self._flush()
+        self._late_state.update(puts)
+        self._flush([self._event(r) for r in reports])
 
     def _event(self, r: Report) -> tuple[str, event.Event]:
         now, new_id = stamp.now_us(), stamp.new_id()
@@ -105,23 +100,25 @@ class NodeState:
         name = r.name or None
         return subjects.report(self._node, r.kind, self._shards, r.namespace if name else None, name), ev
 
-    def _flush(self) -> None:
-        if not self._late and not self._late_state:
+    def _flush(self, events: Sequence[tuple[str, event.Event]] = ()) -> None:
+        if not (events or self._late_state or self._box.unclean):
             return
         try:
-            self._write(self._late_state, list(self._late.items()))
+            self._write(self._late_state, events)
         except base.StoreError as e:
-            logger.warning("node.state.late", reports=len(self._late), error=str(e))
+            for subject, ev in events:
+                self._box.hold(subject, ev)
+            logger.warning("node.state.late", reports=len(events), error=str(e))
             self._on_trouble(str(e))
             self._retry_later()
             return
-        self._late.clear()
         self._late_state.clear()
         self._on_trouble("")
 
     def _write(self, puts: Mapping[bytes, bytes | None], events: Sequence[tuple[str, event.Event]]) -> None:
         added: list[tuple[int, str]] = []
         with self._store.transact() as txn:
+            tidied = self._box.tidy(txn)
             for k, v in puts.items():
                 if v is None:
                     txn.delete("state", k)
@@ -129,6 +126,7 @@ class NodeState:
                     txn.put("state", k, v)
             for subject, ev in events:
                 added.append((self._box.add(txn, subject, ev), subject))
+        self._box.tidied(tidied)
         self._box.committed(added)
 
     def _retry_later(self) -> None:

@@ -22,10 +22,13 @@ MAP_BYTES_MAX = 4 << 30  # a node with more than 4 GB of metadata is a mistake s
 READERS_MAX = 16
 
 
+_NO_ROOM = ("No space left", "Disk quota exceeded", "File too large")  # ENOSPC, EDQUOT, EFBIG in the C library's words
+
+
 def _ours(e: Exception, path: Path, what: str) -> base.StoreError:
     if isinstance(e, lmdb.MapFullError | lmdb.DiskError) or (isinstance(e, OSError) and e.errno == 28):
         return base.StoreFull(f"{what} {path}: no room: {e}; free disk space, the daemon tries again")
-    if "No space left" in str(e):
+    if any(why in str(e) for why in _NO_ROOM):
         return base.StoreFull(f"{what} {path}: the disk is full; free space, the daemon tries again")
     corrupt = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.PageNotFoundError, lmdb.PanicError)
     if isinstance(e, corrupt):

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from random import Random
 from typing import Any, Protocol, cast
 
@@ -129,8 +129,8 @@ class SimNodeState(NodeState):
         name = r.name or None
         return subjects.report(self._node, r.kind, self._shards, r.namespace if name else None, name), ev
 
-    def _flush(self) -> None:
-        super()._flush()
+    def _flush(self, events: Sequence[tuple[str, event.Event]] = ()) -> None:
+        super()._flush(events)
         self._rim.wake()
 
     def _retry_later(self) -> None:

@@ -112,17 +112,26 @@ class Lab(World):
 
     # --- pods
 
-    def pod(self, node: str, name: str, *, label: str = "") -> None:
+    def pod(self, node: str, name: str, *, label: str = "", config_map: str = "") -> None:
         """One container that sleeps; ``label`` is in its environment, to tell two of one name apart."""
-        container = {
+        container: dict[str, Any] = {
             "name": "sleep",
             "image": "busybox:1.36",
             "command": ["sleep", "1000000"],
             "env": [{"name": "LABEL", "value": label}],
         }
-        spec = {"nodeName": node, "terminationGracePeriodSeconds": 1, "containers": [container]}
+        spec: dict[str, Any] = {"nodeName": node, "terminationGracePeriodSeconds": 1, "containers": [container]}
+        if config_map:
+            spec["volumes"] = [{"name": "v", "configMap": {"name": config_map}}]
+            container["volumeMounts"] = [{"name": "v", "mountPath": "/v"}]
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
         self.kubectl("apply", "-f", "-", stdin=json.dumps(pod))
+
+    def config_map(self, name: str, size: int) -> None:
+        """One that takes this much room."""
+        data = {"text": secrets.token_hex(size // 2)}
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+        self.kubectl("create", "-f", "-", stdin=json.dumps(body))
 
     def delete(self, name: str) -> None:
         self.kubectl("delete", "pod", name, "--wait=false")
@@ -209,6 +218,9 @@ class Lab(World):
         pid = self.server_pid(self.node_dir(node) / "leaf")
         os.kill(pid, signal.SIGKILL)
         self.until("the leaf is gone", lambda: started_of(pid) is None)
+
+    def remove_containers(self, node: str) -> None:
+        self.docker("rm", "-f", *self.docker("ps", "-aq", *self.of(node)).split())
 
     def _other(self, folder: Path, old: int) -> bool:
         with contextlib.suppress(OSError, ValueError):

@@ -74,7 +74,7 @@ def test_pods_come_back_after_a_reboot_without_a_link(lab: Lab, node: str) -> No
     lab.cut(node)
     lab.processes.kill_9(node)
     lab.kill_leaf_for_good(node)
-    lab.docker("rm", "-f", *lab.docker("ps", "-aq", *lab.of(node)).split())
+    lab.remove_containers(node)
     assert lab.containers(node) == {}
     lab.start_daemon(node)
     lab.until("a and b run", lambda: {"a/sleep", "b/sleep"} <= set(lab.containers(node)))
