@@ -18,7 +18,7 @@ from bus import connect, stamp, tasks
 from bus import log as buslog
 from bus.hub import telemetry
 from bus.hub.init import Hub
-from bus.identity import accounts, jwt, keys, nodes, permissions, tokens
+from bus.identity import accounts, jwt, keys, permissions, tokens
 from schemas import codec, event, identity, subjects
 from schemas.joining import JoinAnswer, JoinRequest, NodeIdentity, RenewRequest
 
@@ -49,8 +49,7 @@ class _Current:
 class JoinService:
     """Serves ``join.*`` and ``renew.*`` over a CORE connection.
 
-    ``sys``: a SYS connection, to cut off the old key of a node that joins anew.  ``telemetry_sources``: whether a node that
-    joins gets its telemetry fetched (``bus.hub.telemetry`` says what that costs)."""
+    ``sys``: a SYS connection, to cut off the old key of a node that joins anew."""
 
     def __init__(
         self,
@@ -60,10 +59,9 @@ class JoinService:
         *,
         sys: connect.Connection | None = None,
         jwt_s: int = JWT_S_DEFAULT,
-        telemetry_sources: bool = True,
     ) -> None:
         self._connection, self._log, self._hub, self._sys = connection, store, hub, sys
-        self._jwt_s, self._telemetry = jwt_s, telemetry_sources
+        self._jwt_s = jwt_s
         self._signing = {name: hub.key(f"{name}-signing") for name in ("edge", "join")}
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(CONCURRENT_MAX)
@@ -73,10 +71,6 @@ class JoinService:
         self.refused = 0
 
     async def start(self) -> None:
-        """Raises LogError."""
-        if self._telemetry:
-            known = await nodes.read_nodes(self._log)
-            await telemetry.restore(self._log, {n: s.public_key for n, s in known.items() if not s.revoked})
         self._subscriptions = [
             await self._connection.subscribe("join.*", self._on_join, queue="joining"),
             await self._connection.subscribe("renew.*", self._on_renew, queue="joining"),
@@ -138,8 +132,6 @@ class JoinService:
             raise await self._refuse(
                 identity.Audited(reason=e.reason, node=request.node, token=token_id, public_key=request.public_key)
             ) from e
-        if self._telemetry:
-            await telemetry.add_telemetry_source(self._log, request.node, request.public_key)
         audited = identity.Audited(node=request.node, token=token_id, public_key=request.public_key)
         await self._audit(identity.AUDIT_JOIN_ACCEPTED, "join", request.node, audited, cause)
         self.accepted += 1

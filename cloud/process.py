@@ -23,7 +23,7 @@ import structlog
 from bus import connect, log
 from bus.hub import init, nudger, streams
 from bus.kube import registry, server
-from cloud import beats, dispatcher, epochs, joining, reports, sync
+from cloud import beats, dispatcher, epochs, joining, reports, sync, telemetry_sources
 from cloud.core import reports as reports_core
 from cloud.node_api.serve import NodeApi
 from cloud.standalone import access, run_controllers, storage
@@ -92,6 +92,7 @@ class CloudProcess:
             )
             stack.push_async_callback(sys.close)
             parts.create_task(nudger.Nudger(sys, store, hub.file.edge).run(), name="nudger")
+            parts.create_task(telemetry_sources.TelemetrySources(store).run(), name="telemetry sources")
             joins = joining.JoinService(core, store, hub, sys=sys)
             await joins.start()
             stack.push_async_callback(joins.stop)

@@ -5,9 +5,9 @@ through) for a consumer that begins after the last message that the hub has *sto
 by cut links or crashes on either side; the acknowledgement is the hub's own log.
 
 What it costs, measured on 2.15.1: a consumer's heartbeat of some 140 bytes every second (fixed in the server) as long as
-the link is up, 12 MB a day a node.  So a node without devices should have no source: that is why adding one is a call of
-its own.  All sources are in one stream's configuration, each change rewrites it: with 2,000 nodes a nudge takes
-0.2 s, and the configuration of some 5,000 is as large as a message may be.  Then there must be several TELEMETRY streams.
+the link is up, 12 MB a day a node.  So a node without devices has no source (``cloud/telemetry_sources.py`` decides).  All
+sources are in one stream's configuration, each change rewrites it: with 2,000 nodes a nudge takes 0.2 s, and the
+configuration of some 5,000 is as large as a message may be.  Then there must be several TELEMETRY streams.
 
 After a cut the hub looks for the leaf with growing pauses (up to 40 s seen, two minutes by the server's source code);
 ``nudge`` has it look now (0.2 s), and ``bus.hub.nudger`` calls it when a link comes back.
@@ -59,15 +59,22 @@ async def add_telemetry_source(log_: buslog.Log, node: str, public_key: str) -> 
     return await _change(log_, node, source_of(node, public_key))
 
 
-async def restore(log_: buslog.Log, keys: Mapping[str, str]) -> int:
-    """Adds the sources that these nodes (name to public key) lack: a ``nudge`` may have died half-way.  How many."""
-    config = (await log_.info(STREAM)).config
-    sources = list(config.get("sources") or [])
-    there = {s.get("filter_subject") for s in sources}
-    missing = [source_of(n, k) for n, k in keys.items() if subjects.telemetry_node(n) not in there]
-    if missing:
-        await log_.request(f"STREAM.UPDATE.{STREAM}", {**config, "sources": [*sources, *missing]})
-    return len(missing)
+async def set_sources(log_: buslog.Log, keys: Mapping[str, str]) -> int:
+    """Exactly these nodes (name to public key) have a source.  How many were added or removed.  Raises LogError."""
+    wanted = {n: source_of(n, k) for n, k in keys.items()}
+    essences = {_essence(s) for s in wanted.values()}
+    changes = 0
+    for _ in range(_TRIES_MAX):
+        config = (await log_.info(STREAM)).config
+        now = list(config.get("sources") or [])
+        kept = [s for s in now if _essence(s) in essences]
+        there = {_essence(s) for s in kept}
+        missing = [s for s in wanted.values() if _essence(s) not in there]
+        if not missing and len(kept) == len(now):
+            return changes
+        changes = max(changes, len(missing) + len(now) - len(kept))
+        await log_.request(f"STREAM.UPDATE.{STREAM}", {**config, "sources": [*kept, *missing]})
+    raise buslog.LogError(f"the sources of {STREAM} are changed by somebody else all the time")
 
 
 async def remove_telemetry_source(log_: buslog.Log, node: str) -> bool:
@@ -107,10 +114,6 @@ async def stalled(log_: buslog.Log, *, silent_s: float = 2.5) -> set[str]:
 
 def _is_of(source: Mapping[str, Any], node: str) -> bool:
     return bool(source.get("filter_subject") == subjects.telemetry_node(node))
-
-
-async def _sources(log_: buslog.Log) -> list[dict[str, Any]]:
-    return list((await log_.info(STREAM)).config.get("sources") or [])
 
 
 async def _change(log_: buslog.Log, node: str, wanted: dict[str, Any] | None) -> bool:

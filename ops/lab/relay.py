@@ -3,7 +3,8 @@
 Cut means what a pulled cable means to both ends: open connections die and new ones are refused, until it is healed.
 Commands come as lines on standard input (``cut``, ``heal``, ``count``) and are answered on standard output; the end of the
 input ends the relay.  ``count`` answers the bytes carried up and down, so that what a reconnect cost on the wire is
-measured, not guessed.
+measured, not guessed.  ``chunks`` answers in how many pieces they came: on an idle link each is a packet, and its
+acknowledgement another.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ class Relay:
         self._to = (to_host, to_port)
         self._open: set[asyncio.Task[None]] = set()
         self._up = self._down = 0
+        self._chunks = [0, 0]
         self._cut = False
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -44,6 +46,7 @@ class Relay:
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
         while data := await reader.read(CHUNK):
+            self._chunks[not up] += 1
             if up:
                 self._up += len(data)
             else:
@@ -64,6 +67,8 @@ class Relay:
                 return "healed"
             case "count":
                 return f"{self._up} {self._down}"
+            case "chunks":
+                return f"{self._chunks[0]} {self._chunks[1]}"
             case other:
                 return f"unknown command {other!r}"
 

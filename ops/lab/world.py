@@ -186,3 +186,8 @@ class Wire:
         """Bytes carried (to the hub, to the node) so far."""
         up, down = self._ask("count").split()
         return int(up), int(down)
+
+    def chunks(self) -> tuple[int, int]:
+        """Pieces in which they came."""
+        up, down = self._ask("chunks").split()
+        return int(up), int(down)

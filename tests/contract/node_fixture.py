@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bus import connect, log
-from bus.hub import leaf, supervise
+from bus.hub import leaf, supervise, telemetry
 from bus.identity import join, tokens
 from cloud import joining
 from schemas.joining import NodeIdentity
@@ -47,8 +47,9 @@ async def join_node(hub: RunningHub, directory: Path, name: str) -> NodeIdentity
 async def running_node(
     hub: RunningHub, directory: Path, name: str, *, hub_urls: tuple[str, ...] = ()
 ) -> AsyncIterator[RunningNode]:
-    """Joins (a join service must run) and starts the leaf."""
+    """Joins (a join service must run), has the hub fetch its telemetry as if it had a device, and starts the leaf."""
     identity = await join_node(hub, directory, name)
+    await telemetry.add_telemetry_source(hub.log, name, join.public_key(directory))
     made = leaf.prepare(leaf.LeafSettings(directory, port=0, hub_urls=hub_urls, compression="off"))
     server = made.server()
     await server.start()

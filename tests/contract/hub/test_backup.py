@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from bus.hub import backup, init, streams, supervise
-from bus.identity import accounts, jwt, keys
+from bus.hub import backup, init, streams, supervise, telemetry
+from bus.identity import accounts, join, jwt, keys
 from cloud import epochs
 from schemas import subjects
 from tests.contract import hub_fixture, node_fixture
@@ -54,6 +54,7 @@ async def test_a_restored_hub_has_everything_in_other_epochs_and_goes_on(tmp_pat
     try:
         async with node_fixture.join_service(running) as service:
             await node_fixture.join_node(running, tmp_path / "n", "edge-1")
+            await telemetry.add_telemetry_source(running.log, "edge-1", join.public_key(tmp_path / "n"))
             await fill(running)
             made = await backup.backup(running.hub, running.core, running.log, file)
             was = {s.name: await running.log.info(s.name) for s in made.streams}

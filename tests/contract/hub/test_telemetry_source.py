@@ -9,16 +9,18 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bus import log, tasks
 from bus.hub import telemetry
 from bus.hub.nudger import Nudger
-from bus.identity import keys
-from cloud import joining
-from schemas import subjects
+from bus.identity import join, keys, permissions, tokens
+from cloud import joining, telemetry_sources
+from schemas import event, identity, subjects
 from tests.contract import node_fixture
+from tests.contract.bus import plain
 from tests.contract.hub_fixture import RunningHub
 
 pytestmark = pytest.mark.contract
@@ -133,11 +135,68 @@ async def test_sources_are_added_once_replaced_and_removed(hub: RunningHub) -> N
     assert (await hub.log.info("TELEMETRY")).config["max_age"] > 0
 
 
-async def test_a_source_that_a_dead_nudge_left_out_is_put_back(hub: RunningHub, tmp_path: Path) -> None:
+async def sources(hub: RunningHub) -> list[str]:
+    return [s["external"]["api"] for s in (await hub.log.info("TELEMETRY")).config.get("sources") or []]
+
+
+async def test_a_node_has_a_source_while_it_has_devices(hub: RunningHub, tmp_path: Path) -> None:
+    """Also when another one left it out or put one in, and under its new key when it joined anew."""
+
+    async def until(*wanted: str) -> None:
+        async with asyncio.timeout(20):
+            while await sources(hub) != list(wanted):
+                await asyncio.sleep(0.05)
+
+    def api(folder: str) -> str:
+        return f"{subjects.uplink('edge-1', permissions.life_of(join.public_key(tmp_path / folder)))}.api"
+
     async with node_fixture.join_service(hub):
         await node_fixture.join_node(hub, tmp_path / "n", "edge-1")
-        before = (await hub.log.info("TELEMETRY")).config["sources"]
-    await telemetry.remove_telemetry_source(hub.log, "edge-1")
-    async with node_fixture.join_service(hub):
-        after = (await hub.log.info("TELEMETRY")).config["sources"]
-    assert [s["external"]["api"] for s in after] == [s["external"]["api"] for s in before]
+        await node_fixture.join_node(hub, tmp_path / "m", "edge-2")
+        assert await sources(hub) == []
+        await telemetry.add_telemetry_source(hub.log, "edge-2", join.public_key(tmp_path / "m"))  # left by an older version
+        keeper = asyncio.create_task(telemetry_sources.TelemetrySources(hub.log, linger_s=0.5).run())
+        await until()
+        for name in ("d1", "d2"):
+            await hub.log.append(device(name), made(name, {"spec": {"nodeName": "edge-1"}}))
+        await until(api("n"))
+        await telemetry.remove_telemetry_source(hub.log, "edge-1")  # a nudge that died half-way
+        await hub.log.append(device("d1"), made("d1", None))
+        await until(api("n"))
+        replace = await tokens.create_token(hub.log, hub.hub, node="edge-1")
+        await join.join(replace, "edge-1", tmp_path / "new")
+        await until(api("new"))
+        await hub.log.append(device("d2"), made("d2", {"spec": {}}))
+        await until()
+        keeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await keeper
+
+
+def device(name: str) -> str:
+    return subjects.cluster(subjects.ObjectKey(telemetry_sources.DEVICES, "devices", "default", name))
+
+
+def made(name: str, data: dict[str, Any] | None) -> event.Event:
+    return plain.make_event(subjects.ObjectKey(telemetry_sources.DEVICES, "devices", "default", name), data)
+
+
+def test_a_source_lingers_after_the_last_device_and_goes_with_the_node() -> None:
+    w = telemetry_sources.Wanted(linger_s=60)
+    bound: dict[str, object] = {"spec": {"nodeName": "edge-1"}}
+    w.device("a", bound, 0)
+    assert w.now(0) == {}, "not joined"
+    w.node("edge-1", identity.NodeState(public_key="K", token="t"))
+    w.device("a", bound, 1)  # told twice
+    w.device("b", bound, 1)
+    w.device("a", None, 2)
+    assert w.now(500) == {"edge-1": "K"} and w.next_s() is None
+    w.device("b", {"spec": {"nodeName": "edge-2"}}, 500)
+    assert w.now(559) == {"edge-1": "K"} and w.next_s() == 560
+    assert w.now(560) == {} and w.next_s() is None
+    w.device("a", bound, 600)
+    w.node("edge-1", identity.NodeState(public_key="K", token="t", revoked=True))
+    assert w.now(601) == {}
+    for bad in ({"spec": 5}, {"spec": {"nodeName": 7}}, {}):
+        w.device("c", bad, 602)
+    assert w.now(700) == {}
