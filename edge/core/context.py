@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 
 from edge.core.backoff import doubling_ms
@@ -92,4 +93,6 @@ class Context:
             first=min(told.first_us, self.now_us),
             last=self.now_us,
         )
-        self.out.append(EmitEvent(pod.namespace, pod.name, report, pod.cause, pod.trace))
+        # One report subject a series: the log keeps the last of each, and "Started" must not take the place of "Pulled".
+        series = hashlib.blake2b(f"{pod.uid}\0{reason}\0{message}".encode(), digest_size=6).hexdigest()
+        self.out.append(EmitEvent(pod.namespace, f"{pod.name}.{series}", report, pod.cause, pod.trace))

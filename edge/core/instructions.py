@@ -140,6 +140,8 @@ class ReportPod:
 
 @dataclass(frozen=True, slots=True)
 class EmitEvent:
+    """``name`` is the series': the pod's name and what is told again and again."""
+
     namespace: str
     name: str
     report: EventReport

@@ -78,8 +78,7 @@ class PodsRim:
             case do.ReportPod(namespace=namespace, name=name, report=report, cause=cause, trace=trace):
                 self._host.say([Report("pod", namespace, name, report, cause or None, trace or None)])
             case do.EmitEvent(namespace=namespace, name=name, report=told, cause=cause, trace=trace):
-                series = f"{name}.{told.reason.lower()}"
-                self._host.say([Report("event", namespace, series, told, cause or None, trace or None)])
+                self._host.say([Report("event", namespace, name, told, cause or None, trace or None)])
             case do.Effect():
                 self._effect(i)
             case _:

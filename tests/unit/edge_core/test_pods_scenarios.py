@@ -71,6 +71,15 @@ def test_a_status_is_told_once_however_often_it_is_looked_at() -> None:
     assert len(w.report_log) == told + 1 and w.report_log[-1].cause == w.report_log[0].cause
 
 
+def test_each_kind_of_event_has_a_subject_of_its_own_and_a_repeated_one_keeps_it() -> None:
+    w = running()
+    w.apply_pod(pod("p", "u1"))
+    w.run(6)
+    names = {e.report.reason: e.name for e in w.events}
+    assert {"Pulled", "Started"} <= set(names) and len(set(names.values())) == len(names)
+    assert all(n.startswith("p.") for n in names.values())
+
+
 def test_nothing_is_asked_of_an_engine_that_is_not_there() -> None:
     w = World()
     w.apply_pod(pod("p", "u1"))
