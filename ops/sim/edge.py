@@ -215,7 +215,7 @@ class EdgeNode(Process):
                 case do.ReportPod(namespace, name, report, cause, trace):
                     self._report("pod", namespace, name, report, cause or None, trace or None)
                 case do.EmitEvent(namespace, name, told, cause, trace):
-                    self._report("event", namespace, f"{name}.{told.reason.lower()}", told, cause or None, trace or None)
+                    self._report("event", namespace, name, told, cause or None, trace or None)
 
     def _tick(self, timer: int) -> None:
         if timer == self._timer:
