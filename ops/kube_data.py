@@ -27,7 +27,9 @@ MODEL_OF = {("", "Event"): "CoreV1Event", ("events.k8s.io", "Event"): "EventsV1E
 META = {"ObjectMeta", "ListMeta", "ManagedFieldsEntry", "OwnerReference", "LabelSelector", "LabelSelectorRequirement"}
 META |= {"Condition", "Status", "StatusDetails", "StatusCause", "DeleteOptions", "Preconditions", "ShardInfo"}
 PACKAGE = {
-    "apps": r"Deployment.*|ReplicaSet.*|RollingUpdateDeployment",
+    "apps": r"Deployment.*|ReplicaSet.*|DaemonSet.*|StatefulSet.*|RollingUpdate.*|ControllerRevision",
+    "batch": r"Job.*|CronJob.*|PodFailurePolicy.*|SuccessPolicy.*|UncountedTerminatedPods",
+    "discovery": r"DiscoveryV1.*|Endpoint$|EndpointSlice$|EndpointConditions|EndpointHints|ForZone|ForNode",
     "apiextensions": r"CustomResource.*|.*Webhook.*|SelectableField|ValidationRule|ApiextensionsV1ServiceReference",
     "coordination": r"Lease.*",
     "events": r"EventsV1.*",
@@ -58,6 +60,11 @@ MERGE: dict[tuple[str, str], tuple[str, tuple[str, ...] | str, str]] = {
     ("NamespaceStatus", "conditions"): ("type", ("type",), "merge"),
     ("DeploymentStatus", "conditions"): ("type", ("type",), "merge"),
     ("ReplicaSetStatus", "conditions"): ("type", ("type",), "merge"),
+    ("DaemonSetStatus", "conditions"): ("type", ("type",), "merge"),
+    ("StatefulSetStatus", "conditions"): ("type", ("type",), "merge"),
+    ("JobStatus", "conditions"): ("type", ("type",), "merge"),
+    ("PersistentVolumeClaimStatus", "conditions"): ("type", ("type",), "merge"),
+    ("ServiceAccount", "secrets"): ("name", ("name",), "merge"),
     ("CustomResourceDefinitionStatus", "conditions"): ("", ("type",), ""),
     ("ObjectMeta", "ownerReferences"): ("uid", ("uid",), "merge"),
     ("ObjectMeta", "finalizers"): ("", "set", "merge"),
@@ -77,17 +84,17 @@ QUANTITY_MAPS = {"limits", "requests", "capacity", "allocatable", "allocatedReso
 QUANTITIES = {"sizeLimit", "divisor"}
 MICRO_TIMES = {"renewTime", "acquireTime", "eventTime", "lastObservedTime"}
 PRESERVED = {("CustomResourceValidation", "openAPIV3Schema"), ("ManagedFieldsEntry", "fieldsV1")}
-PRESERVED |= {("CustomResourceSubresources", "status")}
+PRESERVED |= {("CustomResourceSubresources", "status"), ("ControllerRevision", "data")}
 SCALARS = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 
 
 def definition(model: str) -> str:
     """``V1Container`` -> ``io.k8s.api.core.v1.Container``."""
-    short = re.sub(r"^(CoreV1|EventsV1|ApiextensionsV1|V1)", "", model)
+    short = re.sub(r"^(CoreV1|EventsV1|ApiextensionsV1|DiscoveryV1|V1)", "", model)
     if short in META:
         return f"io.k8s.apimachinery.pkg.apis.meta.v1.{short}"
     for package, pattern in PACKAGE.items():
-        if re.match(pattern, model if model.startswith(("EventsV1", "Apiext")) else short):
+        if re.match(pattern, model if model.startswith(("EventsV1", "Apiext", "DiscoveryV1")) else short):
             if package == "apiextensions":
                 return f"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.{short}"
             return f"io.k8s.api.{package}.v1.{short}"
@@ -142,7 +149,7 @@ def types() -> dict[str, Any]:
         if definition(model) in done:
             continue
         cls = getattr(models, model)
-        owner = re.sub(r"^(CoreV1|EventsV1|ApiextensionsV1|V1)", "", model)
+        owner = re.sub(r"^(CoreV1|EventsV1|ApiextensionsV1|DiscoveryV1|V1)", "", model)
         out: dict[str, Any] = {"type": "object", "properties": {}}
         needed = []
         by_alias = {f.serialization_alias or name: f for name, f in cls.model_fields.items()}
@@ -152,7 +159,7 @@ def types() -> dict[str, Any]:
             if by_alias[field].is_required():
                 needed.append(field)
             if (owner, field) not in PRESERVED:
-                todo += [t for t in re.findall(r"\w+", type_text) if re.match(r"(CoreV1|EventsV1|Apiext|V1)", t)]
+                todo += [t for t in re.findall(r"\w+", type_text) if re.match(r"(CoreV1|EventsV1|Apiext|DiscoveryV1|V1)", t)]
         if needed:
             out["required"] = sorted(needed)
         if owner in ATOMIC_TYPES:

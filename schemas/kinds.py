@@ -37,6 +37,8 @@ BUILTIN: tuple[Kind, ...] = (
     Kind("events.k8s.io", "v1", "events", "Event", True, ("ev",), "event"),
     Kind("apps", "v1", "deployments", "Deployment", True, ("deploy",), "deployment", ("status", "scale"), ("all",)),
     Kind("apps", "v1", "replicasets", "ReplicaSet", True, ("rs",), "replicaset", ("status", "scale"), ("all",)),
+    Kind("apps", "v1", "daemonsets", "DaemonSet", True, ("ds",), "daemonset", ("status",), ("all",)),
+    Kind("apps", "v1", "controllerrevisions", "ControllerRevision", True, (), "controllerrevision"),
     Kind("coordination.k8s.io", "v1", "leases", "Lease", True, (), "lease"),
     Kind(
         "apiextensions.k8s.io",

@@ -20,7 +20,7 @@ from bus.kube.errors import StatusError
 from bus.kube.registry import Registry
 from bus.kube.storage import Change, Expired, Origin, Stored
 from cloud import api
-from cloud.standalone.controllers import base, deployment, garbage, namespace, podgc, replicaset, scheduler
+from cloud.standalone.controllers import base, daemonset, deployment, garbage, namespace, podgc, replicaset, scheduler
 from cloud.standalone.controllers.base import Controller, Kind
 from cloud.standalone.view import IndexedView
 from cloud.standalone.workqueue import WorkQueue
@@ -33,6 +33,7 @@ CONTROLLERS: dict[str, Controller] = {
     for c in (
         deployment.CONTROLLER,
         replicaset.CONTROLLER,
+        daemonset.CONTROLLER,
         scheduler.CONTROLLER,
         garbage.CONTROLLER,
         namespace.CONTROLLER,

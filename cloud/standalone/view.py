@@ -112,7 +112,7 @@ class IndexedView:
         return ((found.group, found.resource), found.namespaced) if found is not None else None
 
 
-_CONTROLLED = frozenset({base.PODS, base.REPLICASETS})
+_CONTROLLED = frozenset({base.PODS, base.REPLICASETS, base.REVISIONS})
 
 
 def _terms(stored: Stored) -> list[Term]:

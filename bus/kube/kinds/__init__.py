@@ -3,7 +3,8 @@
 base.py           the contract, and what most kinds do
 core.py           namespaces, nodes, config maps, secrets, services, events
 pods.py           pods; pod_defaults.py and pod_rules.py, which templates share
-workloads.py      deployments and replica sets
+workloads.py      deployments and replica sets; what kinds with a template share
+daemonsets.py     daemon sets, controller revisions
 definitions.py    custom resource definitions
 custom.py         objects of custom resources
 """
@@ -11,7 +12,7 @@ custom.py         objects of custom resources
 from __future__ import annotations
 
 from bus.kube.catalog import Resource
-from bus.kube.kinds import base, core, custom, definitions, pods, workloads
+from bus.kube.kinds import base, core, custom, daemonsets, definitions, pods, workloads
 
 _BY_RESOURCE: dict[tuple[str, str], base.Strategy] = {
     ("", "namespaces"): core.Namespaces(),
@@ -23,6 +24,8 @@ _BY_RESOURCE: dict[tuple[str, str], base.Strategy] = {
     ("", "events"): core.Events(),
     ("apps", "deployments"): workloads.Deployments(),
     ("apps", "replicasets"): workloads.ReplicaSets(),
+    ("apps", "daemonsets"): daemonsets.DaemonSets(),
+    ("apps", "controllerrevisions"): daemonsets.Revisions(),
     ("apiextensions.k8s.io", "customresourcedefinitions"): definitions.Definitions(),
 }
 _PLAIN = base.Strategy()

@@ -1,4 +1,4 @@
-"""Deployments and replica sets: a selector that never changes, a template that it matches."""
+"""Deployments and replica sets, and what kinds with a template share: a selector that never changes and matches it."""
 
 from __future__ import annotations
 
@@ -20,21 +20,16 @@ class ReplicaSets(Strategy):
     special: ClassVar[Mapping[str, FieldGetter]] = {"status.replicas": lambda o: field_of(o, "status.replicas") or "0"}
 
     def defaults(self, obj: Object, ctx: Context) -> None:
-        spec = obj.setdefault("spec", {})
-        spec.setdefault("replicas", 1)
-        template = spec.setdefault("template", {})
-        pod_defaults.pod_spec(template.setdefault("spec", {}))
-        template.setdefault("metadata", {})
+        template_defaults(obj)
+        obj["spec"].setdefault("replicas", 1)
 
     def prepare_create(self, obj: Object, ctx: Context) -> None:
         obj["status"] = {"replicas": 0}
 
     def validate(self, obj: Object, ctx: Context) -> list[Cause]:
         spec = obj["spec"]
-        out = _selector(spec.get("selector"), at(spec, "template", "metadata", "labels") or {})
-        for field in ("replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"):
-            if spec.get(field, 0) < 0:
-                out.append(errors.bad_value(f"spec.{field}", spec[field], "must be greater than or equal to 0"))
+        out = selector_rules(spec.get("selector"), at(spec, "template", "metadata", "labels") or {}, "deployment")
+        out += not_negative(spec, ("replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"))
         pod = spec["template"]["spec"]
         out += pod_rules.pod_spec(pod, "spec.template.spec")
         if pod["restartPolicy"] in ("OnFailure", "Never"):
@@ -80,32 +75,47 @@ class Deployments(ReplicaSets):
         return out
 
 
-def _rolling(rolling: Object) -> list[Cause]:
-    out = []
-    path = "spec.strategy.rollingUpdate"
-    amounts = {}
-    for field in ("maxUnavailable", "maxSurge"):
+def template_defaults(obj: Object) -> None:
+    template = obj.setdefault("spec", {}).setdefault("template", {})
+    pod_defaults.pod_spec(template.setdefault("spec", {}))
+    template.setdefault("metadata", {})
+
+
+def not_negative(spec: Object, fields: tuple[str, ...]) -> list[Cause]:
+    why = "must be greater than or equal to 0"
+    return [errors.bad_value(f"spec.{f}", spec[f], why) for f in fields if (spec.get(f) or 0) < 0]
+
+
+def amounts(rolling: Object, fields: tuple[str, ...], path: str) -> tuple[dict[str, int], list[Cause]]:
+    """Numbers of fields that are a count or a percentage, and what is wrong with the others."""
+    found, out = {}, []
+    for field in fields:
         value: Any = rolling[field]
-        text = str(value).removesuffix("%")
         if (isinstance(value, str) and not re.fullmatch(r"[0-9]{1,9}%", value)) or (isinstance(value, int) and value < 0):
             why = 'must be a non-negative integer or a percentage (e.g. 5 or "10%")'
             out.append(errors.bad_value(f"{path}.{field}", value, why))
             continue
-        amounts[field] = int(text)
-    if amounts == {"maxUnavailable": 0, "maxSurge": 0}:
+        found[field] = int(str(value).removesuffix("%"))
+    return found, out
+
+
+def _rolling(rolling: Object) -> list[Cause]:
+    path = "spec.strategy.rollingUpdate"
+    found, out = amounts(rolling, ("maxUnavailable", "maxSurge"), path)
+    if found == {"maxUnavailable": 0, "maxSurge": 0}:
         why = "may not be 0 when `maxSurge` is 0"
         out.append(errors.bad_value(f"{path}.maxUnavailable", rolling["maxUnavailable"], why))
     return out
 
 
-def _selector(selector: Any, labels: dict[str, str]) -> list[Cause]:
+def selector_rules(selector: Any, labels: dict[str, str], kind: str) -> list[Cause]:
     if selector is None:
         return [
             errors.required("spec.selector"),
             errors.bad_value("spec.template.metadata.labels", labels, "`selector` does not match template `labels`"),
         ]
     if not selector.get("matchLabels") and not selector.get("matchExpressions"):
-        return [errors.bad_value("spec.selector", {}, "empty selector is invalid for deployment")]
+        return [errors.bad_value("spec.selector", {}, f"empty selector is invalid for {kind}")]
     out = []
     for key, value in (selector.get("matchLabels") or {}).items():
         if problem := names.label_key(key) or names.label_value(value):

@@ -94,6 +94,29 @@ REPLICASETS = (
     *_TEMPLATE,
 )
 
+DAEMONSETS = (
+    NAME,
+    Cell("Desired", _path("status", "desiredNumberScheduled", otherwise=0), "integer"),
+    Cell("Current", _path("status", "currentNumberScheduled", otherwise=0), "integer"),
+    Cell("Ready", _path("status", "numberReady", otherwise=0), "integer"),
+    Cell("Up-to-date", _path("status", "updatedNumberScheduled", otherwise=0), "integer"),
+    Cell("Available", _path("status", "numberAvailable", otherwise=0), "integer"),
+    Cell("Node Selector", lambda o, _: text.labels(at(o, "spec", "template", "spec", "nodeSelector"))),
+    AGE,
+    *_TEMPLATE,
+)
+
+
+def _controller(revision: Object, _: Look) -> str:
+    owner = next((o for o in revision["metadata"].get("ownerReferences") or [] if o.get("controller")), None)
+    if owner is None:
+        return text.NONE
+    group = str(owner.get("apiVersion")).partition("/")[0]
+    return f"{str(owner.get('kind')).lower()}.{group}/{owner.get('name')}"
+
+
+REVISIONS = (NAME, Cell("Controller", _controller), Cell("Revision", _path("revision", otherwise=0)), AGE)
+
 # --- services ------------------------------------------------------------------------------------------------------
 
 
@@ -179,6 +202,8 @@ COLUMNS: dict[tuple[str, str], Sequence[Cell]] = {
     ("events.k8s.io", "events"): EVENTS,
     ("apps", "deployments"): DEPLOYMENTS,
     ("apps", "replicasets"): REPLICASETS,
+    ("apps", "daemonsets"): DAEMONSETS,
+    ("apps", "controllerrevisions"): REVISIONS,
     ("coordination.k8s.io", "leases"): (NAME, Cell("Holder", _path("spec", "holderIdentity")), AGE),
     ("apiextensions.k8s.io", "customresourcedefinitions"): (
         NAME,

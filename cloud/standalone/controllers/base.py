@@ -25,6 +25,8 @@ PODS: Kind = ("", "pods")
 EVENTS: Kind = ("", "events")
 DEPLOYMENTS: Kind = ("apps", "deployments")
 REPLICASETS: Kind = ("apps", "replicasets")
+DAEMONSETS: Kind = ("apps", "daemonsets")
+REVISIONS: Kind = ("apps", "controllerrevisions")
 EVERY: Kind = ("*", "*")  # in ``watches``: whatever the API serves
 
 

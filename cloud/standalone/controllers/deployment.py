@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from cloud.core.writes import Write
-from cloud.standalone.controllers import base, deployment_status, selecting
+from cloud.standalone.controllers import base, claims, deployment_status, selecting
 from cloud.standalone.controllers.base import DEPLOYMENTS, PODS, REPLICASETS, Controller, Object, Plan, Seen, View, at
 from schemas import times
 from schemas.subjects import ObjectKey
@@ -39,14 +39,7 @@ def concerns(view: View, seen: Seen | None, old: Seen | None) -> Iterable[Object
 
 
 def _of_replicaset(view: View, rs: Seen) -> Iterable[ObjectKey]:
-    owner = base.controller_of(rs.object)
-    if owner is not None:
-        if owner.get("kind") == "Deployment":
-            yield ObjectKey(*DEPLOYMENTS, rs.key.namespace, str(owner.get("name")))
-        return
-    for d in view.list(DEPLOYMENTS, rs.key.namespace):
-        if selecting.selects(at(d.object, "spec", "selector"), base.labels(rs.object)):
-            yield d.key
+    return claims.concerned(view, rs, DEPLOYMENTS, "Deployment", adopts=True)
 
 
 def reconcile(view: View, key: ObjectKey, now_us: int) -> Plan:
@@ -54,7 +47,7 @@ def reconcile(view: View, key: ObjectKey, now_us: int) -> Plan:
     if d is None:
         return Plan()
     writes: list[Write] = []
-    sets = _claim(view, d, writes)
+    sets = sorted(claims.claim(view, d, REPLICASETS, writes), key=_age)
     if writes:
         return Plan(writes)  # looked at again with what the API says then
     new = _newest(d.object, sets)
@@ -72,27 +65,6 @@ CONTROLLER = Controller("deployment", (DEPLOYMENTS, REPLICASETS, PODS), concerns
 
 
 # --- which sets are ours ---------------------------------------------------------------------------------------------
-
-
-def _claim(view: View, d: Seen, writes: list[Write]) -> list[Seen]:
-    selector = at(d.object, "spec", "selector")
-    mine: list[Seen] = []
-    for rs in view.owned(base.uid(d.object)):
-        owner = base.controller_of(rs.object)
-        if (rs.key.group, rs.key.resource) != REPLICASETS or owner is None or owner.get("uid") != base.uid(d.object):
-            continue
-        if selecting.selects(selector, base.labels(rs.object)):
-            mine.append(rs)
-        elif not base.deleting(d.object):
-            left = [o for o in base.owners(rs.object) if o is not owner]
-            writes.append(base.update(rs, base.with_meta(rs.object, ownerReferences=left or None), d))
-    if not base.deleting(d.object):
-        for rs in view.orphans(REPLICASETS, d.key.namespace):
-            if selecting.selects(selector, base.labels(rs.object)) and not base.deleting(rs.object):
-                refs = [*base.owners(rs.object), base.owner_reference(d.object)]
-                writes.append(base.update(rs, base.with_meta(rs.object, ownerReferences=refs), d))
-                mine.append(rs)
-    return sorted(mine, key=_age)
 
 
 def _age(rs: Seen) -> tuple[int, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cloud.standalone.controllers import base
+from cloud.standalone.controllers import amounts, base
 from cloud.standalone.controllers.base import Object, Seen, at
 from schemas import times
 
@@ -35,11 +35,7 @@ def _share(d: Object, field: str, *, up: bool) -> int:
     value = at(d, "spec", "strategy", "rollingUpdate", field)
     if value is None:
         value = "25%"
-    if isinstance(value, int):
-        return max(0, value)
-    percent = str(value).removesuffix("%")
-    part = wanted(d) * (int(percent) if percent.isdecimal() else 0)
-    return -(-part // 100) if up else part // 100
+    return amounts.share(value, wanted(d), up=up)
 
 
 def of(d: Object, new: Seen | None, sets: Sequence[Seen], now_us: int) -> tuple[Object, int | None]:

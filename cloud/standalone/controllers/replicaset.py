@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from cloud.core.writes import Write
-from cloud.standalone.controllers import base, selecting
+from cloud.standalone.controllers import amounts, base, claims
 from cloud.standalone.controllers.base import PODS, REPLICASETS, Controller, Object, Plan, Seen, View, at
 from schemas import times
 from schemas.subjects import ObjectKey
@@ -26,14 +26,7 @@ def concerns(view: View, seen: Seen | None, old: Seen | None) -> Iterable[Object
         if (s.key.group, s.key.resource) == REPLICASETS:
             yield s.key
             continue
-        owner = base.controller_of(s.object)
-        if owner is not None:
-            if owner.get("kind") == "ReplicaSet":
-                yield ObjectKey(*REPLICASETS, s.key.namespace, str(owner.get("name")))
-        elif seen is not None:
-            for rs in view.list(REPLICASETS, s.key.namespace):
-                if selecting.selects(at(rs.object, "spec", "selector"), base.labels(s.object)):
-                    yield rs.key
+        yield from claims.concerned(view, s, REPLICASETS, "ReplicaSet", adopts=seen is not None)
 
 
 def reconcile(view: View, key: ObjectKey, now_us: int) -> Plan:
@@ -41,8 +34,8 @@ def reconcile(view: View, key: ObjectKey, now_us: int) -> Plan:
     if rs is None:
         return Plan()
     writes: list[Write] = []
-    pods = _claim(view, rs, writes)
-    active = [p for p in pods if not base.finished(p.object) and not base.deleting(p.object)]
+    pods = claims.claim(view, rs, PODS, writes, lambda p: not base.finished(p))
+    active = claims.running(pods)
     if not base.deleting(rs.object):
         writes += _scale(rs, active)
     new, again_us = _status(rs.object, active, now_us)
@@ -54,52 +47,13 @@ def reconcile(view: View, key: ObjectKey, now_us: int) -> Plan:
 CONTROLLER = Controller("replicaset", (REPLICASETS, PODS), concerns, reconcile)
 
 
-def _claim(view: View, rs: Seen, writes: list[Write]) -> list[Seen]:
-    """The pods that are ours; adopts those that nobody owns, lets go of those that the selector doesn't pick any more."""
-    selector = at(rs.object, "spec", "selector")
-    mine: list[Seen] = []
-    for pod in view.owned(base.uid(rs.object)):
-        owner = base.controller_of(pod.object)
-        if (pod.key.group, pod.key.resource) != PODS or owner is None or owner.get("uid") != base.uid(rs.object):
-            continue
-        if selecting.selects(selector, base.labels(pod.object)):
-            mine.append(pod)
-        elif not base.deleting(rs.object):
-            left = [o for o in base.owners(pod.object) if o is not owner]
-            writes.append(base.update(pod, base.with_meta(pod.object, ownerReferences=left or None), rs))
-    if base.deleting(rs.object):
-        return mine
-    for pod in view.orphans(PODS, rs.key.namespace):
-        wanted = selecting.selects(selector, base.labels(pod.object))
-        if wanted and not base.deleting(pod.object) and not base.finished(pod.object):
-            refs = [*base.owners(pod.object), base.owner_reference(rs.object)]
-            writes.append(base.update(pod, base.with_meta(pod.object, ownerReferences=refs), rs))
-            mine.append(pod)
-    return mine
-
-
 def _scale(rs: Seen, active: Sequence[Seen]) -> list[Write]:
     wanted = at(rs.object, "spec", "replicas")
     missing = (1 if wanted is None else int(wanted)) - len(active)
     if missing > 0:
-        pod = _new_pod(rs.object)
+        pod = claims.new_pod(rs.object, at(rs.object, "spec", "template") or {})
         return [base.create(PODS, rs.key.namespace, pod, rs) for _ in range(min(missing, BURST_PODS))]
     return [base.delete(p, rs) for p in victims(active)[: min(-missing, BURST_PODS)]]
-
-
-def _new_pod(rs: Object) -> Object:
-    template = at(rs, "spec", "template") or {}
-    meta = base.meta(template)
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "generateName": f"{base.meta(rs)['name']}-",
-            **{f: meta[f] for f in ("labels", "annotations", "finalizers") if meta.get(f)},
-            "ownerReferences": [base.owner_reference(rs)],
-        },
-        "spec": template.get("spec") or {},
-    }
 
 
 def victims(pods: Sequence[Seen]) -> list[Seen]:
@@ -117,10 +71,10 @@ def victims(pods: Sequence[Seen]) -> list[Seen]:
         return (
             bool(node),
             phase,
-            ready(o),
+            amounts.ready(o),
             _cost(o),
             -crowd[node],
-            -(ready_since_us(o) or 0),
+            -(amounts.ready_since_us(o) or 0),
             -restarts,
             -(times.micros(base.meta(o).get("creationTimestamp")) or 0),
             p.key.name,
@@ -136,31 +90,19 @@ def _cost(pod: Object) -> int:
         return 0
 
 
-def ready(pod: Object) -> bool:
-    return (base.condition(pod, "Ready") or {}).get("status") == "True"
-
-
-def ready_since_us(pod: Object) -> int | None:
-    return times.micros((base.condition(pod, "Ready") or {}).get("lastTransitionTime")) if ready(pod) else None
-
-
 def _status(rs: Object, active: Sequence[Seen], now_us: int) -> tuple[Object, int | None]:
     """The status, and when a pod that is ready now will have been so for ``minReadySeconds``."""
-    wait_us = int(at(rs, "spec", "minReadySeconds") or 0) * times.US_PER_S
+    wait_s = int(at(rs, "spec", "minReadySeconds") or 0)
     wanted = at(rs, "spec", "template", "metadata", "labels") or {}
     labelled = ready_now = available = 0
     again: list[int] = []
     for p in active:
         have = base.labels(p.object)
         labelled += all(have.get(k) == v for k, v in wanted.items())
-        if not ready(p.object):
-            continue
-        ready_now += 1
-        rest = (ready_since_us(p.object) or 0) + wait_us - now_us
-        if rest <= 0:
-            available += 1
-        else:
-            again.append(rest)
+        rest = amounts.available_in_us(p.object, wait_s, now_us)
+        ready_now += rest is not None
+        available += rest == 0
+        again += [rest] if rest else []
     counts = {
         "replicas": len(active),
         "fullyLabeledReplicas": labelled,

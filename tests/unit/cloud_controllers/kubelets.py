@@ -21,10 +21,11 @@ Object = dict[str, Any]
 
 
 class Cluster:
-    def __init__(self) -> None:
-        self.storage = MemoryStorage()
-        self.registry = Registry(self.storage)
+    def __init__(self, storage: MemoryStorage | None = None, registry: Registry | None = None) -> None:
+        self.storage = storage or MemoryStorage()
+        self.registry = registry or Registry(self.storage)
         self.runner = ControllerRunner(self.registry)
+        self.cut: list[str] = []  # nodes that neither hear nor say anything
 
     # --- the user
 
@@ -43,6 +44,11 @@ class Cluster:
     async def delete(self, group: str, resource: str, name: str, namespace: str = "default", **options: Any) -> None:
         await self.registry.delete(group, resource, namespace, name, how=HOW, options=DeleteOptions(**options))
 
+    async def ready(self, name: str, status: str = "True") -> None:
+        """A node's link comes back, or is cut (``Unknown``); what it ran is not known then."""
+        status_patch = {"status": {"conditions": [{"type": "Ready", "status": status}]}}
+        await self.registry.patch("", "nodes", "", name, status_patch, kind="merge", how=HOW, subresource="status")
+
     async def node(self, name: str, *, ready: bool = True, cpu: str = "4", **spec: Any) -> None:
         labels = spec.pop("labels", {})
         status = {
@@ -59,7 +65,7 @@ class Cluster:
         done = 0
         for pod in (await self.registry.list("", "pods"))[0]:
             meta, node = pod["metadata"], pod["spec"].get("nodeName")
-            if not node:
+            if not node or node in self.cut:
                 continue
             if meta.get("deletionTimestamp"):
                 await self.delete("", "pods", meta["name"], meta["namespace"], grace_s=0)

@@ -1,0 +1,81 @@
+"""The real kubectl with the workload kinds beside deployments, while controllers and nodes that run anything work."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.kube_served import Served, served
+from tests.unit.cloud_controllers.kubelets import Cluster, running
+
+pytestmark = pytest.mark.contract
+
+BEAT_S = 0.02  # how often the nodes look
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Served]:
+    async with served(tmp_path) as found, running(Cluster(found.storage, found.api)) as cluster:
+        for name in ("edge-1", "edge-2"):
+            await cluster.node(name)
+        nodes = asyncio.create_task(_live(cluster))
+        yield found
+        nodes.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await nodes
+
+
+async def _live(cluster: Cluster) -> None:
+    while True:
+        await cluster.kubelets()
+        await asyncio.sleep(BEAT_S)
+
+
+def template(name: str, image: str = "busybox:1", **pod: Any) -> dict[str, Any]:
+    return {"metadata": {"labels": {"app": name}}, "spec": {"containers": [{"name": "c", "image": image}], **pod}}
+
+
+def load(kind: str, name: str, image: str = "busybox:1", **spec: Any) -> dict[str, Any]:
+    spec = {"selector": {"matchLabels": {"app": name}}, "template": template(name, image), **spec}
+    return {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def rows(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines()]
+
+
+async def image_of(api: Served, what: str) -> str:
+    return await api.ok("get", what, "-o", "jsonpath={.spec.template.spec.containers[0].image}")
+
+
+async def test_daemon_sets(api: Served) -> None:
+    await api.apply(load("DaemonSet", "agent"))
+    await api.ok("rollout", "status", "ds/agent", "--timeout=20s")
+    said = rows(await api.ok("get", "ds", "-o", "wide"))
+    assert said[0][:9] == ["NAME", "DESIRED", "CURRENT", "READY", "UP-TO-DATE", "AVAILABLE", "NODE", "SELECTOR", "AGE"]
+    assert said[1][:7] == ["agent", "2", "2", "2", "2", "2", "<none>"]
+    assert "unchanged" in await api.apply(load("DaemonSet", "agent"))
+    await api.ok("set", "image", "ds/agent", "c=busybox:2")
+    await api.ok("rollout", "status", "ds/agent", "--timeout=20s")
+    history = await api.ok("rollout", "history", "ds/agent")
+    assert [r[0] for r in rows(history)[2:] if r] == ["1", "2"]
+    assert "busybox:1" in await api.ok("rollout", "history", "ds/agent", "--revision=1")
+    assert "rolled back" in await api.ok("rollout", "undo", "ds/agent")
+    await api.ok("rollout", "status", "ds/agent", "--timeout=20s")
+    assert await image_of(api, "ds/agent") == "busybox:1"
+    pods = json.loads(await api.ok("get", "pods", "-l", "app=agent", "-o", "json"))["items"]
+    assert {p["spec"]["containers"][0]["image"] for p in pods} == {"busybox:1"}
+    await api.ok("rollout", "restart", "ds/agent")
+    await api.ok("rollout", "status", "ds/agent", "--timeout=20s")
+    await api.ok("wait", "--for=jsonpath={.status.numberReady}=2", "ds/agent", "--timeout=20s")
+    described = await api.ok("describe", "ds", "agent")
+    assert "Desired Number of Nodes Scheduled: 2" in described and "2 Running / 0 Waiting" in described
+    assert rows(await api.ok("get", "controllerrevisions"))[1][1] == "daemonset.apps/agent"
+    await api.ok("delete", "ds", "agent", "--cascade=foreground", "--timeout=20s")
+    assert "No resources found" in (await api.run("get", "pods,controllerrevisions")).err
