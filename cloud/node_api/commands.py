@@ -82,7 +82,7 @@ async def _bridge(ws: web.WebSocketResponse, session: Session, what: tunnel.Exec
     outputs = [c for c, wanted in ((tunnel.STDOUT, what.stdout), (tunnel.STDERR, what.stderr)) if wanted]
     listening = asyncio.create_task(_listen(ws, session, what.stdin), name=f"pods/{what.kind}: input")
     talking = asyncio.create_task(_talk(ws, session, outputs), name=f"pods/{what.kind}: output")
-    pongs = asyncio.create_task(_pongs(ws), name=f"pods/{what.kind}: pongs")
+    pongs = asyncio.create_task(upgrade.pongs(ws), name=f"pods/{what.kind}: pongs")
     try:
         await asyncio.wait((listening, talking), return_when=asyncio.FIRST_COMPLETED)
         if not talking.done() and not listening.result():
@@ -161,10 +161,3 @@ async def _end(ws: web.WebSocketResponse, status: dict[str, Any]) -> None:
     with contextlib.suppress(ConnectionResetError):
         await ws.send_bytes(bytes([tunnel.ERROR]) + json.dumps(status).encode())
         await ws.close()
-
-
-async def _pongs(ws: web.WebSocketResponse) -> None:
-    with contextlib.suppress(ConnectionResetError):
-        while True:
-            await asyncio.sleep(upgrade.PONG_S)
-            await ws.pong()

@@ -11,7 +11,7 @@ from bus.kube.http.context import Connect
 from bus.kube.registry import Registry
 from bus.kube.targets import Target
 from bus.tunnel import Dialer
-from cloud.node_api import commands, logs
+from cloud.node_api import commands, logs, portforward
 
 
 class NodeApi:
@@ -28,10 +28,18 @@ class NodeApi:
         await self._dialer.stop()
 
     def handlers(self) -> Mapping[str, Connect]:
-        return {"pods/log": self._logs, "pods/exec": self._exec, "pods/attach": self._exec}
+        return {
+            "pods/log": self._logs,
+            "pods/exec": self._exec,
+            "pods/attach": self._exec,
+            "pods/portforward": self._portforward,
+        }
 
     async def _logs(self, request: web.Request, target: Target, actor: str) -> web.StreamResponse:
         return await logs.serve(self._dialer, self._rules, request, target)
 
     async def _exec(self, request: web.Request, target: Target, actor: str) -> web.StreamResponse:
         return await commands.serve(self._dialer, self._rules, request, target, actor)
+
+    async def _portforward(self, request: web.Request, target: Target, actor: str) -> web.StreamResponse:
+        return await portforward.serve(self._dialer, self._rules, request, target, actor)

@@ -7,6 +7,8 @@ Source: KEP 4006, "Transition from SPDY to WebSockets".
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Sequence
 
 from aiohttp import web
@@ -36,3 +38,11 @@ def websocket(request: web.Request, protocols: Sequence[str]) -> web.WebSocketRe
     return web.WebSocketResponse(
         protocols=protocols, timeout=CLOSE_S, max_msg_size=MESSAGE_BYTES_MAX, compress=False, autoclose=False
     )
+
+
+async def pongs(ws: web.WebSocketResponse) -> None:
+    """Until cancelled."""
+    with contextlib.suppress(ConnectionResetError):
+        while True:
+            await asyncio.sleep(PONG_S)
+            await ws.pong()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import time
 
 from bus.connect import Connection
@@ -147,7 +148,7 @@ async def _port(pod: PodState, what: tunnel.Port, session: Session) -> tunnel.En
         async with asyncio.timeout(CONNECT_S):
             reader, writer = await asyncio.open_connection(host, what.port, limit=READ_BYTES)
     except (OSError, TimeoutError) as e:
-        why = getattr(e, "strerror", None) or f"no answer within {CONNECT_S:.0f} s"
+        why = f"no answer within {CONNECT_S:.0f} s" if e.errno is None else os.strerror(e.errno).lower()
         raise TunnelRefused(500, "InternalError", f"dial tcp {host}:{what.port}: connect: {why}") from e
     await session.ready()
     down = asyncio.create_task(_to_pod(writer, session))
