@@ -1,5 +1,6 @@
-"""The cloud processes: what runs beside a hub.  One process with all parts is the small installation; several with some
-parts each are the large one (the parts share nothing but the log).
+"""The cloud processes: what runs beside a hub.  One process with all parts is the small installation; several, with all or
+some parts each, are the large one (the parts share nothing but the log).  api, sync and join serve side by side; what must
+not run twice (controllers, reports, each shard of the dispatcher) is led by one process (cloud/core/leases.py).
 
     api          the standalone Kubernetes API, its storage CLUSTER; logs and exec through to the nodes
     controllers  what a cluster would bring: deployments, replica sets, scheduler, garbage collection, namespaces
@@ -20,10 +21,10 @@ from pathlib import Path
 
 import structlog
 
-from bus import connect, log
+from bus import connect, log, stamp
 from bus.hub import init, nudger, streams
 from bus.kube import registry, server
-from cloud import beats, dispatcher, epochs, joining, reports, sync, telemetry_sources
+from cloud import beats, epochs, joining, leases, reports, sharding, sync, telemetry_sources
 from cloud.core import reports as reports_core
 from cloud.node_api.serve import NodeApi
 from cloud.standalone import access, run_controllers, storage
@@ -80,6 +81,7 @@ class CloudProcess:
         self, hub: init.Hub, core: connect.Connection, store: log.Log, stack: AsyncExitStack, parts: asyncio.TaskGroup
     ) -> None:
         s = self.settings
+        me = stamp.new_id()
         if "sync" in s.parts:
             service = sync.SyncService(core, store, shards=hub.shards)
             await service.start()
@@ -91,13 +93,16 @@ class CloudProcess:
                 )
             )
             stack.push_async_callback(sys.close)
-            parts.create_task(nudger.Nudger(sys, store, hub.file.edge).run(), name="nudger")
-            parts.create_task(telemetry_sources.TelemetrySources(store).run(), name="telemetry sources")
+            nudging = leases.Campaign(store, "nudger", me)
+            parts.create_task(nudging.run(nudger.Nudger(sys, store, hub.file.edge).run), name="nudger")
+            sourcing = leases.Campaign(store, "telemetry-sources", me)
+            sources = telemetry_sources.TelemetrySources(store)
+            parts.create_task(sourcing.run(sources.run), name="telemetry sources")
             joins = joining.JoinService(core, store, hub, sys=sys)
             await joins.start()
             stack.push_async_callback(joins.stop)
         if "dispatcher" in s.parts:
-            parts.create_task(dispatcher.DispatcherWorker(store, hub.shards).run(), name="dispatcher")
+            parts.create_task(sharding.ShardedDispatcher(store, hub.shards, me).run(), name="dispatcher")
         if {"api", "controllers", "reports"} & set(s.parts):
             cluster = storage.ClusterStorage(store)
             await cluster.start()
@@ -105,14 +110,18 @@ class CloudProcess:
             rules = registry.Registry(cluster)
             if "reports" in s.parts:
                 worker = reports.ReportsWorker(store, rules, hub.shards, grace_s=s.grace_s)
-                parts.create_task(worker.run(), name="reports")
+                parts.create_task(leases.Campaign(store, "reports", me).run(worker.run), name="reports")
                 marks = epochs.Epochs(store, hub.shards)
                 parts.create_task(marks.run(), name="epochs")
                 answers = beats.Beats(core, lambda node, _: worker.beat(node), worker.loaded.is_set, marks.mark)
                 await answers.start()
                 stack.push_async_callback(answers.stop)
             if "controllers" in s.parts:
-                parts.create_task(run_controllers.ControllerRunner(rules).run(), name="controllers")
+                leading = leases.Campaign(store, "controllers", me)
+                parts.create_task(
+                    leading.run(lambda: run_controllers.ControllerRunner(rules, leads=lambda: leading.leads).run()),
+                    name="controllers",
+                )
             if "api" in s.parts:
                 await self._serve(hub, rules, core, stack)
 

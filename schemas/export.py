@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from schemas import devices, event, joining, reports, sync, telemetry, tunnel
+from schemas import devices, event, joining, leases, reports, sync, telemetry, tunnel
 
 Document = dict[str, Any]
 
@@ -24,6 +24,7 @@ MODELS: tuple[type[BaseModel], ...] = (
     reports.PodReport,
     reports.TwinReport,
     reports.EventReport,
+    leases.LeaseRecord,
     reports.Beat,
     telemetry.Sample,
     sync.SyncRequest,
@@ -57,6 +58,7 @@ PARAMETERS: dict[str, str] = {
     "protocol": "the protocol's name in the Device, e.g. modbus",
     "resource": "plural resource, e.g. configmaps",
     "scope": "who must know: a node's name, all, or a node group",
+    "role": "what one process at a time does, e.g. dispatcher-0",
     "session": "one tunnel",
     "shard": "shard of the scope or node: crc32 of its name modulo the hub's number of shards",
     "token": "the join token's id",
@@ -156,6 +158,14 @@ CHANNELS: tuple[Channel, ...] = (
         "What was refused or granted, and to whom.",
         (event.Event,),
         stream="AUDIT",
+    ),
+    Channel(
+        "lease",
+        "lease.{role}",
+        "cloud processes",
+        "Who leads a role that must not be done twice; the last one counts, renewed every other second.",
+        (leases.LeaseRecord,),
+        stream="LEASES",
     ),
     Channel(
         "sync",

@@ -177,6 +177,8 @@ def stream_of(subject: str) -> str:
         return f"{room.upper()}-{rest.partition('.')[0]}"
     if room in ("cluster", "telemetry", "identity", "audit"):
         return room.upper()
+    if room == "lease":
+        return "LEASES"
     raise SubjectError(f"{subject[:160]!r} is not stored in a stream")
 
 
@@ -340,6 +342,11 @@ def identity_node(node: str) -> str:
 def audit(what: str, name: str) -> str:
     """``audit.<what>.<name>``, e.g. ``audit.join.edge-1``."""
     return f"audit.{escape(what)}.{escape(name)}"
+
+
+def lease(role: str) -> str:
+    """``lease.<role>``: who leads a role of the cloud, ``dispatcher-3`` for one."""
+    return f"lease.{escape(role)}"
 
 
 def telemetry_node(node: str) -> str:

@@ -119,7 +119,7 @@ async def backup(
 
 
 def _order(shards: int) -> list[str]:
-    names = [c["name"] for c in streams.wanted(shards)]
+    names = [c["name"] for c in streams.wanted(shards) if c["name"] != "LEASES"]  # whoever led leads no more
     return sorted(names, key=lambda n: not n.startswith("HISTORY-"))
 
 

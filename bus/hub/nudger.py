@@ -27,7 +27,7 @@ TOGETHER_S = 0.3  # looks due within this are one: each rewrites the stream's co
 
 
 class Nudger:
-    """``run`` over a SYS connection and CORE's log, in one cloud process (in several it is only wasteful)."""
+    """``run`` over a SYS connection and CORE's log, in one cloud process (in several: a waste).  May run again."""
 
     def __init__(self, sys: connect.Connection, log_: buslog.Log, edge_account: str) -> None:
         self._links = links.Links(sys, log_, edge_account)

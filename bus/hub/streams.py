@@ -106,6 +106,8 @@ def wanted(shards: int, limits: Limits | None = None) -> list[Config]:
         "max_age": limits.audit_days * _DAY_NS,
         "max_bytes": AUDIT_BYTES_MAX,
     }
+    # Who leads what in the cloud, now: nothing of it is worth keeping.
+    leases = {**_state("LEASES", ["lease.>"], limits), "max_msgs_per_subject": 1, "allow_atomic": False}
     telemetry = {
         **_state("TELEMETRY", ["telemetry.>"], limits),
         "max_msgs_per_subject": -1,
@@ -115,7 +117,7 @@ def wanted(shards: int, limits: Limits | None = None) -> list[Config]:
         "deny_delete": False,
         "allow_atomic": False,
     }
-    return [*state, identity, audit, telemetry, *(_history(c["name"], limits) for c in state)]
+    return [*state, identity, audit, leases, telemetry, *(_history(c["name"], limits) for c in state)]
 
 
 async def ensure_streams(log_: buslog.Log, *, shards: int, limits: Limits | None = None) -> Ensured:

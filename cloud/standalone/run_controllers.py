@@ -9,7 +9,7 @@ Any of them can be left out by name.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import structlog
@@ -20,6 +20,7 @@ from bus.kube.errors import StatusError
 from bus.kube.registry import Registry
 from bus.kube.storage import Change, Expired, Origin, Stored
 from cloud import api
+from cloud.standalone import naming
 from cloud.standalone.controllers import base, daemonset, deployment, garbage, namespace, podgc, replicaset, scheduler
 from cloud.standalone.controllers.base import Controller, Kind
 from cloud.standalone.view import IndexedView
@@ -62,14 +63,18 @@ class Stats:
 
 
 class ControllerRunner:
-    """``run`` until cancelled.  ``names``: which controllers, None for all; raises ValueError for an unknown name."""
+    """``run`` until cancelled.  ``names``: which controllers, None for all; raises ValueError for an unknown name.
 
-    def __init__(self, registry: Registry, names: Iterable[str] | None = None) -> None:
+    ``leads`` is asked before every write: with several cloud processes only one works (cloud/core/leases.py)."""
+
+    def __init__(
+        self, registry: Registry, names: Iterable[str] | None = None, *, leads: Callable[[], bool] = lambda: True
+    ) -> None:
         wanted = list(CONTROLLERS) if names is None else list(names)
         unknown = [n for n in wanted if n not in CONTROLLERS]
         if unknown:
             raise ValueError(f"no controller {', '.join(unknown)}; there are: {', '.join(CONTROLLERS)}")
-        self._registry, self._reader = registry, registry.reader
+        self._registry, self._reader, self._leads = registry, registry.reader, leads
         self._view = IndexedView(registry.reader, registry.catalog)
         self._queues = {n: WorkQueue() for n in wanted}
         self._failures: dict[tuple[str, ObjectKey], int] = {}
@@ -179,7 +184,9 @@ class ControllerRunner:
     async def _look(self, controller: Controller, queue: WorkQueue, key: ObjectKey) -> None:
         self.stats.reconciled += 1
         plan = controller.reconcile(self._view, key, stamp.now_us())
-        for write in plan.writes:
+        for write in naming.fixed(plan.writes, lambda k: self._reader.get(k) is not None):
+            if not self._leads():
+                return  # about to be ended: whoever leads now looks at everything anew
             outcome = await api.execute(self._registry, write, controller.actor)
             if isinstance(outcome, api.Done):
                 self.stats.written += 1
