@@ -3,15 +3,59 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from bus.kube import registry as registries
-from bus.kube.deletion import DeleteOptions
+from bus.kube.deletion import Deleted, DeleteOptions
 from bus.kube.errors import StatusError
-from bus.kube.storage import Origin
+from bus.kube.storage import Object, Origin, Reader
 from cloud.core.writes import Write
 
 RETRY_CODES = frozenset({429, 500, 503, 504})
+
+
+class Api(Protocol):
+    """The part of a Registry that the writes need: ours is one, a cluster behind the bridge is another.  Revisions in what
+    comes back are the reader's; each raises StatusError."""
+
+    reader: Reader
+
+    async def get(self, group: str, resource: str, namespace: str, name: str) -> Object: ...
+
+    async def create(
+        self,
+        group: str,
+        resource: str,
+        namespace: str,
+        obj: Any,
+        *,
+        how: registries.Write,
+        name: str = "",
+        subresource: str = "",
+    ) -> Object: ...
+
+    async def update(
+        self,
+        group: str,
+        resource: str,
+        namespace: str,
+        name: str,
+        obj: Any,
+        *,
+        how: registries.Write,
+        subresource: str = "",
+    ) -> Object: ...
+
+    async def delete(
+        self,
+        group: str,
+        resource: str,
+        namespace: str,
+        name: str,
+        *,
+        how: registries.Write,
+        options: DeleteOptions | None = None,
+    ) -> Deleted: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +91,7 @@ class Refused:
 Outcome = Done | Stale | Unreachable | Refused
 
 
-async def execute(registry: registries.Registry, w: Write, actor: str) -> Outcome:
+async def execute(registry: Api, w: Write, actor: str) -> Outcome:
     how = registries.Write(Origin(actor, w.cause, w.trace), manager=actor)
     k = w.key
     try:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import structlog
 
 from bus import log, stamp
-from bus.kube.registry import Registry
 from bus.kube.storage import Expired
 from cloud import api
 from cloud.core import report_words as words
@@ -45,7 +44,7 @@ class Stats:
 class ReportsWorker:
     """``run`` until cancelled.  ``grace_s``: how long a link may be silent before the node counts as lost."""
 
-    def __init__(self, store: log.Log, registry: Registry, shards: int, *, grace_s: float = core.GRACE_US / 1e6) -> None:
+    def __init__(self, store: log.Log, registry: api.Api, shards: int, *, grace_s: float = core.GRACE_US / 1e6) -> None:
         self._log, self._registry, self._reader, self._shards = store, registry, registry.reader, shards
         self._grace_us = int(grace_s * 1e6)
         self._core = core.Reports(self._grace_us)

@@ -42,7 +42,8 @@ class Event(BaseModel):
     name: Name
     uid: Name = Field(default="", description="metadata.uid of the object, so that a recreated name is a new thing")
     rev: Unsigned = Field(
-        default=0, description="resourceVersion at the source; 0 in CLUSTER, where it is the sequence itself"
+        default=0,
+        description="resourceVersion at the source; 0 where the source is CLUSTER itself, whose sequence it then is",
     )
     time: Unsigned
     mono: Unsigned | None = None

@@ -18,22 +18,25 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who wants a write, and because of which event."""
+    """Who wants a write, and because of which event.  ``source_rev``: the resourceVersion at the cluster that it mirrors."""
 
     actor: str
     cause: str | None = None
     trace: str | None = None
+    source_rev: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An object as stored.  ``object`` is shared: never change it, copy it."""
+    """An object as stored.  ``object`` is shared: never change it, copy it.  ``source_rev``: its resourceVersion at the
+    cluster that it mirrors, 0 when it has no other source."""
 
     key: ObjectKey
     rev: int
     object: Object
     event_id: str = ""
     trace: str = ""
+    source_rev: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,11 +119,11 @@ class ClusterStorage:
         else:
             self._gone.pop(ev.key, None)
         if self._anew is None:
-            self.cache.apply(r.seq, ev.key, data, ev.id, ev.trace)
+            self.cache.apply(r.seq, ev.key, data, ev.id, ev.trace, ev.rev)
         elif data is None:
             self._anew.pop(ev.key, None)
         else:
-            self._anew[ev.key] = Stored(ev.key, r.seq, data, ev.id, ev.trace)
+            self._anew[ev.key] = Stored(ev.key, r.seq, data, ev.id, ev.trace, ev.rev)
 
     # --- Reader
 
@@ -196,6 +196,7 @@ class ClusterStorage:
             namespace=key.namespace,
             name=key.name,
             uid=uid,
+            rev=origin.source_rev,
             time=now,
             source=self._source,
             actor=origin.actor,
@@ -211,8 +212,8 @@ class ClusterStorage:
         await self._seen(seq)
         if obj is None:
             state = last.object if last is not None else {}
-            return Stored(key, seq, state, ev.id, ev.trace)
-        return Stored(key, seq, obj, ev.id, ev.trace)
+            return Stored(key, seq, state, ev.id, ev.trace, ev.rev)
+        return Stored(key, seq, obj, ev.id, ev.trace, ev.rev)
 
     async def _append(self, subject: str, payload: bytes, msg_id: str, expect: int) -> int:
         for attempt in range(APPEND_TRIES):

@@ -82,7 +82,7 @@ class Context:
             if value is not None and not _EVENT_ID.match(value):
                 raise errors.bad_request(f"{header} is not the id of an event")
             ids.append(value)
-        return Origin(self.actor, *ids)
+        return Origin(self.actor, ids[0], ids[1])
 
     def write(self) -> Write:
         dry = self.query.getall("dryRun", []) if hasattr(self.query, "getall") else []
