@@ -1,6 +1,6 @@
 """The cloud processes: what runs beside a hub.  One process with all parts is the small installation; several, with all or
 some parts each, are the large one (the parts share nothing but the log).  api, sync and join serve side by side; what must
-not run twice (controllers, reports, each shard of the dispatcher) is led by one process (cloud/core/leases.py).
+not run twice (controllers, reports, the bridge, each shard of the dispatcher) is led by one process (cloud/core/leases.py).
 
     api          the standalone Kubernetes API, its storage CLUSTER; logs and exec through to the nodes
     controllers  what a cluster would bring: deployments, replica sets, scheduler, garbage collection, namespaces
@@ -8,6 +8,8 @@ not run twice (controllers, reports, each shard of the dispatcher) is led by one
     reports      REPORT and beats -> the API's statuses
     sync         answers the catch-up of replicas
     join         lets nodes in, renews their credentials
+
+With a cluster there is a bridge to it in the place of api, controllers and reports (cloud/bridge).
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import asyncio
 import ssl
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -25,6 +27,7 @@ from bus import connect, log, stamp
 from bus.hub import init, nudger, streams
 from bus.kube import registry, server
 from cloud import beats, epochs, joining, leases, reports, sharding, sync, telemetry_sources
+from cloud.bridge import bridge, credentials
 from cloud.core import reports as reports_core
 from cloud.node_api.serve import NodeApi
 from cloud.standalone import access, run_controllers, storage
@@ -32,30 +35,44 @@ from cloud.standalone import access, run_controllers, storage
 logger = structlog.get_logger(__name__)
 
 PARTS = ("api", "controllers", "dispatcher", "reports", "sync", "join")
+BRIDGE_PARTS = ("bridge", "dispatcher", "sync", "join")
 STREAMS_RETRY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """``listen`` is ``host:port`` of the API (port 0: any).  ``grace_s``: how long a link may be silent."""
+    """``listen`` is ``host:port`` of the API (port 0: any).  ``grace_s``: how long a link may be silent.
+
+    ``cluster`` is the kubeconfig of a cluster to bridge to; ``in_cluster``: the one whose pod we are."""
 
     hub_dir: Path
     listen_host: str = "127.0.0.1"
     listen_port: int = 6443
     kubeconfig: Path | None = None
-    parts: Sequence[str] = PARTS
+    parts: Sequence[str] = ()  # none named: all
     grace_s: float = reports_core.GRACE_US / 1e6
     hosts: Sequence[str] = ()
+    cluster: Path | None = None
+    in_cluster: bool = False
+
+    @property
+    def bridged(self) -> bool:
+        return self.in_cluster or self.cluster is not None
+
+    @property
+    def known_parts(self) -> tuple[str, ...]:
+        return BRIDGE_PARTS if self.bridged else PARTS
 
 
 class CloudProcess:
     """``run`` until cancelled; ``port`` is the API's once ``ready`` is set."""
 
     def __init__(self, settings: Settings) -> None:
-        unknown = [p for p in settings.parts if p not in PARTS]
-        if unknown or not settings.parts:
-            raise ValueError(f"unknown parts {unknown}; there are {', '.join(PARTS)}")
-        self.settings = settings
+        known = settings.known_parts
+        unknown = [p for p in settings.parts if p not in known]
+        if unknown:
+            raise ValueError(f"unknown parts {unknown}; there are {', '.join(known)}")
+        self.settings = settings if settings.parts else replace(settings, parts=known)
         self.ready = asyncio.Event()
         self.port = 0
 
@@ -103,6 +120,8 @@ class CloudProcess:
             stack.push_async_callback(joins.stop)
         if "dispatcher" in s.parts:
             parts.create_task(sharding.ShardedDispatcher(store, hub.shards, me).run(), name="dispatcher")
+        if "bridge" in s.parts:
+            await self._bridge(hub, core, store, me, stack, parts)
         if {"api", "controllers", "reports"} & set(s.parts):
             cluster = storage.ClusterStorage(store)
             await cluster.start()
@@ -124,6 +143,29 @@ class CloudProcess:
                 )
             if "api" in s.parts:
                 await self._serve(hub, rules, core, stack)
+
+    async def _bridge(
+        self,
+        hub: init.Hub,
+        core: connect.Connection,
+        store: log.Log,
+        me: str,
+        stack: AsyncExitStack,
+        parts: asyncio.TaskGroup,
+    ) -> None:
+        s = self.settings
+        who = credentials.load(None if s.in_cluster else s.cluster)
+        cluster = storage.ClusterStorage(store, component="cloud/bridge")
+        await cluster.start()
+        stack.push_async_callback(cluster.stop)
+        leading = leases.Campaign(store, "bridge", me)
+        over = bridge.Bridge(store, cluster, who, hub.shards, grace_s=s.grace_s, leads=lambda: leading.leads)
+        marks = epochs.Epochs(store, hub.shards)
+        parts.create_task(marks.run(), name="epochs")
+        answers = beats.Beats(core, lambda node, _: over.beat(node), lambda: over.loaded, marks.mark)
+        await answers.start()
+        stack.push_async_callback(answers.stop)
+        parts.create_task(leading.run(over.run), name="bridge")
 
     async def _serve(self, hub: init.Hub, rules: registry.Registry, core: connect.Connection, stack: AsyncExitStack) -> None:
         s = self.settings

@@ -1,0 +1,76 @@
+"""All of the bridge: CLUSTER mirrors a cluster, reports become statuses there.
+
+It keeps no state of its own, so stopping is cancelling.  Two at once write each change once (CLUSTER's expectations, the
+cluster's resourceVersions) but ask the API server twice: with several replicas ``run`` belongs to the leader, and ``leads``
+is asked before each write to the cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from bus import log
+from cloud import reports
+from cloud.bridge.client import Client
+from cloud.bridge.credentials import Credentials
+from cloud.bridge.leases import Leases
+from cloud.bridge.mirror import RELIST_JITTER_S, RESYNC_S, Mirror
+from cloud.bridge.writer import ClusterApi
+from cloud.core import reports as core
+from cloud.standalone.storage import ClusterStorage
+
+
+class Bridge:
+    """``storage`` is started by the caller, and read by others as they like.  ``run`` until cancelled."""
+
+    def __init__(
+        self,
+        store: log.Log,
+        storage: ClusterStorage,
+        credentials: Credentials,
+        shards: int,
+        *,
+        leads: Callable[[], bool] = lambda: True,
+        grace_s: float = core.GRACE_US / 1e6,
+        resync_s: float = RESYNC_S,
+        relist_jitter_s: float = RELIST_JITTER_S,
+    ) -> None:
+        self._log, self._storage, self._credentials = store, storage, credentials
+        self._shards, self._leads, self._grace_s = shards, leads, grace_s
+        self._resync_s, self._jitter_s = resync_s, relist_jitter_s
+        self.ready = asyncio.Event()
+        self.mirror: Mirror | None = None
+        self.reports: reports.ReportsWorker | None = None
+        self.leases: Leases | None = None
+
+    def beat(self, node: str) -> None:
+        """A node's sign of life."""
+        if self.reports is not None and self.leases is not None:
+            self.reports.beat(node)
+            self.leases.beat(node)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether beats are taken."""
+        return self.reports is not None and self.reports.loaded.is_set()
+
+    async def run(self) -> None:
+        client = Client(self._credentials)
+        try:
+            mirror = self.mirror = Mirror(client, self._storage, resync_s=self._resync_s, relist_jitter_s=self._jitter_s)
+            self.leases = Leases(client, self._storage)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(mirror.run(), name="bridge.mirror")
+                # What the cluster has must be known first: a Node that isn't mirrored yet would be registered again.
+                await mirror.loaded.wait()
+                api = ClusterApi(client, self._storage, mirror, leads=self._leads)
+                self.reports = reports.ReportsWorker(self._log, api, self._shards, grace_s=self._grace_s)
+                tasks.create_task(self.leases.run(), name="bridge.leases")
+                tasks.create_task(self.reports.run(), name="reports")
+                await self.reports.loaded.wait()
+                self.ready.set()
+        finally:
+            self.ready.clear()
+            self.reports = self.leases = self.mirror = None
+            await client.close()
