@@ -1,0 +1,109 @@
+"""A proxy in front of an API server that misbehaves on demand: cuts, refusals, delays, swallowed events, restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+Rule = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
+
+
+class FaultyProxy:
+    """``rules`` answer instead of the server; ``swallow`` says which watch lines are lost; ``requests``: what was asked."""
+
+    def __init__(self, upstream: str) -> None:
+        self._upstream = upstream
+        self.rules: list[Rule] = []
+        self.swallow: Callable[[dict[str, Any]], bool] = lambda event: False
+        self.requests: list[tuple[str, str, dict[str, str]]] = []
+        self._watches: set[web.Request] = set()
+        self._site: web.TCPSite | None = None
+        self.port = 0
+
+    async def start(self) -> None:
+        app = web.Application(client_max_size=16 << 20)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=False, limit=0))
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await self.up()
+
+    async def up(self) -> None:
+        self._site = web.TCPSite(self._runner, "127.0.0.1", self.port)
+        await self._site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def down(self) -> None:
+        """As an API server that is killed: nobody listens, and every connection is gone."""
+        assert self._site is not None and self._runner.server is not None
+        await self._site.stop()
+        for connection in list(self._runner.server.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+
+    async def stop(self) -> None:
+        self.cut()
+        await self._runner.cleanup()
+        await self._http.close()
+        await asyncio.sleep(0)
+
+    @property
+    def watches(self) -> int:
+        return len(self._watches)
+
+    def cut(self) -> None:
+        """Every watch ends in the middle."""
+        for request in list(self._watches):
+            if request.transport is not None:
+                request.transport.abort()
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        query = dict(request.query)
+        self.requests.append((request.method, request.path, query))
+        for rule in list(self.rules):
+            answer = await rule(request)
+            if answer is not None:
+                return answer
+        skip = ("Host", "Content-Length", "Transfer-Encoding", "Connection", "Accept-Encoding")
+        headers = {k: v for k, v in request.headers.items() if k not in skip}
+        body = await request.read()
+        url = self._upstream + request.path
+        try:
+            async with self._http.request(request.method, url, params=query, headers=headers, data=body or None) as r:
+                if query.get("watch") == "1":
+                    return await self._stream(request, r)
+                return web.Response(status=r.status, body=await r.read(), content_type="application/json")
+        except aiohttp.ClientError as e:
+            return web.Response(status=502, text=repr(e))
+
+    async def _stream(self, request: web.Request, r: aiohttp.ClientResponse) -> web.StreamResponse:
+        response = web.StreamResponse(status=r.status, headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        self._watches.add(request)
+        try:
+            with contextlib.suppress(ConnectionResetError):
+                async for line in lines(r):
+                    if not self.swallow(json.loads(line)):
+                        await response.write(line + b"\n")
+        finally:
+            self._watches.discard(request)
+        return response
+
+
+async def lines(r: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    rest = b""
+    async for chunk in r.content.iter_any():
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            yield line
+
+
+def status(code: int, reason: str, message: str = "as the test wants it") -> web.Response:
+    body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message}
+    return web.json_response(body, status=code)
