@@ -20,7 +20,7 @@ from bus.kube.errors import StatusError
 from bus.kube.registry import Registry
 from bus.kube.targets import Target
 from bus.tunnel import Dialer, Session, TunnelBroken
-from cloud.node_api import locate, spdy, upgrade
+from cloud.node_api import locate, portchannels, spdy, upgrade
 from schemas import tunnel
 
 logger = structlog.get_logger(__name__)
@@ -36,13 +36,18 @@ async def serve(dialer: Dialer, rules: Registry, request: web.Request, target: T
         raise errors.method_not_allowed("", "pods/portforward", request.method)
     where = await locate.place(rules, target)
     where.must_have_node()
-    ws = upgrade.websocket(request, (PROTOCOL,))
+    ws = upgrade.websocket(request, (PROTOCOL, portchannels.PROTOCOL))
+    offered = request.headers.get("Sec-WebSocket-Protocol", "")
+    wanted = portchannels.ports(request) if PROTOCOL not in offered else []
     await ws.prepare(request)
     logger.info("node_api.portforward", actor=actor, node=where.node, pod=f"{where.namespace}/{where.pod}")
     client = _Client(ws, dialer, where)
     pongs = asyncio.create_task(upgrade.pongs(ws), name="pods/portforward: pongs")
     try:
-        await client.run()
+        if wanted:
+            await portchannels.serve(ws, dialer, where, wanted)
+        else:
+            await client.run()
     except ConnectionResetError:
         pass  # the client has gone
     except spdy.SpdyError as e:

@@ -16,7 +16,7 @@ from aiohttp import web
 from bus.kube import errors
 
 CLOSE_S = 3.0  # for a client to answer the end of its WebSocket
-MESSAGE_BYTES_MAX = 1 << 20  # kubectl sends 32 KiB; other clients what they were given in one piece
+MESSAGE_BYTES_MAX = (1 << 20) + 64  # kubectl sends 32 KiB, the official Python client 1 MiB and the channel's number
 PONG_S = 10.0  # a client whose input waits gets no answers to its pings; kubectl gives up after 60 s without any
 
 
