@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import secrets
 import subprocess
 import sys
@@ -58,6 +60,22 @@ class Place:
 
 def shell(name: str, script: str, **more: Any) -> dict[str, Any]:
     return {"name": name, "command": ["sh", "-c", script], **more}
+
+
+@contextlib.contextmanager
+def forwarded(place: Place, pod: str, port: int) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """(local port, kubectl)."""
+    with subprocess.Popen(
+        place.argv("port-forward", pod, f":{port}"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as client:
+        assert client.stdout is not None
+        try:
+            line = client.stdout.readline().decode()
+            found = re.match(r"Forwarding from 127\.0\.0\.1:(\d+)", line)
+            assert found, (line, client.stderr.read() if client.stderr and not line else "")
+            yield int(found[1]), client
+        finally:
+            client.kill()
 
 
 @pytest.fixture(scope="package")

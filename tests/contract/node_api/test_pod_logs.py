@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 
 import pytest
 
@@ -82,25 +81,3 @@ def test_a_reader_that_does_not_read_costs_others_nothing(place: Place) -> None:
         assert place.ok("logs", "flood", "-c", "flood") == f"{line}\n".encode() * 20_000
         assert stuck.poll() is None
         stuck.kill()
-
-
-def test_a_cut_link_is_told_and_not_taken_for_the_end(place: Place) -> None:
-    with subprocess.Popen(
-        place.argv("logs", "-f", "two", "-c", "side"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as reader:
-        assert reader.stdout is not None
-        assert reader.stdout.readline() == b"beside\n"
-        place.wire.cut()
-        try:
-            rest, err = reader.communicate(timeout=WAIT_S)
-            assert (reader.returncode, rest) == (1, b"")
-            assert b"EOF" in err, err
-            began = place.run("logs", "two", "-c", "side")
-            assert began.returncode == 1
-            assert f"node {place.node} can't be reached" in began.stderr.decode()
-        finally:
-            place.wire.heal()
-    deadline = time.monotonic() + WAIT_S
-    while place.run("logs", "two", "-c", "side").stdout != b"beside\n":
-        assert time.monotonic() < deadline
-        time.sleep(0.2)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
 import socket
-import subprocess
 import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.contract.node_api.conftest import WAIT_S, Place, shell
+from tests.contract.node_api.conftest import WAIT_S, Place, forwarded, shell
 
 pytestmark = [pytest.mark.contract, pytest.mark.timeout(180)]
 
@@ -27,22 +23,6 @@ def web(place: Place) -> str:
     echo = "exec nc -ll -p 9000 -e cat"
     place.pod("web", shell("httpd", script, readinessProbe={"tcpSocket": {"port": 8080}}), shell("echo", echo))
     return "web"
-
-
-@contextlib.contextmanager
-def forwarded(place: Place, pod: str, port: int) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """(local port, kubectl)."""
-    with subprocess.Popen(
-        place.argv("port-forward", pod, f":{port}"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as client:
-        assert client.stdout is not None
-        try:
-            line = client.stdout.readline().decode()
-            found = re.match(r"Forwarding from 127\.0\.0\.1:(\d+)", line)
-            assert found, (line, client.stderr.read() if client.stderr and not line else "")
-            yield int(found[1]), client
-        finally:
-            client.kill()
 
 
 def get(port: int, path: str) -> bytes:
@@ -81,22 +61,6 @@ def test_a_port_where_nobody_listens_is_told(place: Place, web: str) -> None:
         assert client.stderr is not None
         said = client.stderr.read()
         assert b"error forwarding port 1 to pod web" in said and b"refused" in said, said
-
-
-def test_a_cut_link_is_told(place: Place, web: str) -> None:
-    with forwarded(place, web, 9000) as (port, client), socket.create_connection(("127.0.0.1", port), timeout=WAIT_S) as s:
-        s.sendall(b"x")
-        assert s.recv(10) == b"x"
-        place.wire.cut()
-        try:
-            with contextlib.suppress(ConnectionResetError):
-                assert s.recv(10) == b""
-            client.wait(WAIT_S)
-            assert client.stderr is not None
-            assert b"nothing was heard from node" in client.stderr.read()
-        finally:
-            place.wire.heal()
-    place.world.until("the link is back", lambda: place.run("exec", web, "-c", "echo", "--", "true").returncode == 0)
 
 
 def test_refusals_before_the_upgrade(place: Place) -> None:
