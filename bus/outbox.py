@@ -6,8 +6,9 @@ overtakes a newer one.  Nothing is dropped while there is room; above the limit,
 has overtaken go first: they are history, not state.
 
 A disk that is full is a reason to say so, not to be silent: what can't be stored is held in memory (the newest of each
-subject) and sent from there; what was acknowledged but can't be removed is not sent again.  Both are put right on the disk
-when it takes writes again.
+subject) and sent from there; what was acknowledged but can't be removed is not sent again, and no later report of its
+subject is sent before it is removed: after a crash it is sent once more, and must not come after a newer one.  All is put
+right on the disk when it takes writes again.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Outbox:
         self._events_max = events_max
         self._subjects: dict[int, str] = {}  # what waits, by number (dicts keep the order)
         self._held: dict[int, bytes] = {}  # not on the disk, which refused it
-        self._acked: set[int] = set()  # on the disk, though the log has it
+        self._acked: dict[int, str] = {}  # on the disk, though the log has it
         self.on_unclean: Callable[[], None] = lambda: None  # told when something of the two is new: call `tidy` in a while
         self._busy: set[str] = set()
         self._flying: dict[int, asyncio.Task[None]] = {}
@@ -129,11 +130,14 @@ class Outbox:
         stored, removed = done
         for n in stored:
             self._held.pop(n, None)
-        self._acked.difference_update(removed)
+        for n in removed:
+            del self._acked[n]
+        self._wake.set()
 
     def _compact(self) -> None:
-        newest = {s: n for n, s in self._subjects.items()}
-        old = [n for n, s in self._subjects.items() if newest[s] != n and n not in self._flying and n not in self._held]
+        stored = {n: s for n, s in self._subjects.items() if n not in self._held}
+        newest = {s: n for n, s in stored.items()}
+        old = [n for n, s in stored.items() if newest[s] != n and n not in self._flying]
         drop = old[: max(1, len(self._subjects) - self._events_max * 9 // 10)]
         if not drop:
             logger.error("outbox.full", events=len(self._subjects), limit=self._events_max)
@@ -163,7 +167,7 @@ class Outbox:
                 for n, subject in list(self._subjects.items()):
                     if len(self._flying) >= IN_FLIGHT_MAX:
                         break
-                    if n not in self._flying and subject not in self._busy:
+                    if self.may_send(n, subject):
                         self._busy.add(subject)
                         self._flying[n] = asyncio.create_task(self._send(appender, n, subject), name=f"outbox.{n}")
                 await self._wake.wait()
@@ -178,6 +182,10 @@ class Outbox:
             for t in tasks:
                 t.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def may_send(self, n: int, subject: str) -> bool:
+        """Reports of a subject go one at a time, in order."""
+        return n not in self._flying and subject not in self._busy and subject not in self._acked.values()
 
     async def _link(self) -> None:
         while self._failures:
@@ -197,7 +205,7 @@ class Outbox:
                     self.refused += 1
                     logger.error("outbox.refused", subject=subject, id=msg_id, error=str(e))
                 if self._held.pop(n, None) is None:
-                    self._remove(n)
+                    self._remove(n, subject)
             self._subjects.pop(n, None)
         except log.LogError as e:
             self._failures += 1
@@ -211,13 +219,12 @@ class Outbox:
             self._busy.discard(subject)
             self._wake.set()
 
-    def _remove(self, n: int) -> None:
+    def _remove(self, n: int, subject: str) -> None:
         try:
             with self._store.transact() as txn:
                 txn.delete("outbox", _key(n))
         except base.StoreError as e:
-            # Not sent again by this process, and not before later reports of the subject: it would bring back old state.
             if not self._acked:
                 logger.warning("outbox.store.failed", error=str(e))
-            self._acked.add(n)
+            self._acked[n] = subject
             self.on_unclean()

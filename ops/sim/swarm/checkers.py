@@ -14,6 +14,7 @@ import msgpack
 from bus import log
 from ops.sim.swarm.edge import Edge
 from ops.sim.swarm.hub import Hub, Stream
+from schemas import codec, event
 
 Address = tuple[str, ...]  # (scope, group, resource, namespace, name)
 
@@ -191,9 +192,8 @@ class ReportChecker:
             known = before.get(number)
             if known is None:
                 subject, ident, payload = msgpack.unpackb(value)
-                known = _Said(edge.name, number, subject, ident, payload)
-                self.said[ident] = self.newest[subject] = known
-                self.order[ident] = len(self.order) + 1
+                known = self._say(_Said(edge.name, number, subject, ident, payload))
+                self._is_newest(known)
             box[number] = known
         for number, old in before.items():
             if number not in box and not old.logged:
@@ -201,6 +201,21 @@ class ReportChecker:
                     raise Violation("report", f"{edge.name} dropped {old.subject} ({old.id}): not logged, not overtaken")
                 self.overtaken += 1
         self.waiting[edge.name] = box
+
+    def refused(self, edge: Edge, subject: str, ev: event.Event) -> None:
+        """A full disk may not take it: the node may send it all the same, and nothing relies on that."""
+        self._say(_Said(edge.name, 0, subject, ev.id, codec.encode_event(ev)))
+
+    def _is_newest(self, said: _Said) -> None:
+        """Stored or logged: only then it may take the place of what was said before."""
+        if self.order[said.id] >= self.order[self.newest.setdefault(said.subject, said).id]:
+            self.newest[said.subject] = said
+
+    def _say(self, new: _Said) -> _Said:
+        if new.id not in self.said:
+            self.said[new.id] = new
+            self.order[new.id] = len(self.order) + 1
+        return self.said[new.id]
 
     def disk_lost(self, edge: Edge) -> None:
         self.waiting[edge.name] = {}
@@ -217,6 +232,7 @@ class ReportChecker:
         if order < self.last_logged.get(record.subject, 0):
             raise Violation("report order", f"{record.subject} #{record.seq} is older than the one logged before it")
         self.last_logged[record.subject] = order
+        self._is_newest(said)
 
     def owed(self) -> list[str]:
         return [f"{s.subject} ({s.id})" for box in self.waiting.values() for s in box.values() if not s.logged]

@@ -19,7 +19,7 @@ from ops.sim.swarm.running_pods import PodsRim
 from ops.sim.swarm.saying import OutboxRim, SimNodeState
 from ops.sim.swarm.schedule import MS, S, Schedule
 from ops.sim.swarm.wire import Link, Wire
-from schemas import codec, reports, subjects, sync
+from schemas import codec, event, reports, subjects, sync
 
 DEVICES = "devices.kubeedge.io"
 OUTBOX_EVENTS_MAX = 60  # far below production's, so that long cuts compact
@@ -49,6 +49,7 @@ class Edge:
         parts: Parts,
         beat_seen: Callable[[str], None],
         committed: Callable[[Edge], None],
+        refused: Callable[[Edge, str, event.Event], None],
         lost: Callable[[Edge], None],
     ) -> None:
         self.name, self.schedule, self._hub, self._wire, self._service = name, schedule, hub, wire, service
@@ -57,6 +58,7 @@ class Edge:
         self.shards = hub.shards
         self.link = Link(name)
         self.scopes = [name, "all"]
+        self._refused = refused
         self.disk = Disk(self.crashed, lambda: committed(self))
         self.engine = Engine(schedule, schedule.lots(f"{name}/engine"), self._hinted)
         self.alive = False
@@ -87,6 +89,10 @@ class Edge:
         self._say_node()
         self._say_devices()
         self._beat()
+
+    def refused(self, subject: str, ev: event.Event) -> None:
+        """The disk is full as a report is made: it may never be stored."""
+        self._refused(self, subject, ev)
 
     def crashed(self) -> None:
         """kill -9: memory is gone, the disk is as the last commit left it, the engine doesn't care."""

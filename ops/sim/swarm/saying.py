@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 from bus import log, outbox
 from bus.stores import base
 from edge.state import RETRY_S, NodeState, Report
+from ops.sim.swarm.disk import Disk
 from ops.sim.swarm.schedule import MS, S, Schedule
 from schemas import event, subjects
 
@@ -20,6 +21,9 @@ from schemas import event, subjects
 class Host(Protocol):
     schedule: Schedule
     lots: Random
+    disk: Disk
+
+    def refused(self, subject: str, ev: event.Event) -> None: ...
 
     def mine(self, run: Callable[[], None]) -> Callable[[], None]: ...
 
@@ -70,7 +74,7 @@ class OutboxRim:
         for n, subject in list(box._subjects.items()):
             if len(box._flying) >= outbox.IN_FLIGHT_MAX:
                 break
-            if n not in box._flying and subject not in box._busy:
+            if box.may_send(n, subject):
                 box._busy.add(subject)
                 box._flying[n] = cast(Any, None)
                 coroutine = box._send(_Appender(), n, subject)
@@ -130,6 +134,9 @@ class SimNodeState(NodeState):
         return subjects.report(self._node, r.kind, self._shards, r.namespace if name else None, name), ev
 
     def _flush(self, events: Sequence[tuple[str, event.Event]] = ()) -> None:
+        if self._host.disk.full:
+            for subject, ev in events:
+                self._host.refused(subject, ev)
         super()._flush(events)
         self._rim.wake()
 

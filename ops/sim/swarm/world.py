@@ -18,7 +18,7 @@ from ops.sim.swarm.reporting import ReportsWorker
 from ops.sim.swarm.schedule import MS, S, Schedule
 from ops.sim.swarm.wire import Link, Wire
 from ops.sim.swarm.workload import Users
-from schemas import subjects
+from schemas import event, subjects
 
 CALM_US_MAX = 1_200 * S
 LOOK_US = 20 * S
@@ -40,7 +40,18 @@ class World:
         self.reports = ReportsWorker(schedule, self.hub, self.wire, self.api)
         names = [f"edge-{n}" for n in range(1, 1 + lots.randint(2, 5))]
         self.edges = [
-            Edge(name, schedule, self.hub, self.wire, self.sync, parts, self.reports.beat, self._committed, self._disk_lost)
+            Edge(
+                name,
+                schedule,
+                self.hub,
+                self.wire,
+                self.sync,
+                parts,
+                self.reports.beat,
+                self._committed,
+                self._refused,
+                self._disk_lost,
+            )
             for name in names
         ]
         self.log_checker = checkers.LogChecker(self.hub)
@@ -78,6 +89,9 @@ class World:
     def _committed(self, edge: Edge) -> None:
         self.replica_checker.committed(edge, self._shards)
         self.report_checker.committed(edge)
+
+    def _refused(self, edge: Edge, subject: str, ev: event.Event) -> None:
+        self.report_checker.refused(edge, subject, ev)
 
     def _disk_lost(self, edge: Edge) -> None:
         self.report_checker.disk_lost(edge)
