@@ -21,7 +21,18 @@ from bus.kube.registry import Registry
 from bus.kube.storage import Change, Expired, Origin, Stored
 from cloud import api
 from cloud.standalone import naming
-from cloud.standalone.controllers import base, daemonset, deployment, garbage, namespace, podgc, replicaset, scheduler
+from cloud.standalone.controllers import (
+    base,
+    cronjob,
+    daemonset,
+    deployment,
+    garbage,
+    job,
+    namespace,
+    podgc,
+    replicaset,
+    scheduler,
+)
 from cloud.standalone.controllers.base import Controller, Kind
 from cloud.standalone.view import IndexedView
 from cloud.standalone.workqueue import WorkQueue
@@ -35,6 +46,9 @@ CONTROLLERS: dict[str, Controller] = {
         deployment.CONTROLLER,
         replicaset.CONTROLLER,
         daemonset.CONTROLLER,
+        job.CONTROLLER,
+        job.ORPHANS,
+        cronjob.CONTROLLER,
         scheduler.CONTROLLER,
         garbage.CONTROLLER,
         namespace.CONTROLLER,

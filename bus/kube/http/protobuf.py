@@ -1,6 +1,6 @@
 """The few protobuf bodies that kubectl can't be talked out of.
 
-``kubectl create namespace`` (and configmap, secret, deployment, service) and ``kubectl drain`` send their one object as
+``kubectl create namespace`` (and configmap, secret, deployment, service, job ...) and ``kubectl drain`` send their object as
 protobuf and don't fall back to JSON on 415.  This reads exactly those kinds: an envelope (``k8s\\0``, runtime.Unknown),
 then a message by the field numbers below; the types of fields are those of JSON (``typed.py``).  Anything beyond the table
 is refused (415), never dropped.  Answers are JSON always, which those clients name as their second choice.
@@ -21,7 +21,7 @@ MAGIC = b"k8s\x00"
 MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 DEPTH_MAX = 32
 VARINT_BYTES_MAX = 10
-_CORE, _APPS = "io.k8s.api.core.v1.", "io.k8s.api.apps.v1."
+_CORE, _APPS, _BATCH = "io.k8s.api.core.v1.", "io.k8s.api.apps.v1.", "io.k8s.api.batch.v1."
 
 # Fields in the order of their numbers, from 1; ``-`` is a number not known here.  ``*``: a pointer, so zero is said on
 # purpose; without it zero means absent.  ``~``: read over (the server makes its own).
@@ -54,6 +54,15 @@ _FIELDS: dict[str, str] = {
     "progressDeadlineSeconds*",
     _APPS + "DeploymentStrategy": "type rollingUpdate",
     _APPS + "RollingUpdateDeployment": "maxUnavailable maxSurge",
+    _BATCH + "Job": "metadata spec ~status",
+    _BATCH + "JobSpec": "parallelism* completions* activeDeadlineSeconds* selector manualSelector* template backoffLimit* "
+    "ttlSecondsAfterFinished* completionMode* suspend* - backoffLimitPerIndex* maxFailedIndexes* podReplacementPolicy* "
+    "managedBy*",
+    _BATCH + "CronJob": "metadata spec ~status",
+    _BATCH
+    + "CronJobSpec": "schedule startingDeadlineSeconds* concurrencyPolicy suspend* jobTemplate successfulJobsHistoryLimit* "
+    "failedJobsHistoryLimit* timeZone*",
+    _BATCH + "JobTemplateSpec": "metadata spec",
     "io.k8s.api.policy.v1.Eviction": "metadata deleteOptions",
     typed.META
     + "ObjectMeta": "name generateName namespace ~selfLink uid resourceVersion ~generation ~creationTimestamp - - labels "
@@ -71,6 +80,9 @@ _KINDS = {
     ("v1", "Secret"): _CORE + "Secret",
     ("v1", "Service"): _CORE + "Service",
     ("apps/v1", "Deployment"): _APPS + "Deployment",
+    ("batch/v1", "Job"): _BATCH + "Job",
+    ("batch/v1", "CronJob"): _BATCH + "CronJob",
+    ("batch/v1", "DeleteOptions"): typed.META + "DeleteOptions",
     ("policy/v1", "Eviction"): "io.k8s.api.policy.v1.Eviction",
     ("v1", "DeleteOptions"): typed.META + "DeleteOptions",
     ("policy/v1", "DeleteOptions"): typed.META + "DeleteOptions",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bus.kube.kinds.base import at
-from bus.kube.printing import text
+from bus.kube.printing import batch, text
 from bus.kube.printing.cells import AGE, NAME, Cell, Look
 from bus.kube.storage import Object
 
@@ -204,6 +204,7 @@ COLUMNS: dict[tuple[str, str], Sequence[Cell]] = {
     ("apps", "replicasets"): REPLICASETS,
     ("apps", "daemonsets"): DAEMONSETS,
     ("apps", "controllerrevisions"): REVISIONS,
+    **batch.COLUMNS,
     ("coordination.k8s.io", "leases"): (NAME, Cell("Holder", _path("spec", "holderIdentity")), AGE),
     ("apiextensions.k8s.io", "customresourcedefinitions"): (
         NAME,

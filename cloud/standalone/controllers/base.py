@@ -27,6 +27,8 @@ DEPLOYMENTS: Kind = ("apps", "deployments")
 REPLICASETS: Kind = ("apps", "replicasets")
 DAEMONSETS: Kind = ("apps", "daemonsets")
 REVISIONS: Kind = ("apps", "controllerrevisions")
+JOBS: Kind = ("batch", "jobs")
+CRONJOBS: Kind = ("batch", "cronjobs")
 EVERY: Kind = ("*", "*")  # in ``watches``: whatever the API serves
 
 

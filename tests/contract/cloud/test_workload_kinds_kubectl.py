@@ -33,7 +33,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Served]:
 
 async def _live(cluster: Cluster) -> None:
     while True:
-        await cluster.kubelets()
+        await cluster.kubelets(ends=lambda p: "" if p["spec"]["restartPolicy"] == "Always" else "Succeeded")
         await asyncio.sleep(BEAT_S)
 
 
@@ -79,3 +79,32 @@ async def test_daemon_sets(api: Served) -> None:
     assert rows(await api.ok("get", "controllerrevisions"))[1][1] == "daemonset.apps/agent"
     await api.ok("delete", "ds", "agent", "--cascade=foreground", "--timeout=20s")
     assert "No resources found" in (await api.run("get", "pods,controllerrevisions")).err
+
+
+async def test_jobs_and_cron_jobs(api: Served) -> None:
+    await api.ok("create", "job", "once", "--image=busybox:1", "--", "true")
+    await api.ok("wait", "--for=condition=Complete", "job/once", "--timeout=20s")
+    said = rows(await api.ok("get", "jobs", "-o", "wide"))
+    assert said[0] == ["NAME", "STATUS", "COMPLETIONS", "DURATION", "AGE", "CONTAINERS", "IMAGES", "SELECTOR"]
+    assert said[1][:3] == ["once", "Complete", "1/1"]
+    described = await api.ok("describe", "job", "once")
+    assert "0 Active (0 Ready) / 1 Succeeded / 0 Failed" in described
+    await api.ok("create", "cronjob", "tick", "--image=busybox:1", "--schedule=0 3 * * *", "--", "true")
+    said = rows(await api.ok("get", "cj"))
+    assert said[0] == ["NAME", "SCHEDULE", "TIMEZONE", "SUSPEND", "ACTIVE", "LAST", "SCHEDULE", "AGE"]
+    assert "0 3 * * *" in await api.ok("describe", "cj", "tick")
+    await api.ok("create", "job", "by-hand", "--from=cronjob/tick")
+    await api.ok("wait", "--for=condition=Complete", "job/by-hand", "--timeout=20s")
+    manifest = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "applied"},
+        "spec": {"template": {"spec": template("applied", restartPolicy="Never")["spec"]}},
+    }
+    await api.apply(manifest)
+    assert "unchanged" in await api.apply(manifest)
+    await api.ok("delete", "job", "once", "by-hand", "applied", "--timeout=20s")
+    await api.ok("delete", "cj", "tick")
+    async with asyncio.timeout(20):
+        while await api.ok("get", "pods", "-o", "name"):
+            await asyncio.sleep(BEAT_S)

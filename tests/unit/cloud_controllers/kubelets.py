@@ -60,20 +60,30 @@ class Cluster:
 
     # --- the nodes
 
-    async def kubelets(self, *, healthy: Callable[[Object], bool] = lambda _: True) -> int:
-        """Every node brings its pods to Running and ends what is to be deleted; how many pods that changed."""
+    async def kubelets(
+        self, *, healthy: Callable[[Object], bool] = lambda _: True, ends: Callable[[Object], str] = lambda _: ""
+    ) -> int:
+        """``ends``: the phase in which a running pod ends, or nothing.
+
+        Every node brings its pods to Running and ends what is to be deleted; how many pods that changed."""
         done = 0
         for pod in (await self.registry.list("", "pods"))[0]:
             meta, node = pod["metadata"], pod["spec"].get("nodeName")
             if not node or node in self.cut:
                 continue
             if meta.get("deletionTimestamp"):
+                if meta.get("deletionGracePeriodSeconds") == 0:
+                    continue  # confirmed; somebody's finalizer holds it
                 await self.delete("", "pods", meta["name"], meta["namespace"], grace_s=0)
                 done += 1
             elif pod["status"].get("phase") == "Pending":
                 ready = {"type": "Ready", "status": str(healthy(pod)), "lastTransitionTime": "2026-01-01T00:00:00Z"}
                 others = [c for c in pod["status"].get("conditions", []) if c["type"] != "Ready"]
                 pod["status"] |= {"phase": "Running", "conditions": [*others, ready]}
+                await self.registry.update("", "pods", meta["namespace"], meta["name"], pod, how=HOW, subresource="status")
+                done += 1
+            elif pod["status"].get("phase") == "Running" and (phase := ends(pod)):
+                pod["status"]["phase"] = phase
                 await self.registry.update("", "pods", meta["namespace"], meta["name"], pod, how=HOW, subresource="status")
                 done += 1
         return done
