@@ -85,6 +85,12 @@ class Demo:
             for node in NODES:
                 self._check_container(node, "hello from the rock", "calm")
             line.detail("as the Docker engine itself says")
+        with show.step("kubectl exec and kubectl logs reach a node that has no open port") as line:
+            said = w.kubectl("exec", "guest", "--", "sh", "-c", "echo here I am >/proc/1/fd/1; hostname").strip()
+            if said != "guest":
+                raise StepFailed(f"kubectl exec guest -- hostname says {said!r}")
+            w.until("the log line", lambda: "here I am" in w.kubectl("logs", "guest"), seconds=20, line=line)
+            line.detail("through the tunnel on the bus")
         show.block(w.kubectl("get", "nodes,pods", "-o", "wide"))
 
     def _web(self, node: str) -> str:

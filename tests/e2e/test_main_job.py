@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = 26  # a demo that lost its steps would pass as well
+STEPS = 27  # a demo that lost its steps would pass as well
 DEMO_S_MAX = 400
 
 
