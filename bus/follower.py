@@ -24,6 +24,7 @@ FOLLOW_BATCH = 512  # messages asked for at once; at most 1.5 times as many wait
 FOLLOW_EXPIRES_S = 30.0
 FOLLOW_HEARTBEAT_S = 5.0  # the server's idle heartbeat; two missed and we ask again
 FOLLOW_RETRY_S_MAX = 5.0
+DEPOSED_LOOKS = 10  # some 20 s: a leader without a majority steps down after 10 s (nats-server, lostQuorumInterval)
 CONNECTION_LOOK_S = 0.5  # how soon a follower notices that its connection was replaced
 
 
@@ -67,19 +68,20 @@ class Follower:
         self._consumer_seq = 0
         self._asked = 0
         self._pending = 0
+        self._goal = 0
         self._failures = 0
 
     async def batches(self) -> AsyncIterator[Batch]:
         while True:
             try:
                 self._pending = await self._start()
-                if self._pending == 0:
+                if self._left() == 0:
                     yield Batch([], 0)
                 while True:
                     records = await self._records()
                     if records:
                         self._failures = 0
-                        yield Batch(records, self._pending)
+                        yield Batch(records, self._left())
             except EpochChanged:
                 raise
             except (_Gap, LogError) as e:
@@ -89,6 +91,11 @@ class Follower:
                     logger.warning("log.follow.retrying", stream=self._stream, after=self._seq, error=str(e))
                 await self.close()
                 await asyncio.sleep(wait)
+
+    def _left(self) -> int:
+        """How many are to come, at least.  On three servers our consumer lives on any of them, which may lag: "caught up"
+        with it is not caught up with the stream, whose leader told its last sequence before."""
+        return max(self._pending, 1 if self._seq < self._goal else 0)
 
     async def close(self) -> None:
         sub, self._sub = self._sub, None
@@ -105,10 +112,14 @@ class Follower:
         info = await self._log.info(self._stream)
         if self._epoch is None:
             self._epoch = info.epoch
+        if info.replicas > 1 and info.epoch == self._epoch and info.last_seq < self._seq and self._failures < DEPOSED_LOOKS:
+            raise _Gap(f"#{info.last_seq} is told by a leader that was deposed, or the log lost its tail: looking again")
         if info.epoch != self._epoch or info.last_seq < self._seq:
             raise EpochChanged(
                 f"{self._stream}: epoch {info.epoch} at #{info.last_seq}, we were in {self._epoch} at #{self._seq}"
             )
+        # With filters the last one need not be ours.
+        self._goal = 0 if self._filters or info.messages == 0 else info.last_seq
         config: dict[str, Any] = {
             "ack_policy": "none",
             "mem_storage": True,

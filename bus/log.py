@@ -96,7 +96,9 @@ class Log:
         answer: dict[str, Any] = json.loads(msg.data)
         if "error" in answer:
             err = answer["error"]
-            raise LogError(f"{what}: {err.get('description')} ({err.get('err_code')})")
+            text = f"{what}: {err.get('description')} ({err.get('err_code')})"
+            # 503: a cluster that has no leader at this moment (starting, or one server was lost).
+            raise (LogUnavailable if err.get("code") == 503 else LogError)(text)
         return answer
 
     async def info(self, stream: str) -> StreamInfo:

@@ -120,3 +120,7 @@ class StreamInfo:
     messages: int
     bytes: int
     config: dict[str, Any] = field(repr=False, default_factory=dict)
+
+    @property
+    def replicas(self) -> int:
+        return int(self.config.get("num_replicas", 1))

@@ -88,7 +88,7 @@ class CloudProcess:
             stack.push_async_callback(core.close)
             store = log.Log(core)
             stack.push_async_callback(store.close)
-            await _streams(store, hub.shards)
+            await _streams(store, hub)
             async with asyncio.TaskGroup() as parts:
                 await self._start(hub, core, store, stack, parts)
                 self.ready.set()
@@ -189,12 +189,12 @@ class CloudProcess:
             access.write_kubeconfig(s.kubeconfig, server=url, ca=hub.ca_path, token=tokens.token_of(access.ADMIN))
 
 
-async def _streams(store: log.Log, shards: int) -> None:
+async def _streams(store: log.Log, hub: init.Hub) -> None:
     """A hub that is still starting is waited for."""
     said = False
     while True:
         try:
-            await streams.ensure_streams(store, shards=shards)
+            await streams.ensure_streams(store, shards=hub.shards, limits=streams.limits_of(hub.replicas))
             return
         except log.LogUnavailable as e:
             if not said:

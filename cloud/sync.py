@@ -21,6 +21,7 @@ logger = structlog.get_logger(__name__)
 
 CONCURRENT_MAX = 64  # catch-ups read at once by one instance
 WAITING_MAX = 4096  # beyond it a node is told "busy" and comes again with jitter
+DEPOSED_S_MAX = 20.0  # a leader without a majority steps down after 10 s (nats-server, lostQuorumInterval)
 INFO_AGE_S_MAX = 0.2  # epoch and horizon of a stream are read at most this often: a storm costs five reads a second
 
 ALL = "all"
@@ -34,6 +35,12 @@ def scopes_of(node: str) -> list[str]:
 def starts_anew(asked: sync.ScopeCursor, info: log.StreamInfo) -> bool:
     """A cursor of another epoch, from the future, or from before the horizon is worth nothing."""
     return asked.epoch != info.epoch or asked.cursor > info.last_seq or 0 < asked.cursor < info.horizon
+
+
+def maybe_deposed(asked: sync.ScopeCursor, info: log.StreamInfo) -> bool:
+    """A cursor of this epoch that is ahead of a log on three servers: whoever told the log's end may be a leader that was
+    cut off and doesn't know it yet.  A reset from it would take a replica back to what it had before."""
+    return info.replicas > 1 and asked.epoch == info.epoch and asked.cursor > info.last_seq
 
 
 def page_of(asked: sync.ScopeCursor, info: log.StreamInfo, last: log.LastState) -> sync.ScopePage:
@@ -56,6 +63,7 @@ class SyncService:
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(CONCURRENT_MAX)
         self._infos: dict[str, tuple[float, log.StreamInfo]] = {}
+        self._deposed: dict[str, float] = {}
         self._sub: Subscribed | None = None
         self.answered = 0
         self.refused = 0
@@ -121,6 +129,12 @@ class SyncService:
     async def _scope(self, asked: sync.ScopeCursor, room: int) -> tuple[sync.ScopePage, int]:
         stream = f"META-{subjects.shard_of(asked.scope, self._shards)}"
         info = await self._info(stream, at_least=asked.cursor)
+        if maybe_deposed(asked, info):
+            since = self._deposed.setdefault(stream, time.monotonic())
+            if time.monotonic() - since < DEPOSED_S_MAX:
+                raise log.LogUnavailable(f"{stream} ends at {info.last_seq}, {asked.scope} has seen {asked.cursor}: later")
+        else:
+            self._deposed.pop(stream, None)
         after = 0 if starts_anew(asked, info) else asked.cursor
         filter_ = subjects.meta_scope(asked.scope, self._shards)
         # ``up_to`` is the answering server's own: one that lags must not move a cursor past what it lacks.

@@ -131,7 +131,7 @@ async def hub(folder: Path, wait_s: float) -> AsyncIterator[Check]:
 
 
 async def _hub_log(store: log.Log, found: init.Hub) -> AsyncIterator[Check]:
-    wrong = await streams.differences(store, shards=found.shards)
+    wrong = await streams.differences(store, shards=found.shards, limits=streams.limits_of(found.replicas))
     count = len(streams.wanted(found.shards))
     if wrong:
         text = "; ".join(f"{name}: {', '.join(what)}" for name, what in wrong.items())

@@ -51,7 +51,7 @@ FILES_MAX = 10_000
 _COPY = 1 << 20
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 # Not the hub's state: the streams (snapshots instead), logs, and what is written anew at every start.
-_NOT_KEPT = {"jetstream", "log", "nats.conf", "nats-server.pid.json", "stderr.log"}
+_NOT_KEPT = {"jetstream", "log", "servers", "nats.conf", "nats-server.pid.json", "stderr.log"}
 
 
 class BackupError(Exception):
@@ -104,6 +104,7 @@ async def backup(
         path.parent.mkdir(parents=True, exist_ok=True)
         work.mkdir(mode=0o700)
         kept = [await _snapshot(connection, log_, name, work) for name in _order(hub.shards) if name not in without]
+        init.refresh_accounts(hub)
         files = [_kept_file(hub.dir, p) for p in _own_files(hub.dir)]
         manifest = Manifest(
             format=FORMAT, hub=hub.id, time=stamp.now_us(), version=stamp.VERSION, files=files, streams=kept
@@ -278,7 +279,8 @@ async def bring_back(connection: connect.Connection, log_: buslog.Log, manifest:
 
     Raises SnapshotError, LogError, BackupError when a stream came back as something else than it was."""
     for kept in sorted(manifest.streams, key=lambda s: "mirror" in s.config):
-        taken = snapshots.Taken(kept.name, kept.config, kept.state, kept.bytes, kept.sha256)
+        config = {**kept.config, "num_replicas": 1}  # `hub run` makes it what it should be
+        taken = snapshots.Taken(kept.name, config, kept.state, kept.bytes, kept.sha256)
         metadata = {**_ours(kept.config), buslog.EPOCH_METADATA: secrets.token_hex(8)}
         await snapshots.give_back(connection, log_, taken, folder / kept.name, metadata)
         now = await log_.info(kept.name)
@@ -328,7 +330,7 @@ def _what_is_there(data_dir: Path, replace: bool) -> init.Hub | None:
     old = init.load_hub(data_dir)
     if not replace:
         raise BackupError(f"{data_dir} holds hub {old.id}: it is replaced only when asked for (--replace)")
-    if supervise.hub_server(old).left_running:
+    if any(supervise.hub_server(old, n).left_running for n in range(1, len(old.members) + 1)):
         raise BackupError(f"the hub in {data_dir} runs: end it first (`skerry hub stop --data {data_dir}`)")
     return old
 
@@ -344,7 +346,10 @@ def _prepare(made: Path, manifest: Manifest, old: init.Hub | None) -> init.Hub:
         raise BackupError(f"the backup is of hub {hub.id}, in {old.dir} is {old.id}: it is not replaced by another hub")
     if old is not None:
         _keep_revocations(old, hub)
-    fresh = init.Hub(made, hub.file.model_copy(update={"epoch": secrets.token_hex(8)}))
+    # A cluster comes back as one server, at the place of its first: its nodes find it there.
+    first = [{"servers": [], "hosts": [s.host], "ports": s.ports} for s in hub.file.servers[:1]]
+    changes = {"epoch": secrets.token_hex(8), **(first[0] if first else {})}
+    fresh = init.Hub(made, hub.file.model_copy(update=changes))
     init.render(fresh, made)
     return fresh
 

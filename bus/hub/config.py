@@ -31,7 +31,10 @@ SYNC_INTERVAL = "10s"
 
 @dataclass(frozen=True, slots=True)
 class HubConfig:
+    """``dir`` has the certificates, ``data`` what is this server's own.  ``routes``: of all servers, none for one alone."""
+
     dir: Path
+    data: Path
     server_name: str
     listen: str
     client_port: int
@@ -39,6 +42,8 @@ class HubConfig:
     websocket_port: int
     operator_jwt: str
     system_account: str
+    route_port: int = 0
+    routes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,8 @@ def hub(c: HubConfig) -> str:
     tls = {"cert_file": str(c.dir / "tls" / "server.pem"), "key_file": str(c.dir / "tls" / "server.key"), "timeout": 10}
     return _dump(
         {
-            **_common(c.dir, c.server_name),
+            **_common(c.data, c.server_name),
+            **_cluster(c),
             "listen": f"{c.listen}:{c.client_port}",
             "tls": tls,
             "max_connections": CONNECTIONS_MAX,
@@ -100,7 +106,7 @@ def hub(c: HubConfig) -> str:
             },
             "websocket": {"listen": f"{c.listen}:{c.websocket_port}", "tls": tls, "compression": True},
             "jetstream": {
-                "store_dir": str(c.dir / "jetstream"),
+                "store_dir": str(c.data / "jetstream"),
                 "domain": "hub",
                 "max_memory_store": 256 << 20,
                 "max_file_store": 1 << 40,  # the disk is the limit; `skerry doctor` watches it
@@ -110,7 +116,7 @@ def hub(c: HubConfig) -> str:
             "system_account": c.system_account,
             "resolver": {
                 "type": "full",
-                "dir": str(c.dir / "accounts"),
+                "dir": str(c.data / "accounts"),
                 "allow_delete": False,
                 "interval": "2m",
                 "timeout": "2s",
@@ -119,11 +125,27 @@ def hub(c: HubConfig) -> str:
     )
 
 
+def _cluster(c: HubConfig) -> dict[str, Any]:
+    """Routes between the servers: mutual TLS by certificates of the hub's own authority that nothing else is given."""
+    if not c.routes:
+        return {}
+    tls = {
+        "cert_file": str(c.dir / "tls" / "route.pem"),
+        "key_file": str(c.dir / "tls" / "route.key"),
+        "ca_file": str(c.dir / "tls" / "ca.pem"),
+        "verify": True,
+        "timeout": 10,
+    }
+    routes = {"name": "hub", "listen": f"{c.listen}:{c.route_port}", "routes": list(c.routes), "tls": tls}
+    # Clients know all servers by the hub's own list, under names that the certificates have.
+    return {"cluster": {**routes, "no_advertise": True}}
+
+
 def private(c: HubConfig, port: int) -> str:
     """The hub's, for work on its streams that nobody else may see: loopback, another port, no other doors."""
     whole = json.loads(hub(c))
-    for door in ("leafnodes", "websocket"):
-        del whole[door]
+    for door in ("leafnodes", "websocket", "cluster"):
+        whole.pop(door, None)
     return _dump({**whole, "listen": f"127.0.0.1:{port}"})
 
 

@@ -7,10 +7,12 @@ what may not (shards, keys) is refused.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import secrets
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -41,6 +43,14 @@ class HubPorts(Model):
     websocket: int = Field(default=8443, ge=0, le=65535, description="443 needs root; sites that allow only 443 need it")
 
 
+class HubServer(Model):
+    """One of the servers of a hub that has three: where it is, and the port of its routes to the others."""
+
+    host: str
+    ports: HubPorts
+    route: int = Field(default=6222, ge=0, le=65535)
+
+
 class HubFile(Model):
     """``hub.json``: what a hub is, without secrets."""
 
@@ -50,11 +60,26 @@ class HubFile(Model):
     hosts: list[str] = Field(min_length=1)
     listen: str
     ports: HubPorts
+    servers: list[HubServer] = Field(default_factory=list, description="of a cluster; none: one server, by hosts and ports")
     core: str
     edge: str
     join: str
     sys: str
     operator: str
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One nats-server of a hub: its folder (configuration, log, store), its name, where it is reached."""
+
+    dir: Path
+    name: str
+    host: str
+    ports: HubPorts
+
+    @property
+    def config_path(self) -> Path:
+        return self.dir / "nats.conf"
 
 
 class Hub:
@@ -98,16 +123,37 @@ class Hub:
         return self.dir / "creds" / "sys.creds"
 
     @property
+    def replicas(self) -> int:
+        """Of every stream: three on a cluster of three or more."""
+        return min(3, len(self.file.servers)) or 1
+
+    @property
+    def members(self) -> list[Member]:
+        """The servers; one for a hub that is not a cluster, and then its folder is the hub's."""
+        f = self.file
+        if not f.servers:
+            listen = "127.0.0.1" if f.listen in ("0.0.0.0", "::") else f.listen
+            return [Member(self.dir, self.server_name, listen, f.ports)]
+        folder = self.dir / "servers"
+        return [
+            Member(folder / str(n), f"{self.server_name}-{n}", s.host, s.ports) for n, s in enumerate(f.servers, start=1)
+        ]
+
+    @property
+    def _places(self) -> list[tuple[str, HubPorts]]:
+        return [(s.host, s.ports) for s in self.file.servers] or [(h, self.file.ports) for h in self.file.hosts]
+
+    @property
     def urls(self) -> list[str]:
-        return [f"tls://{_bracket(h)}:{self.file.ports.client}" for h in self.file.hosts]
+        return [f"tls://{_bracket(h)}:{p.client}" for h, p in self._places]
 
     @property
     def leaf_urls(self) -> list[str]:
-        return [f"tls://{_bracket(h)}:{self.file.ports.leaf}" for h in self.file.hosts]
+        return [f"tls://{_bracket(h)}:{p.leaf}" for h, p in self._places]
 
     @property
     def websocket_urls(self) -> list[str]:
-        return [f"wss://{_bracket(h)}:{self.file.ports.websocket}" for h in self.file.hosts]
+        return [f"wss://{_bracket(h)}:{p.websocket}" for h, p in self._places]
 
     def account_jwt(self, public: str) -> Path:
         return self.dir / "accounts" / f"{public}.jwt"
@@ -147,10 +193,12 @@ def init_hub(
     ports: HubPorts | None = None,
     listen: str | None = None,
     shards: int | None = None,
+    servers: Sequence[HubServer] = (),
 ) -> Hub:
     """The hub in ``data_dir``, made if there is none.
 
-    ``hosts`` are the names and addresses under which nodes reach it (default: localhost).  None keeps what is there.
+    ``servers``: a cluster of three (or five), each with a copy of the folder; fixed when it is made.  ``hosts`` are the
+    names and addresses under which nodes reach it (default: localhost).  None keeps what is there.
     Raises HubError: the folder holds something else, or the hub there differs in what can't change.
     """
     data_dir = data_dir.absolute()
@@ -158,20 +206,28 @@ def init_hub(
         hub = load_hub(data_dir)
         if shards is not None and shards != hub.shards:
             raise HubError(f"the hub in {data_dir} has {hub.shards} shards, fixed when it was made; {shards} were asked for")
+        if servers and [s.host for s in servers] != [s.host for s in hub.file.servers]:
+            raise HubError(f"the servers of the hub in {data_dir} were fixed when it was made; others were asked for")
         return _update(hub, hosts, ports, listen)
     if data_dir.exists() and any(data_dir.iterdir()):
         raise HubError(
             f"{data_dir} is not empty and holds no hub.json: it is half-made or something else. "
             "Move it away or name another folder"
         )
-    return _make(data_dir, list(hosts or ("localhost", "127.0.0.1")), ports or HubPorts(), listen or "0.0.0.0", shards)
+    if servers and len(servers) not in (3, 5):
+        raise HubError(f"a cluster has 3 or 5 servers (a majority must be left), {len(servers)} were asked for")
+    names = list(dict.fromkeys(s.host for s in servers))
+    hosts = [*(hosts or ()), *names] if servers else list(hosts or ("localhost", "127.0.0.1"))
+    return _make(data_dir, list(hosts), ports or HubPorts(), listen or "0.0.0.0", shards, servers)
 
 
 def _now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
-def _make(data_dir: Path, hosts: list[str], ports: HubPorts, listen: str, shards: int | None) -> Hub:
+def _make(
+    data_dir: Path, hosts: list[str], ports: HubPorts, listen: str, shards: int | None, servers: Sequence[HubServer]
+) -> Hub:
     shards = SHARDS_DEFAULT if shards is None else shards
     if not 1 <= shards <= SHARDS_MAX:
         raise HubError(f"a hub has 1 to {SHARDS_MAX} shards, {shards} were asked for")
@@ -192,6 +248,7 @@ def _make(data_dir: Path, hosts: list[str], ports: HubPorts, listen: str, shards
             hosts=hosts,
             listen=listen,
             ports=_fixed(ports),
+            servers=[_fixed_server(s) for s in servers],
             operator=made["operator"].public,
             core=made["core"].public,
             edge=made["edge"].public,
@@ -237,6 +294,17 @@ def _fixed(wanted: HubPorts) -> HubPorts:
     return HubPorts(**{name: port or next(free) for name, port in asked.items()})
 
 
+def refresh_accounts(hub: Hub) -> None:
+    """What the servers' resolvers were told since (revocations) into the hub's own files."""
+    if hub.file.servers:
+        _write_accounts(hub)
+
+
+def _fixed_server(wanted: HubServer) -> HubServer:
+    route = wanted.route or ports_.free_ports(1)[0]
+    return HubServer(host=wanted.host, ports=_fixed(wanted.ports), route=route)
+
+
 def _write_accounts(hub: Hub) -> None:
     """Account JWTs for the resolver.  What a newer version of this code says differently is written anew, revocations kept;
     a server that runs already hears of it at its next start."""
@@ -250,13 +318,19 @@ def _write_accounts(hub: Hub) -> None:
     }
     now_s = int(_now().timestamp())
     for name, (public, nats) in wanted.items():
-        path = hub.account_jwt(public)
-        old = jwt.claims_of(path.read_text()) if path.exists() else None
-        if old and "revocations" in old["nats"]:
-            nats = {**nats, "revocations": old["nats"]["revocations"]}
-        token = jwt.sign(public, name, nats, operator, now_s=now_s)
-        if old is None or not jwt.same_claims(old, jwt.claims_of(token)):
-            keys.write_private(path, token)
+        paths = [hub.account_jwt(public)]
+        if hub.file.servers:  # each resolver has a folder of its own
+            paths += [m.dir / "accounts" / f"{public}.jwt" for m in hub.members]
+        old = {p: jwt.claims_of(p.read_text()) for p in paths if p.exists()}
+        revoked: dict[str, int] = {}
+        for claims in old.values():
+            for key, since in claims["nats"].get("revocations", {}).items():
+                revoked[key] = max(since, revoked.get(key, 0))
+        token = jwt.sign(public, name, {**nats, "revocations": revoked} if revoked else nats, operator, now_s=now_s)
+        for p in paths:
+            if p not in old or not jwt.same_claims(old[p], jwt.claims_of(token)):
+                p.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                keys.write_private(p, token)
 
 
 def _write_users(hub: Hub) -> None:
@@ -273,13 +347,35 @@ def render(hub: Hub, final: Path) -> None:
     hosts = list(dict.fromkeys([*hub.file.hosts, "localhost", "127.0.0.1"]))
     if not tls.good(directory / "server.pem", hosts, _now()):
         tls.issue(directory, directory / "server.pem", directory / "server.key", hosts, _now())
-    keys.write_private(hub.dir / "nats.conf", config.hub(_config(hub, final)))
+    if hub.file.servers:
+        if not tls.good(directory / "route.pem", hosts, _now()):
+            tls.issue(directory, directory / "route.pem", directory / "route.key", hosts, _now(), client=True)
+        for n, member in enumerate(hub.members, start=1):
+            for name in ("jetstream", "log"):
+                (member.dir / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+            keys.write_private(member.config_path, config.hub(_member_config(hub, final, n)))
+    else:
+        keys.write_private(hub.dir / "nats.conf", config.hub(_config(hub, final)))
     keys.write_private(hub.dir / "hub.json", hub.file.model_dump_json(indent=2) + "\n")
 
 
 def private_config(hub: Hub, port: int) -> str:
     """nats-server's configuration for work on the folder that nobody else may see: loopback, no leafs, no WebSocket."""
     return config.private(_config(hub, hub.dir), port)
+
+
+def _member_config(hub: Hub, final: Path, n: int) -> config.HubConfig:
+    me, one = hub.file.servers[n - 1], _config(hub, final)
+    return dataclasses.replace(
+        one,
+        data=final / "servers" / str(n),
+        server_name=f"{hub.server_name}-{n}",
+        client_port=me.ports.client,
+        leaf_port=me.ports.leaf,
+        websocket_port=me.ports.websocket,
+        route_port=me.route,
+        routes=tuple(f"tls://{_bracket(s.host)}:{s.route}" for s in hub.file.servers),
+    )
 
 
 def _config(hub: Hub, final: Path) -> config.HubConfig:
@@ -289,6 +385,7 @@ def _config(hub: Hub, final: Path) -> config.HubConfig:
     )
     return config.HubConfig(
         dir=final,
+        data=final,
         server_name=hub.server_name,
         listen=hub.file.listen,
         client_port=hub.file.ports.client,

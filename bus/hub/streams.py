@@ -90,6 +90,10 @@ def _history(of: str, limits: Limits) -> Config:
     }
 
 
+def limits_of(replicas: int) -> Limits:
+    return Limits(replicas=replicas)
+
+
 def wanted(shards: int, limits: Limits | None = None) -> list[Config]:
     """Configurations of all streams of a hub, mirrors after what they mirror.  Sources of TELEMETRY are not in it."""
     limits = limits or Limits()
@@ -160,6 +164,11 @@ async def _ensure(log_: buslog.Log, config: Config, done: Ensured) -> None:
         except buslog.LogUnavailable:
             raise
         except buslog.LogError as failed:
+            if "(10058)" in str(failed):  # made by another process at this moment
+                await _ensure(log_, config, done)
+                return
+            if "(10005)" in str(failed):  # not all servers of a cluster are there yet
+                raise buslog.LogUnavailable(str(failed)) from failed
             raise StreamsError(f"can't make stream {name}: {failed}") from failed
         done.created.append(name)
         return

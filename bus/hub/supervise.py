@@ -359,15 +359,19 @@ async def _server_name(host: str, port: int) -> str:
             await writer.wait_closed()
 
 
-def hub_server(hub: init.Hub, *, host: str | None = None, port: int | None = None) -> NatsServer:
-    """The hub's server, by what ``init_hub`` wrote; ``host`` and ``port`` when its configuration says another place."""
-    listen = host or hub.file.listen
+def hub_server(hub: init.Hub, server: int = 1, *, host: str | None = None, port: int | None = None) -> NatsServer:
+    """A server of the hub (the first, the only one), by what ``init_hub`` wrote; ``host`` and ``port`` when its
+    configuration says another place."""
+    try:
+        m = hub.members[server - 1]
+    except IndexError as e:
+        raise ServerError(f"hub {hub.id} has {len(hub.members)} servers, there is no server {server}") from e
     return NatsServer(
-        hub.config_path,
-        directory=hub.dir,
-        url=hub.urls[0],
-        server_name=hub.server_name,
+        m.config_path,
+        directory=m.dir,
+        url=f"tls://{m.host}:{m.ports.client}",
+        server_name=m.name,
         role="hub",
-        host="127.0.0.1" if listen in ("0.0.0.0", "::") else listen,
-        port=port or hub.file.ports.client,
+        host=host or m.host,
+        port=port or m.ports.client,
     )

@@ -92,8 +92,12 @@ def _san(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def issue(directory: Path, cert: Path, key: Path, hosts: Sequence[str], now: datetime.datetime) -> None:
-    """A server certificate for ``hosts`` (DNS names or addresses), signed by the CA in ``directory``.  Raises TlsError."""
+def issue(
+    directory: Path, cert: Path, key: Path, hosts: Sequence[str], now: datetime.datetime, *, client: bool = False
+) -> None:
+    """A server certificate for ``hosts`` (DNS names or addresses), signed by the CA in ``directory``; with ``client`` its
+    holder may also call others with it.  Raises TlsError."""
+    uses = [ExtendedKeyUsageOID.SERVER_AUTH, *([ExtendedKeyUsageOID.CLIENT_AUTH] if client else [])]
     ca, ca_key = _load(directory / "ca.pem", directory / "ca.key")
     private = ec.generate_private_key(ec.SECP256R1())
     try:
@@ -111,7 +115,7 @@ def issue(directory: Path, cert: Path, key: Path, hosts: Sequence[str], now: dat
         .add_extension(sans, critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(ca=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
         .sign(ca_key, hashes.SHA256())

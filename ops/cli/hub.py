@@ -14,9 +14,12 @@ from ops.cli import common
 from schemas import times
 
 if TYPE_CHECKING:
+    from bus.hub.init import Hub
     from bus.log import Log
 
+ENSURE_RETRY_S = 1.0
 _data = common.data_option(common.HUB_DIR, "the hub", "SKERRY_HUB")
+_number = click.option("--server", "number", type=click.IntRange(1, 5), default=1, help="Which one, of a cluster.")
 
 
 @click.group()
@@ -36,15 +39,20 @@ def command() -> None:
 @click.option("--leaf-port", type=click.IntRange(0, 65535), help="Nodes' leaf servers (default 7422).")
 @click.option("--websocket-port", type=click.IntRange(0, 65535), help="Sites that allow only HTTPS (default 8443).")
 @click.option("--shards", type=click.IntRange(1), help="Streams that nodes are spread over (default 4); fixed for ever.")
+@click.option("--server", "servers", multiple=True, help="Address of one server of a cluster: give three (or five).")
+@click.option("--route-port", type=click.IntRange(0, 65535), default=6222, show_default=True, help="Between the servers.")
 def init(
     data_dir: Path, hosts: tuple[str, ...], listen: str | None, port: int | None, leaf_port: int | None,
-    websocket_port: int | None, shards: int | None,
+    websocket_port: int | None, shards: int | None, servers: tuple[str, ...], route_port: int,
 ) -> None:  # fmt: skip
     """Make a hub: keys, accounts, certificates.  Again: change host names or ports of the one that is there.
+
+    A hub of three servers goes on when one is lost.  Make it once, copy the folder to each, and run each with its number.
 
     \b
     Example:
       skerry hub init --host hub.example.com
+      skerry hub init --server hub-1.example.com --server hub-2.example.com --server hub-3.example.com
     """
     from bus.hub import init as hubs
 
@@ -53,7 +61,8 @@ def init(
         known = hubs.load_hub(data_dir).file.ports if (data_dir / "hub.json").exists() else hubs.HubPorts()
         asked = {"client": port, "leaf": leaf_port, "websocket": websocket_port}
         ports = known.model_copy(update={k: v for k, v in asked.items() if v is not None})
-    hub = hubs.init_hub(data_dir, hosts=hosts or None, ports=ports, listen=listen, shards=shards)
+    cluster = [hubs.HubServer(host=s, ports=ports or hubs.HubPorts(), route=route_port) for s in servers]
+    hub = hubs.init_hub(data_dir, hosts=hosts or None, ports=ports, listen=listen, shards=shards, servers=cluster)
     click.echo(f"hub {hub.id} in {hub.dir}: {hub.shards} shards")
     for name, urls in (("clients", hub.urls), ("leaf servers", hub.leaf_urls), ("WebSocket", hub.websocket_urls)):
         click.echo(f"  {name}: {' '.join(urls)}")
@@ -62,8 +71,9 @@ def init(
 
 @command.command()
 @_data
+@_number
 @common.is_async
-async def run(data_dir: Path) -> None:
+async def run(data_dir: Path, number: int) -> None:
     """Run the hub until it is ended: nats-server, supervised, with its streams as they should be.
 
     \b
@@ -72,18 +82,18 @@ async def run(data_dir: Path) -> None:
     """
     from bus import connect
     from bus.hub import init as hubs
-    from bus.hub import refusals, streams, supervise
+    from bus.hub import refusals, supervise
     from ops import logs
 
     logs.configure()
     import structlog
 
     hub = hubs.load_hub(data_dir)
-    server = supervise.hub_server(hub)
+    server = supervise.hub_server(hub, number)
     await server.start()
     try:
         async with common.hub_log(data_dir, "skerry hub run") as (_, connection, store):
-            await streams.ensure_streams(store, shards=hub.shards)
+            await ensure(store, hub)
             structlog.get_logger("hub").info("hub.ready", id=hub.id, urls=hub.urls, leaf_urls=hub.leaf_urls)
 
             async def alive() -> None:
@@ -94,7 +104,7 @@ async def run(data_dir: Path) -> None:
             async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
                 system = await connect.connect(common.sys_settings(hub, "skerry hub run"))
                 stack.push_async_callback(system.close)
-                log_file = hub.dir / "log" / "nats-server.log"
+                log_file = hub.members[number - 1].dir / "log" / "nats-server.log"
                 tasks.create_task(refusals.Refusals(system, store, log_file).run(), name="refusals")
                 await common.forever(alive)
     finally:
@@ -103,8 +113,9 @@ async def run(data_dir: Path) -> None:
 
 @command.command()
 @_data
+@_number
 @common.is_async
-async def stop(data_dir: Path) -> None:
+async def stop(data_dir: Path, number: int) -> None:
     """End a nats-server that was left running, e.g. after `hub run` was killed.
 
     \b
@@ -114,7 +125,7 @@ async def stop(data_dir: Path) -> None:
     from bus.hub import init as hubs
     from bus.hub import supervise
 
-    server = supervise.hub_server(hubs.load_hub(data_dir))
+    server = supervise.hub_server(hubs.load_hub(data_dir), number)
     click.echo("ended" if await server.stop_left_behind() else "none runs")
 
 
@@ -145,6 +156,21 @@ async def status(data_dir: Path, as_json: bool) -> int:
     table += [[r["name"], str(r["messages"]), str(r["last_seq"]), str(r["bytes"])] for r in rows if "messages" in r]
     click.echo("\n".join(columns(table)))
     return 1 if missing else 0
+
+
+async def ensure(store: Log, hub: Hub) -> None:
+    """The streams as they should be; a cluster without a majority yet is waited for."""
+    from bus import log
+    from bus.hub import streams
+
+    while True:
+        try:
+            await streams.ensure_streams(store, shards=hub.shards, limits=streams.limits_of(hub.replicas))
+            return
+        except log.LogUnavailable:
+            if hub.replicas == 1:
+                raise
+        await asyncio.sleep(ENSURE_RETRY_S)
 
 
 async def stream_row(store: Log, name: str) -> dict[str, Any]:

@@ -1,0 +1,226 @@
+"""A hub of three servers: one is lost, the leader of a stream is lost, all are restarted one after the other, under a load
+of acknowledged appends.  Nothing that was acknowledged is missing or there twice, clients come back by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from bus import connect, log, replica
+from bus.hub import init, streams, supervise
+from bus.stores.memory import MemoryStore
+from cloud import sync
+from schemas import event, subjects
+from tests.contract.bus import plain
+
+pytestmark = pytest.mark.contract
+
+SCOPE = "edge-1"
+SHARDS = 1
+NAMES = 200  # so many that no object has more versions than the stream keeps: every event that was ever stored is there
+
+
+@dataclass
+class Cluster:
+    hub: init.Hub
+    servers: list[supervise.NatsServer]
+    connections: list[connect.Connection] = field(default_factory=list)
+    logs: list[log.Log] = field(default_factory=list)
+
+    async def client(self, name: str) -> log.Log:
+        settings = connect.ConnectSettings(tuple(self.hub.urls), name, credentials=self.hub.core_creds, ca=self.hub.ca_path)
+        connection = await connect.connect(settings)
+        store = log.Log(connection, timeout_s=2)
+        self.connections.append(connection)
+        self.logs.append(store)
+        return store
+
+    async def leader_of(self, store: log.Log, stream: str) -> int:
+        """Index of the server that leads a stream, once there is one and its followers are current."""
+        async with asyncio.timeout(60):
+            while True:
+                with contextlib.suppress(log.LogError):
+                    state = (await store.request(f"STREAM.INFO.{stream}"))["cluster"]
+                    peers = state.get("replicas") or []
+                    if state.get("leader") and len(peers) == 2 and all(p.get("current") for p in peers):
+                        return [m.name for m in self.hub.members].index(state["leader"])
+                await asyncio.sleep(0.1)
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    ports = init.HubPorts(client=0, leaf=0, websocket=0)
+    three = [init.HubServer(host="127.0.0.1", ports=ports, route=0) for _ in range(3)]
+    hub = init.init_hub(tmp_path / "hub", listen="127.0.0.1", ports=ports, shards=SHARDS, servers=three)
+    servers = [supervise.hub_server(hub, n) for n in (1, 2, 3)]
+    c = Cluster(hub, servers)
+    try:
+        await asyncio.gather(*(s.start() for s in servers))
+        store = await c.client("setup")
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    await streams.ensure_streams(store, shards=SHARDS, limits=streams.limits_of(hub.replicas))
+                    break
+                except log.LogUnavailable:
+                    await asyncio.sleep(0.2)
+        yield c
+    finally:
+        for one in c.logs:
+            await one.close()
+        for connection in c.connections:
+            await connection.close()
+        await asyncio.gather(*(s.stop() for s in servers))
+
+
+class Load:
+    """Appends one chain, each event again with the same id until it is acknowledged; remembers what was."""
+
+    def __init__(self, store: log.Log) -> None:
+        self.log, self.retries = store, 0
+        self.worst_s = 0.0
+        self.acknowledged: list[tuple[int, str]] = []
+
+    async def run(self) -> None:
+        head = 0
+        while True:
+            name = f"c{len(self.acknowledged) % NAMES}"
+            ev = plain.make_event(plain.cm(name), {"n": len(self.acknowledged)}, SCOPE, head)
+            began = time.monotonic()
+            while True:
+                try:
+                    expect = log.Expect(head, subjects.meta_scope(SCOPE, SHARDS))
+                    head = await self.log.append(subjects.meta(SCOPE, plain.cm(name), SHARDS), ev, expect=expect)
+                    break
+                except log.WrongSequence:
+                    # Stored after all, and looked for on a replica that lags: the same question again finds it.
+                    self.retries += 1
+                    await asyncio.sleep(0.1)
+                except log.LogError:
+                    self.retries += 1
+                    await asyncio.sleep(0.05)
+            self.worst_s = max(self.worst_s, time.monotonic() - began)
+            self.acknowledged.append((head, ev.id))
+            await asyncio.sleep(0.002)
+
+    async def more(self, count: int = 100) -> None:
+        async with asyncio.timeout(60):
+            want = len(self.acknowledged) + count
+            while len(self.acknowledged) < want:
+                await asyncio.sleep(0.02)
+
+
+async def kill(c: Cluster, n: int) -> None:
+    """kill -9; its supervisor brings it back after a while."""
+    pid = c.servers[n].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+
+
+async def back(c: Cluster, n: int, restarts: int) -> None:
+    async with asyncio.timeout(60):
+        while c.servers[n].restarts == restarts or not c.servers[n].running:
+            await asyncio.sleep(0.05)
+
+
+async def test_nothing_acknowledged_is_lost_and_a_replica_follows(cluster: Cluster) -> None:
+    c = cluster
+    watching = await c.client("watch")
+    service_log = await c.client("sync")
+    service = sync.SyncService(c.connections[-1], service_log, shards=SHARDS)
+    await service.start()
+    load = Load(await c.client("load"))
+    await c.client("node")
+    store = MemoryStore()
+    seen: dict[str, int] = {}
+    backwards: list[str] = []
+
+    def changed(changes: list[replica.Applied]) -> None:
+        for change in changes:
+            assert change.fact.event is not None
+            name, n = change.fact.key.name, change.fact.event.data["n"] if change.fact.event.data else -1
+            if n <= seen.get(name, -1):
+                backwards.append(f"{name}: {n} after {seen[name]}")
+            seen[name] = n
+
+    follower = replica.Replica(SCOPE, [SCOPE], store, on_change=changed, refresh_s=3)
+    await follower.attach(c.connections[-1])
+    c.connections[-1].on_change(lambda up: follower.link_up() if up else follower.link_down())
+    following = asyncio.create_task(follower.run())
+    follower.link_up()
+    loading = asyncio.create_task(load.run())
+    try:
+        await load.more()
+        # a server that does not lead the stream
+        leader = await c.leader_of(watching, "META-0")
+        other = (leader + 1) % 3
+        restarts = c.servers[other].restarts
+        await kill(c, other)
+        await load.more()
+        await back(c, other, restarts)
+        # the one that leads it
+        leader = await c.leader_of(watching, "META-0")
+        restarts = c.servers[leader].restarts
+        await kill(c, leader)
+        await load.more()
+        await back(c, leader, restarts)
+        # a leader that hangs is deposed, and wakes up
+        leader = await c.leader_of(watching, "META-0")
+        pid = c.servers[leader].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            await load.more()
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        await load.more()
+        # all of them, one after the other, cleanly
+        for n in range(3):
+            await c.leader_of(watching, "META-0")
+            await c.servers[n].stop()
+            await load.more(30)
+            await c.servers[n].start()
+        await c.leader_of(watching, "META-0")
+        await load.more()
+    finally:
+        loading.cancel()
+        await asyncio.gather(loading, return_exceptions=True)
+    stored = await chain(watching)
+    async with asyncio.timeout(60):
+        while not (follower.synced and follower.cursors()[SCOPE].seq >= load.acknowledged[-1][0]):
+            await asyncio.sleep(0.05)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    await service.stop()
+    lost = [a for a in load.acknowledged if stored.get(a[0]) != a[1]]
+    assert lost == []
+    assert len(set(stored.values())) == len(stored), "an event is there twice"
+    assert len(stored) - len(load.acknowledged) in (0, 1), "the last one may have been cut off before its acknowledgement"
+    assert backwards == [], "an older value after a newer one"
+    assert len(seen) == store.count("objects") == NAMES
+    print(f"{len(stored)} events, {load.retries} retries, longest without an acknowledgement {load.worst_s:.1f} s")
+
+
+async def chain(store: log.Log) -> dict[int, str]:
+    """Sequence -> id of every event, its chain checked link by link."""
+    last = (await store.info("META-0")).last_seq
+    out: dict[int, str] = {}
+    head = 0
+    async with asyncio.timeout(60), contextlib.aclosing(store.follow("META-0")) as batches:
+        async for batch in batches:
+            for r in batch.records:
+                ev: event.Event = r.event()
+                assert ev.prev == head, f"#{r.seq} says {ev.prev}, before it is {head}"
+                head = r.seq
+                out[r.seq] = ev.id
+            if head >= last:
+                return out
+    raise AssertionError
