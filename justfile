@@ -58,6 +58,10 @@ bench *args:
     export DOCKER_HOST
     exec python -m ops.bench {{ args }}
 
+# hollow nodes by the thousand: connect, idle traffic, latency, storms, catch-up, each as a JSON line (--nodes N)
+fleet *args:
+    python -m ops.fleet {{ args }}
+
 # write the event schemas and the AsyncAPI document to build/schemas
 docs:
     python -m ops.cli schema export build/schemas

@@ -21,6 +21,7 @@ GROUPS = {  # name -> (module, one line for the list, so that the list needs no 
     "edge": ("ops.cli.edge", "Join this machine as a node, run its daemon, ask it how it is."),
     "mapper": ("ops.cli.mapper", "Run a mapper: a driver for devices of one protocol."),
     "replay": ("ops.cli.replay", "Look into the log: what happened, why, and what a node knew."),
+    "fleet": ("ops.cli.fleet", "Run hollow nodes: load for a hub and a cloud that are to be measured."),
     "schema": ("ops.cli.schema", "Write the JSON Schemas and the AsyncAPI document of the bus."),
     "status": ("ops.cli.status", "The hub's streams and the nodes at a glance."),
     "doctor": ("ops.cli.doctor", "Check what Skerry needs on this machine, and say what to do."),

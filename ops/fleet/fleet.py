@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ops.fleet import worker
+from ops.fleet import wire, worker
 from ops.lab.processes import Processes
 
 ANSWER_BYTES_MAX = 16 << 20  # latencies of some hundred thousand changes
@@ -40,7 +40,16 @@ class Fleet:
         n = max(min(wanted, count), needed)
         shares = [count // n + (i < count % n) for i in range(n)]
         self.crews = [
-            worker.Crew(str(hub), first + sum(shares[:i]), share, urls or [], per_connection, beat_s, reports)
+            worker.Crew(
+                str(hub),
+                first + sum(shares[:i]),
+                share,
+                urls or [],
+                f"127.0.{1 + first // 65536}.{1 + i}",
+                per_connection,
+                beat_s,
+                reports,
+            )
             for i, share in enumerate(shares)
         ]
         self.count, self.names = count, [worker.node_name(first + i) for i in range(count)]
@@ -103,17 +112,32 @@ class Fleet:
             raise FleetError(f"{left} of {self.count} nodes are not in sync after {seconds:g} s: {await self.status()}")
         return sorted(t for r in rows for t in r["synced_at"])
 
-    async def told(self, count: int = 0, seconds: float = 60.0) -> list[float]:
-        """Latencies in seconds, sorted, of the stamped changes since the last call; waits for ``count`` altogether."""
+    async def told(self, count: int = 0, patience_s: float = 5.0) -> list[float]:
+        """Latencies in seconds, sorted, of the stamped changes since the last call; waits for ``count``, as long as
+        more come within ``patience_s`` (a change that a newer one has overtaken on the way never comes)."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
-        found: list[float] = []
+        came, found = loop.time(), list[float]()
         while True:
             for row in await self.ask("told"):
-                found += row["latencies"]
-            if len(found) >= count or loop.time() > deadline:
+                if row["latencies"]:
+                    came = loop.time()
+                    found += row["latencies"]
+            if len(found) >= count or loop.time() > came + patience_s:
                 return sorted(found)
             await asyncio.sleep(0.05)
+
+    async def hold(self, objects: int, seconds: float = 60.0) -> int:
+        """How many objects the nodes hold together; waits until it is ``objects``."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while True:
+            held = int((await self.status())["objects"])
+            if held == objects or asyncio.get_running_loop().time() > deadline:
+                return held
+            await asyncio.sleep(0.1)
+
+    async def wire(self) -> wire.Wire:
+        rows = [wire.Wire(**r) for r in await self.ask("wire")]
+        return sum(rows, wire.Wire())
 
     async def digest(self) -> int:
         return int(sum(r["digest"] for r in await self.ask("digest")))

@@ -42,8 +42,7 @@ async def running(hub: RunningHub, folder: Path, **more: int) -> AsyncIterator[f
 
 async def _converged(hub: RunningHub, nodes: fleet.Fleet) -> None:
     digest, objects = await truth.digest(hub.log, hub.hub.shards, nodes.names)
-    held = await nodes.ask("hold", objects=objects, seconds=30)
-    assert sum(r["objects"] for r in held) == objects
+    assert await nodes.hold(objects, 30) == objects
     assert await nodes.digest() == digest
 
 

