@@ -13,11 +13,12 @@ from pathlib import Path
 
 from bus import stamp
 from ops import logs
-from ops.fleet import bench, lab, usage
+from ops.fleet import bench, dispatching, lab, usage
 from ops.fleet.fleet import FleetError
 from ops.lab.show import Show, StepFailed
 
 ROOT = Path(__file__).resolve().parents[2] / ".skerry" / "fleet"
+CORE_NODES = (100, 1_000, 10_000)
 STEPS = ("connect", "steady", "one", "all", "storm", "catch_up")
 
 
@@ -56,6 +57,9 @@ def main() -> int:
     parser.add_argument("--workers", type=int, help="processes that nodes are spread over (default: one a core)")
     parser.add_argument("--no-reports", action="store_true", help="nodes do not report")
     parser.add_argument("--only", default="", help=f"comma-separated: {','.join(STEPS)}")
+    parser.add_argument(
+        "--dispatcher", action="store_true", help="only the dispatcher's core, at 100, 1,000 and 10,000 nodes"
+    )
     parser.add_argument("--out", type=Path, help="append the rows to this file too")
     a = parser.parse_args()
     only = frozenset(x for x in a.only.split(",") if x)
@@ -69,6 +73,11 @@ def main() -> int:
         nodes=a.nodes, objects=a.objects, via=a.via, changes=a.changes, seconds=a.seconds, share=a.share,
         per_connection=a.per_connection, beat_s=a.beat, workers=a.workers, reports=not a.no_reports, only=only,
     )  # fmt: skip
+    if a.dispatcher:
+        _tell({"bench": "machine", **machine()}, a.out)
+        for nodes in CORE_NODES:
+            _tell({"bench": "dispatcher_core", "nodes": nodes, **dispatching.core(nodes, a.objects)}, a.out)
+        return 0
     show = Show()
     try:
         asyncio.run(_run(plan, show, a.out))

@@ -176,8 +176,10 @@ class Bench:
         p = self.plan
         with self.show.step(f"all are away while {p.share:.0%} of the objects change") as line:
             await self.fleet.ask("away")
+            meter = self._meter()
             changed = await self.feed.change_share(self.fleet.names, p.objects, p.share)
             await self.lab.quiet()
+            carried = meter.read().get("dispatcher", {}).get("cpu_s", 0.0)
             meter, began = self._meter(), time.monotonic()
             await self.fleet.ask("connect")
             synced = [t - began for t in await self.fleet.settle(seconds=3600)]
@@ -185,6 +187,8 @@ class Bench:
             row = self._row("catch_up", meter, changed=changed, **_times(synced))
             row["wire_bytes_a_node"] = wire.bytes // p.nodes
             row["events_a_node"] = round(after["page_events"] / p.nodes, 2)
+            if carried:
+                row["dispatcher_us_an_event"] = round(carried / changed * 1e6)
             row |= await self._converged()
             line.detail(f"{synced[-1]:.1f} s")
         return row
