@@ -64,9 +64,11 @@ class SyncService:
         self._slots = asyncio.Semaphore(CONCURRENT_MAX)
         self._infos: dict[str, tuple[float, log.StreamInfo]] = {}
         self._deposed: dict[str, float] = {}
+        self._newest: dict[str, str] = {}  # node -> where the answer to its last question goes, while it waits
         self._sub: Subscribed | None = None
         self.answered = 0
         self.refused = 0
+        self.overtaken = 0
 
     async def start(self) -> None:
         self._sub = await self._connection.subscribe("sync.*.*", self._take, queue="sync")
@@ -90,6 +92,7 @@ class SyncService:
         if len(self._tasks) >= WAITING_MAX:
             await self._answer(to, sync.SyncAnswer(status="busy", message="too many catch-ups at once"))
             return
+        self._newest[node] = to
         task = asyncio.create_task(self._serve(node, to, msg.data))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -102,6 +105,11 @@ class SyncService:
                 if c.scope not in allowed:
                     raise codec.DecodeError(f"{node} may not read scope {c.scope!r}")
             async with self._slots:
+                # A node asks one question at a time: who asks again has given this one up.  In a storm that waits for longer
+                # than a node does, reading the log for such questions would be most of the work, and none of the answers.
+                if self._newest.get(node) != to:
+                    self.overtaken += 1
+                    return
                 answer = await self._read(request)
         except codec.DecodeError as e:
             self.refused += 1
@@ -110,6 +118,9 @@ class SyncService:
         except log.LogError as e:
             logger.warning("sync.failed", node=node, error=str(e))
             answer = sync.SyncAnswer(status="busy", message=str(e)[:500])
+        finally:
+            if self._newest.get(node) == to:
+                del self._newest[node]
         await self._answer(to, answer)
 
     async def _answer(self, to: str, answer: sync.SyncAnswer) -> None:
