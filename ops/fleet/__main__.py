@@ -12,8 +12,9 @@ from importlib import metadata
 from pathlib import Path
 
 from bus import stamp
+from bus.identity import join
 from ops import logs
-from ops.fleet import bench, dispatching, lab, usage
+from ops.fleet import bench, dispatching, joining, lab, usage
 from ops.fleet.fleet import FleetError
 from ops.lab.show import Show, StepFailed
 
@@ -27,10 +28,13 @@ def machine() -> dict[str, object]:
     return {**usage.machine(), "python": platform.python_version(), "skerry": stamp.VERSION, **packages}
 
 
-async def _run(plan: bench.Plan, show: Show, out: Path | None) -> None:
+async def _run(plan: bench.Plan, show: Show, out: Path | None, joins: int) -> None:
     row: dict[str, object] = {"bench": "machine", **machine()}
     async with lab.running(ROOT) as setting:
         _tell(row, out)
+        if joins:
+            _tell(await joining.measure(setting, show, joins), out)
+            return
         async for row in bench.Bench(setting, plan, show).rows():
             _tell(row, out)
 
@@ -60,6 +64,7 @@ def main() -> int:
     parser.add_argument(
         "--dispatcher", action="store_true", help="only the dispatcher's core, at 100, 1,000 and 10,000 nodes"
     )
+    parser.add_argument("--joins", type=int, default=0, help="only this: so many nodes join through the join service")
     parser.add_argument("--out", type=Path, help="append the rows to this file too")
     a = parser.parse_args()
     only = frozenset(x for x in a.only.split(",") if x)
@@ -80,8 +85,8 @@ def main() -> int:
         return 0
     show = Show()
     try:
-        asyncio.run(_run(plan, show, a.out))
-    except (StepFailed, FleetError) as e:
+        asyncio.run(_run(plan, show, a.out, a.joins))
+    except (StepFailed, FleetError, join.JoinError) as e:
         show.say(f"FAILED: {e}; logs: {ROOT / 'logs'}")
         return 1
     return 0

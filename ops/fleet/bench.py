@@ -51,7 +51,8 @@ class Bench:
         )
 
     async def rows(self) -> AsyncIterator[Row]:
-        self.lab.start("cloud")
+        self.lab.start("sync")
+        self.lab.start("reports")
         if self.plan.via == "cluster":
             self.lab.start("dispatcher")
         yield await self.load()
