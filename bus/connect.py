@@ -140,6 +140,12 @@ class _Client(Client):
         if _PERMISSIONS not in err_msg.lower():  # a refused subject is told, and the connection stays
             await self._process_op_err(error)
 
+    async def _process_pong(self) -> None:
+        """A pong that comes after its flush gave up finds that flush's future done; nats-py's reader ends of it, silently,
+        and the connection hears nothing more until the watchdog looks."""
+        with contextlib.suppress(asyncio.InvalidStateError):
+            await super()._process_pong()
+
     @property
     def stuck(self) -> bool:
         """Neither connected nor on the way there."""

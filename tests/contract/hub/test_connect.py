@@ -88,3 +88,13 @@ async def test_without_a_server_connect_waits_as_long_as_it_was_told(hub: Runnin
     c = await waiting
     assert c.connected
     await c.close()
+
+
+async def test_a_pong_that_comes_after_its_flush_gave_up_does_not_deafen_the_connection(hub: RunningHub) -> None:
+    c = await hub.connect_core("late")
+    gave_up = asyncio.get_running_loop().create_future()
+    gave_up.cancel()
+    await c.client._send_ping(gave_up)
+    await c.flush()
+    assert c.connected and c.reconnects == 0
+    await c.close()
