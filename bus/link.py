@@ -24,7 +24,7 @@ logger = structlog.get_logger(__name__)
 
 BEAT_S = 20.0
 ANSWER_TIMEOUT_S = 5.0
-RETRY_S = 1.0
+RETRY_S = 1.0  # doubles, up to half a beat, while questions are sent and not answered
 FAILURES_MAX = 2  # one lost question is bad luck, two in a row are a lost link
 
 State = Literal["unknown", "up", "down"]
@@ -62,10 +62,14 @@ class Link:
         self._nudge.set()
 
     async def run(self) -> None:
-        failures = 0
+        failures = silences = 0
         while True:
             self._nudge.clear()  # a nudge while we ask is another question
-            if await self._ask():
+            answer = await self._ask()
+            # A cloud that is only slow must not be asked more the slower it is: with every node doing so, it would never
+            # be in time again.  A question that ends here, or at the node's own leaf, costs nobody anything.
+            silences = silences + 1 if answer == "silence" else 0
+            if answer == "answered":
                 failures = 0
                 if self.state != "up":
                     logger.info("link.up", node=self._node)
@@ -78,16 +82,23 @@ class Link:
                     logger.warning("link.down", node=self._node)
                     self.state = "down"
                     self._on_down()
-            wait = self._beat_s if failures == 0 else self._retry_s
+            wait = self._beat_s if failures == 0 else self._retry_pause(silences)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait * random.uniform(0.9, 1.1)):
                     await self._nudge.wait()
 
-    async def _ask(self) -> bool:
+    def _retry_pause(self, silences: int) -> float:
+        doublings = max(0, min(silences - FAILURES_MAX, 16))
+        return max(self._retry_s, min(self._beat_s / 2, self._retry_s * (1 << doublings)))
+
+    async def _ask(self) -> Literal["answered", "silence", "refused"]:
+        """``refused``: it went nowhere, which was told at once."""
         try:
             data = codec.encode(self._beat())
             answer = await self._connection.request(subjects.beat(self._node), data, timeout_s=self._answer_timeout_s)
-        except (nats.errors.Error, NotConnected, OSError, TimeoutError):
-            return False
+        except (nats.errors.TimeoutError, TimeoutError):
+            return "silence"
+        except (nats.errors.Error, NotConnected, OSError):
+            return "refused"
         self._on_answer(answer.data)
-        return True
+        return "answered"

@@ -114,3 +114,26 @@ async def test_a_connection_made_again_is_told_even_when_no_question_was_lost(se
         await task
     await node.close()
     await cloud.close()
+
+
+async def test_a_cloud_that_is_silent_is_asked_ever_more_rarely_one_out_of_reach_is_not(server: plain.PlainServer) -> None:
+    node = await plain.client(server)
+    the_link = link.Link(
+        node, "edge-1", lambda: reports.Beat(boot="b", time=1), on_up=lambda: None, on_down=lambda: None, beat_s=20
+    )
+    assert [the_link._retry_pause(n) for n in (0, 1, 2, 3, 4, 5, 6, 99)] == [1, 1, 1, 2, 4, 8, 10, 10]
+    assert await the_link._ask() == "refused", "nobody listens: told at once"
+    silent = await node.subscribe(subjects.beat("edge-1"), _nothing)
+    the_link._answer_timeout_s = 0.05
+    assert await the_link._ask() == "silence"
+    await silent.unsubscribe()
+    server.kill()
+    async with asyncio.timeout(20):
+        while node.connected:
+            await asyncio.sleep(0.01)
+    assert await the_link._ask() == "refused"
+    await node.close()
+
+
+async def _nothing(msg: Msg) -> None:
+    pass
