@@ -67,8 +67,7 @@ class Fleet:
                 w = await asyncio.create_subprocess_exec(
                     sys.executable, "-m", "ops.fleet.worker", worker.argument(crew),
                     stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=err, limit=ANSWER_BYTES_MAX,
-                    # Without it glibc takes buffers above 128 kB from the heap, where they stay.
-                    env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072"}, start_new_session=True,
+                    start_new_session=True,
                 )  # fmt: skip
             self._workers.append(w)
             self._processes.remember(f"hollow-{i}-{crew.first}", w.pid)

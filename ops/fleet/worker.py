@@ -78,7 +78,7 @@ class Worker:
 
     async def do_connect(self, **_: Any) -> dict[str, Any]:
         began = time.monotonic()
-        slots = asyncio.Semaphore(CONNECTING_MAX)
+        slots = asyncio.Semaphore(max(1, CONNECTING_MAX // self.crew.per_connection))
         size = self.crew.per_connection
         groups = [self.nodes[i : i + size] for i in range(0, len(self.nodes), size)]
         made = [asyncio.create_task(self._connect(g, i, slots)) for i, g in enumerate(groups)]
@@ -94,6 +94,9 @@ class Worker:
             hub = log.Log(connection)
             for node in nodes:
                 await node.start(connection, hub)
+            # What one connection carries for many nodes it carries one after the other: the next crowd waits for this one.
+            while len(nodes) > 1 and not all(n.synced for n in nodes):
+                await asyncio.sleep(POLL_S)
 
     def _settings(self, nodes: list[HollowNode], number: int) -> connect.ConnectSettings:
         crowd = self.crew.per_connection > 1
