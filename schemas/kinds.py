@@ -38,6 +38,7 @@ BUILTIN: tuple[Kind, ...] = (
     Kind("apps", "v1", "deployments", "Deployment", True, ("deploy",), "deployment", ("status", "scale"), ("all",)),
     Kind("apps", "v1", "replicasets", "ReplicaSet", True, ("rs",), "replicaset", ("status", "scale"), ("all",)),
     Kind("apps", "v1", "daemonsets", "DaemonSet", True, ("ds",), "daemonset", ("status",), ("all",)),
+    Kind("apps", "v1", "statefulsets", "StatefulSet", True, ("sts",), "statefulset", ("status", "scale"), ("all",)),
     Kind("apps", "v1", "controllerrevisions", "ControllerRevision", True, (), "controllerrevision"),
     Kind("batch", "v1", "jobs", "Job", True, (), "job", ("status",), ("all",)),
     Kind("batch", "v1", "cronjobs", "CronJob", True, ("cj",), "cronjob", ("status",), ("all",)),

@@ -32,6 +32,7 @@ from cloud.standalone.controllers import (
     podgc,
     replicaset,
     scheduler,
+    statefulset,
 )
 from cloud.standalone.controllers.base import Controller, Kind
 from cloud.standalone.view import IndexedView
@@ -46,6 +47,7 @@ CONTROLLERS: dict[str, Controller] = {
         deployment.CONTROLLER,
         replicaset.CONTROLLER,
         daemonset.CONTROLLER,
+        statefulset.CONTROLLER,
         job.CONTROLLER,
         job.ORPHANS,
         cronjob.CONTROLLER,

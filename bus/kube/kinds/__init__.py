@@ -5,6 +5,7 @@ core.py           namespaces, nodes, config maps, secrets, services, events
 pods.py           pods; pod_defaults.py and pod_rules.py, which templates share
 workloads.py      deployments and replica sets; what kinds with a template share
 daemonsets.py     daemon sets, controller revisions
+statefulsets.py   stateful sets
 jobs.py           jobs, cron jobs
 definitions.py    custom resource definitions
 custom.py         objects of custom resources
@@ -13,7 +14,7 @@ custom.py         objects of custom resources
 from __future__ import annotations
 
 from bus.kube.catalog import Resource
-from bus.kube.kinds import base, core, custom, daemonsets, definitions, jobs, pods, workloads
+from bus.kube.kinds import base, core, custom, daemonsets, definitions, jobs, pods, statefulsets, workloads
 
 _BY_RESOURCE: dict[tuple[str, str], base.Strategy] = {
     ("", "namespaces"): core.Namespaces(),
@@ -26,6 +27,7 @@ _BY_RESOURCE: dict[tuple[str, str], base.Strategy] = {
     ("apps", "deployments"): workloads.Deployments(),
     ("apps", "replicasets"): workloads.ReplicaSets(),
     ("apps", "daemonsets"): daemonsets.DaemonSets(),
+    ("apps", "statefulsets"): statefulsets.StatefulSets(),
     ("apps", "controllerrevisions"): daemonsets.Revisions(),
     ("batch", "jobs"): jobs.Jobs(),
     ("batch", "cronjobs"): jobs.CronJobs(),

@@ -203,6 +203,7 @@ COLUMNS: dict[tuple[str, str], Sequence[Cell]] = {
     ("apps", "deployments"): DEPLOYMENTS,
     ("apps", "replicasets"): REPLICASETS,
     ("apps", "daemonsets"): DAEMONSETS,
+    ("apps", "statefulsets"): (NAME, DEPLOYMENTS[1], AGE, *_TEMPLATE[:2]),
     ("apps", "controllerrevisions"): REVISIONS,
     **batch.COLUMNS,
     ("coordination.k8s.io", "leases"): (NAME, Cell("Holder", _path("spec", "holderIdentity")), AGE),

@@ -108,3 +108,22 @@ async def test_jobs_and_cron_jobs(api: Served) -> None:
     async with asyncio.timeout(20):
         while await api.ok("get", "pods", "-o", "name"):
             await asyncio.sleep(BEAT_S)
+
+
+async def test_stateful_sets(api: Served) -> None:
+    await api.apply(load("StatefulSet", "db", replicas=2, serviceName="db"))
+    await api.ok("rollout", "status", "sts/db", "--timeout=20s")
+    said = rows(await api.ok("get", "sts", "-o", "wide"))
+    assert said[0] == ["NAME", "READY", "AGE", "CONTAINERS", "IMAGES"] and said[1][:2] == ["db", "2/2"]
+    await api.ok("scale", "sts/db", "--replicas=3")
+    await api.ok("wait", "--for=jsonpath={.status.readyReplicas}=3", "sts/db", "--timeout=20s")
+    await api.ok("set", "image", "sts/db", "c=busybox:2")
+    await api.ok("rollout", "status", "sts/db", "--timeout=20s")
+    assert [r[0] for r in rows(await api.ok("rollout", "history", "sts/db"))[2:] if r] == ["1", "2"]
+    await api.ok("rollout", "undo", "sts/db")
+    await api.ok("rollout", "status", "sts/db", "--timeout=20s")
+    assert await image_of(api, "sts/db") == "busybox:1"
+    assert "3 Running / 0 Waiting" in await api.ok("describe", "sts", "db")
+    names = await api.ok("get", "pods", "-o", "name")
+    assert names.split() == ["pod/db-0", "pod/db-1", "pod/db-2"]
+    await api.ok("delete", "sts", "db", "--cascade=foreground", "--timeout=20s")

@@ -1,0 +1,48 @@
+"""Events about objects: one for each message, that counts.  Source: Kubernetes API reference, Event."""
+
+from __future__ import annotations
+
+import hashlib
+
+from cloud.core.writes import Write
+from cloud.standalone.controllers import base
+from cloud.standalone.controllers.base import EVENTS, Seen, View
+from schemas import times
+from schemas.subjects import ObjectKey
+
+SAY_US = 60 * times.US_PER_S  # the same message again at most once in this time
+
+
+def warn(view: View, about: Seen, reason: str, message: str, now_us: int, component: str) -> list[Write]:
+    """At most one write: the Event, or its next count."""
+    tail = hashlib.blake2b(f"{base.uid(about.object)}\0{reason}\0{message}".encode(), digest_size=8).hexdigest()
+    key = ObjectKey(*EVENTS, about.key.namespace, f"{about.key.name[:236]}.{tail}")
+    now = times.rfc3339(now_us)
+    known = view.get(key)
+    if known is not None:
+        if now_us - (times.micros(known.object.get("lastTimestamp")) or 0) < SAY_US:
+            return []
+        count = int(known.object.get("count") or 1) + 1
+        return [base.update(known, {**known.object, "count": count, "lastTimestamp": now}, about)]
+    event = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": key.name, "namespace": key.namespace},
+        "involvedObject": {
+            "apiVersion": about.object.get("apiVersion"),
+            "kind": about.object.get("kind"),
+            "name": about.key.name,
+            "namespace": about.key.namespace,
+            "uid": base.uid(about.object),
+        },
+        "type": "Warning",
+        "reason": reason,
+        "message": message,
+        "count": 1,
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "source": {"component": component},
+        "reportingComponent": component,
+        "reportingInstance": component,
+    }
+    return [base.create(EVENTS, key.namespace, event, about)]
