@@ -16,10 +16,13 @@ from bus.stores import base
 from bus.stores.failing import FailingStore
 from bus.stores.lmdb_store import LmdbStore
 from bus.stores.memory import MemoryStore
+from bus.stores.sealed import SealedStore
 
 VERSIONS: dict[str, Callable[[Path], base.Store]] = {
     "lmdb": LmdbStore,
     "memory": lambda _: MemoryStore(),
+    "sealed lmdb": lambda path: SealedStore(LmdbStore(path), b"k" * 32),
+    "sealed memory": lambda _: SealedStore(MemoryStore(), b"k" * 32),
     "failing": lambda _: FailingStore(MemoryStore(), lambda _: None),
 }
 
