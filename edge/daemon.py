@@ -63,13 +63,16 @@ class Settings:
     leaf_port: int = leaf.PORT_DEFAULT
     leaf_urls: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    store_key: Path | None = None  # a file; then the store is sealed with it (bus/stores/sealed.py)
 
 
-def open_store(path: Path) -> LmdbStore:
-    """The node's store.  A damaged one is moved aside (one is kept, for a look): losing it costs a resync, no container."""
+def open_store(path: Path, key_file: Path | None = None) -> base.Store:
+    """The node's store, sealed when there is a key.  A damaged one is moved aside (one is kept, for a look): losing it costs
+    a resync, no container.  Raises BadStoreKey: that is no damage."""
+    key = _store_key(key_file)
     try:
         store_check.check(path)
-        store = LmdbStore(path)
+        store = _opened(path, key)
         try:
             _read_all(store)
         except base.StoreCorrupt:
@@ -81,7 +84,30 @@ def open_store(path: Path) -> LmdbStore:
         logger.error("store.damaged", error=str(e), moved_to=str(aside))
         shutil.rmtree(aside, ignore_errors=True)
         path.rename(aside)
-        return LmdbStore(path)
+        return _opened(path, key)
+
+
+def _store_key(key_file: Path | None) -> bytes | None:
+    if key_file is None:
+        return None
+    from bus.stores import sealed
+
+    return sealed.load_key(key_file, make=True)
+
+
+def _opened(path: Path, key: bytes | None) -> base.Store:
+    from bus.stores import sealed
+
+    store = LmdbStore(path)
+    try:
+        if key is not None:
+            return sealed.SealedStore(store, key)
+        if sealed.is_sealed(store):
+            raise sealed.BadStoreKey(f"{path} is sealed: name its key file (--store-key)")
+    except BaseException:
+        store.close()
+        raise
+    return store
 
 
 def _read_all(store: base.Store) -> None:
@@ -101,7 +127,9 @@ def _read_all(store: base.Store) -> None:
 class Daemon:
     """Everything about a running node; ``run`` until cancelled."""
 
-    def __init__(self, settings: Settings, identity: NodeIdentity, store: LmdbStore, connection: connect.Connection) -> None:
+    def __init__(
+        self, settings: Settings, identity: NodeIdentity, store: base.Store, connection: connect.Connection
+    ) -> None:
         node = identity.node
         self.settings, self.node, self.store, self.connection = settings, node, store, connection
         self.started_us = self.link_since_us = stamp.now_us()
@@ -341,7 +369,7 @@ async def run(settings: Settings) -> None:
 
     The leaf goes on after us: telemetry is kept while the daemon restarts.  ``stop_leaf`` ends it."""
     identity = join.load(settings.data_dir)
-    store = await _patient_store(settings.data_dir / "store")
+    store = await _patient_store(settings.data_dir / "store", settings.store_key)
     server: supervise.NatsServer | None = None
     connection: connect.Connection | None = None
     try:
@@ -375,11 +403,11 @@ async def run(settings: Settings) -> None:
         store.close()
 
 
-async def _patient_store(path: Path) -> LmdbStore:
+async def _patient_store(path: Path, key_file: Path | None = None) -> base.Store:
     """A disk that is full now may have room later; what runs on the node goes on meanwhile."""
     while True:
         try:
-            return open_store(path)
+            return open_store(path, key_file)
         except base.StoreFull as e:
             logger.error("store.full", error=str(e))
             sd_notify.notify(f"STATUS=waiting for disk space: {e}")

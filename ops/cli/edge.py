@@ -83,9 +83,13 @@ async def join(
 @click.option("--beat", type=click.FloatRange(min=0.1), help="Seconds between signs of life (default: for metered links).")
 @click.option("--leaf-url", "leaf_urls", multiple=True, help="As for join.")
 @click.option("--leaf-port", type=click.IntRange(0, 65535), help="As for join.")
+@click.option("--store-key", type=click.Path(dir_okay=False, path_type=Path), envvar="SKERRY_STORE_KEY",
+              help="Encrypt what the node stores with the key in this file (made when missing, mode 0600).")  # fmt: skip
 @_data
 @common.is_async
-async def run(link: str, beat: float | None, leaf_urls: tuple[str, ...], leaf_port: int | None, data_dir: Path) -> None:
+async def run(
+    link: str, beat: float | None, leaf_urls: tuple[str, ...], leaf_port: int | None, store_key: Path | None, data_dir: Path
+) -> None:
     """Run the node's daemon until it is ended.  Containers and the node's bus go on without it.
 
     \b
@@ -107,6 +111,7 @@ async def run(link: str, beat: float | None, leaf_urls: tuple[str, ...], leaf_po
         beat_s=beat,
         leaf_urls=tuple(told.get("leaf_urls", ())) or None,
         leaf_port=told.get("leaf_port"),
+        store_key=store_key,
     )
     await daemon.run(settings)
 

@@ -6,17 +6,19 @@ and a mirror may lag a little.  Together they are the most that is known.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
 
 from bus import fold, log
-from bus.stores import base, lmdb_store
+from bus.stores import base, lmdb_store, sealed
 from ops.replay.entries import BadQuestion, Entry
 from ops.replay.slices import Line
 from schemas import codec, subjects
 
 RECORDS_MAX = 1_000_000  # one question's worth: about 2 GB of memory; narrow the question instead
+STORE_KEY = "SKERRY_STORE_KEY"  # as for `skerry edge run`
 STORE_TRIES_MAX = 20  # a daemon commits some times a second at most; a quiet moment comes at once
 
 
@@ -125,6 +127,21 @@ def lines_of(records: Sequence[log.Recorded]) -> list[Line]:
     return [Line(r.seq, r.subject, r.payload) for r in records]
 
 
+def _opened(folder: Path) -> base.Store:
+    """Its values in plain text, with the key that $SKERRY_STORE_KEY names when they are sealed."""
+    store = lmdb_store.LmdbStore(folder, read_only=True)
+    if not sealed.is_sealed(store):
+        return store
+    try:
+        key_file = os.environ.get(STORE_KEY)
+        if not key_file:
+            raise sealed.BadStoreKey(f"{folder} is sealed: name its key file in ${STORE_KEY}")
+        return sealed.SealedStore(store, sealed.load_key(Path(key_file)))
+    except BaseException:
+        store.close()
+        raise
+
+
 def read_replica(folder: Path) -> tuple[dict[str, fold.Cursor], dict[bytes, bytes]]:
     """(cursor by scope, objects) of a node's store at one instant, while its daemon may be writing.
 
@@ -132,7 +149,7 @@ def read_replica(folder: Path) -> tuple[dict[str, fold.Cursor], dict[bytes, byte
     if not (folder / "data.mdb").exists():
         raise ReadError(f"{folder} holds no replica: name the data folder of the node (--data)")
     try:
-        store = lmdb_store.LmdbStore(folder, read_only=True)
+        store = _opened(folder)
     except base.StoreError as e:
         raise ReadError(str(e)) from e
     try:
