@@ -67,7 +67,7 @@ class Credentials:
 def load(kubeconfig: Path | None, context: str | None = None) -> Credentials:
     """From a kubeconfig, or with None from the pod's service account.  Blocks for files.  Raises CredentialsError."""
     from kubernetes.client import Configuration
-    from kubernetes.config import ConfigException, incluster_config, kube_config
+    from kubernetes.config import incluster_config, kube_config
 
     config = Configuration()
     what = f"kubeconfig {kubeconfig}" if kubeconfig else "the pod's service account"
@@ -78,6 +78,6 @@ def load(kubeconfig: Path | None, context: str | None = None) -> Credentials:
         else:
             of_file: Any = kube_config.load_kube_config
             of_file(str(kubeconfig), context, config, persist_config=False)
-    except (ConfigException, OSError, ValueError, TypeError, KeyError) as e:
+    except Exception as e:  # the loader lets through whatever a damaged file makes its parsers raise
         raise CredentialsError(f"{what} can't be used: {e}") from e
     return Credentials(config, what)

@@ -13,8 +13,9 @@ import asyncio
 import contextlib
 import random
 import weakref
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import structlog
@@ -216,12 +217,12 @@ class Mirror:
                     restored = True
                     self._deletions.clear()
                     logger.warning("bridge.cluster_restored", source=str(s), revision=rev, seen=high)
-                found = []
+                found: list[Callable[[], Coroutine[Any, Any, None]]] = []
                 for obj in page.items:
                     key = kinds.key_of(s.kind, obj)
                     if key is not None and self._wanted.wants(key, obj):
                         seen.add(key)
-                        found.append(self._told(s, key, obj, clients.revision(obj), restored))
+                        found.append(partial(self._told, s, key, obj, clients.revision(obj), restored))
                 self.stats.seen += len(page.items)
                 await _all(found)
         for stored in before:
@@ -323,7 +324,7 @@ class Mirror:
         if key.resource == "devices":
             new = [*new, ObjectKey(kinds.DEVICES, "devicestatuses", key.namespace, key.name)]
         begun = self._begin_namespace(key.namespace) if key.resource == "pods" and self._tasks is not None else []
-        await _all([self._fetch(k) for k in new])
+        await _all([partial(self._fetch, k) for k in new])
         services = next((r for r in begun if r.source.kind == ("", "services")), None)
         if services is not None and not services.listed.is_set():
             with contextlib.suppress(TimeoutError):
@@ -339,7 +340,7 @@ class Mirror:
                     async with contextlib.aclosing(self._client.pages(source.path, source.what)) as pages:
                         async for page in pages:
                             keyed = [(kinds.key_of(source.kind, o), o) for o in page.items]
-                            await _all([self._take(k, o, clients.revision(o)) for k, o in keyed if k is not None])
+                            await _all([partial(self._take, k, o, clients.revision(o)) for k, o in keyed if k is not None])
                     break
                 except StatusError as e:
                     if e.code in (403, 404):
@@ -452,13 +453,10 @@ async def _pause(failures: int) -> None:
     await asyncio.sleep(min(RETRY_S_MAX, RETRY_S * 2 ** min(failures - 1, 10)) * random.uniform(0.5, 1.0))
 
 
-async def _all(work: list[Coroutine[Any, Any, None]]) -> None:
+async def _all(work: list[Callable[[], Coroutine[Any, Any, None]]]) -> None:
     """At most APPLY_AT_ONCE at a time; the first failure ends it all."""
     for start in range(0, len(work), APPLY_AT_ONCE):
-        part = work[start : start + APPLY_AT_ONCE]
-        outcomes = await asyncio.gather(*part, return_exceptions=True)
+        outcomes = await asyncio.gather(*(w() for w in work[start : start + APPLY_AT_ONCE]), return_exceptions=True)
         bad = next((o for o in outcomes if isinstance(o, BaseException)), None)
         if bad is not None:
-            for w in work[start + APPLY_AT_ONCE :]:
-                w.close()
             raise bad

@@ -22,7 +22,7 @@ class FaultyProxy:
         self.rules: list[Rule] = []
         self.swallow: Callable[[dict[str, Any]], bool] = lambda event: False
         self.requests: list[tuple[str, str, dict[str, str]]] = []
-        self._watches: set[web.Request] = set()
+        self._watches: set[asyncio.Transport] = set()
         self._site: web.TCPSite | None = None
         self.port = 0
 
@@ -30,7 +30,7 @@ class FaultyProxy:
         app = web.Application(client_max_size=16 << 20)
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=False, limit=0))
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         await self.up()
 
@@ -48,10 +48,10 @@ class FaultyProxy:
                 connection.transport.abort()
 
     async def stop(self) -> None:
-        self.cut()
-        await self._runner.cleanup()
         await self._http.close()
-        await asyncio.sleep(0)
+        await self.down()
+        await self._runner.cleanup()
+        await asyncio.sleep(0.05)
 
     @property
     def watches(self) -> int:
@@ -59,9 +59,8 @@ class FaultyProxy:
 
     def cut(self) -> None:
         """Every watch ends in the middle."""
-        for request in list(self._watches):
-            if request.transport is not None:
-                request.transport.abort()
+        for transport in list(self._watches):
+            transport.abort()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         query = dict(request.query)
@@ -85,14 +84,16 @@ class FaultyProxy:
     async def _stream(self, request: web.Request, r: aiohttp.ClientResponse) -> web.StreamResponse:
         response = web.StreamResponse(status=r.status, headers={"Content-Type": "application/json"})
         await response.prepare(request)
-        self._watches.add(request)
+        transport = request.transport
+        assert transport is not None
+        self._watches.add(transport)
         try:
             with contextlib.suppress(ConnectionResetError):
                 async for line in lines(r):
                     if not self.swallow(json.loads(line)):
                         await response.write(line + b"\n")
         finally:
-            self._watches.discard(request)
+            self._watches.discard(transport)
         return response
 
 

@@ -94,15 +94,15 @@ class World:
         await self.log.append(subjects.report(node, kind, 1, "default" if name else None, name or None), ev)
         return ev
 
-    async def node_report(self, **extra: Any) -> event.Event:
+    async def node_report(self, node: str = "edge-1", **extra: Any) -> event.Event:
         info = {"operatingSystem": "linux", "architecture": "amd64"}
         status = {"capacity": {"pods": "110"}, "allocatable": {"pods": "110"}, "nodeInfo": info}
-        return await self.report("node", {"status": status, "ready": True, "boot": "b", **extra})
+        return await self.report("node", {"status": status, "ready": True, "boot": "b", **extra}, node=node)
 
     @contextlib.asynccontextmanager
-    async def bridge(self, *, direct: bool = False, **how: Any) -> AsyncIterator[Bridge]:
+    async def bridge(self, *, direct: bool = False, kubeconfig: Path | None = None, **how: Any) -> AsyncIterator[Bridge]:
         """Through the proxy, or ``direct`` over TLS with the kubeconfig that an administrator has."""
-        path = self.cluster.kubeconfig if direct else self._proxied()
+        path = kubeconfig or (self.cluster.kubeconfig if direct else self._proxied())
         made = Bridge(self.log, self.storage, credentials.load(path), 1, relist_jitter_s=0.05, **how)
         async with _running(made.run()) as task:
             await until(lambda: made.ready.is_set() or task.done())
