@@ -19,7 +19,7 @@ from bus.kube.storage import Object, Reader
 from schemas import kinds
 
 CRD_GROUP, CRD_RESOURCE = "apiextensions.k8s.io", "customresourcedefinitions"
-GROUP_ORDER = ("", "apps", "events.k8s.io", "batch", "coordination.k8s.io", "apiextensions.k8s.io")
+GROUP_ORDER = ("", "apps", "events.k8s.io", "batch", "coordination.k8s.io", "discovery.k8s.io", "apiextensions.k8s.io")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from the cache again, so at worst it is a moment incomplete, never wrong.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from bus.kube.catalog import Catalog
 from bus.kube.storage import Reader, Stored
@@ -92,6 +92,12 @@ class IndexedView:
     def orphans(self, kind: Kind, namespace: str) -> Sequence[Stored]:
         return [*self._find("orphan", *kind, namespace)]
 
+    def labelled(self, kind: Kind, namespace: str, labels: Mapping[str, str]) -> Sequence[Stored]:
+        terms = [("label", *kind, namespace, k, v) for k, v in labels.items()]
+        rarest = min(terms, key=lambda t: len(self._index.get(t, ())), default=None)
+        found = self._find(*rarest) if rarest is not None else ()
+        return [s for s in found if all(base.labels(s.object).get(k) == v for k, v in labels.items())]
+
     def pods_on(self, node: str) -> Sequence[Stored]:
         return [*self._find("node", node)]
 
@@ -122,6 +128,7 @@ def _terms(stored: Stored) -> list[Term]:
     if kind in _CONTROLLED and base.controller_of(obj) is None:
         terms.append(("orphan", *kind, stored.key.namespace))
     if kind == base.PODS:
+        terms += [("label", *kind, stored.key.namespace, k, v) for k, v in base.labels(obj).items()]
         node = str(base.at(obj, "spec", "nodeName") or "")
         if not node:
             terms.append(("unscheduled",))

@@ -30,6 +30,7 @@ _FIELDS: dict[str, str] = {
     _CORE + "NamespaceSpec": "finalizers",
     _CORE + "ConfigMap": "metadata data binaryData immutable*",
     _CORE + "Secret": "metadata data type stringData immutable*",
+    _CORE + "ServiceAccount": "metadata - - automountServiceAccountToken*",
     _CORE + "Service": "metadata spec ~status",
     _CORE
     + "ServiceSpec": "ports selector clusterIP type externalIPs - sessionAffinity loadBalancerIP loadBalancerSourceRanges "
@@ -78,6 +79,7 @@ _KINDS = {
     ("v1", "Namespace"): _CORE + "Namespace",
     ("v1", "ConfigMap"): _CORE + "ConfigMap",
     ("v1", "Secret"): _CORE + "Secret",
+    ("v1", "ServiceAccount"): _CORE + "ServiceAccount",
     ("v1", "Service"): _CORE + "Service",
     ("apps/v1", "Deployment"): _APPS + "Deployment",
     ("batch/v1", "Job"): _BATCH + "Job",

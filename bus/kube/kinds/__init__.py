@@ -7,6 +7,7 @@ workloads.py      deployments and replica sets; what kinds with a template share
 daemonsets.py     daemon sets, controller revisions
 statefulsets.py   stateful sets
 jobs.py           jobs, cron jobs
+network.py        endpoints, endpoint slices
 definitions.py    custom resource definitions
 custom.py         objects of custom resources
 """
@@ -14,7 +15,7 @@ custom.py         objects of custom resources
 from __future__ import annotations
 
 from bus.kube.catalog import Resource
-from bus.kube.kinds import base, core, custom, daemonsets, definitions, jobs, pods, statefulsets, workloads
+from bus.kube.kinds import base, core, custom, daemonsets, definitions, jobs, network, pods, statefulsets, workloads
 
 _BY_RESOURCE: dict[tuple[str, str], base.Strategy] = {
     ("", "namespaces"): core.Namespaces(),
@@ -23,6 +24,8 @@ _BY_RESOURCE: dict[tuple[str, str], base.Strategy] = {
     ("", "configmaps"): core.ConfigMaps(),
     ("", "secrets"): core.Secrets(),
     ("", "services"): core.Services(),
+    ("", "endpoints"): network.Endpoints(),
+    ("discovery.k8s.io", "endpointslices"): network.EndpointSlices(),
     ("", "events"): core.Events(),
     ("apps", "deployments"): workloads.Deployments(),
     ("apps", "replicasets"): workloads.ReplicaSets(),

@@ -36,6 +36,9 @@ class Pods(Strategy):
         spec.setdefault("enableServiceLinks", True)
 
     def prepare_create(self, obj: Object, ctx: Context) -> None:
+        spec = obj["spec"]  # who it is, by the admission of service accounts; there are no tokens to mount
+        spec["serviceAccountName"] = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
+        spec["serviceAccount"] = spec["serviceAccountName"]
         obj["status"] = {"phase": "Pending", "qosClass": pod_defaults.qos_class(obj["spec"])}
 
     def validate(self, obj: Object, ctx: Context) -> list[Cause]:

@@ -6,7 +6,7 @@ it watches changed, so it needs no memory.  That makes it safe to stop, to run t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +23,10 @@ NAMESPACES: Kind = ("", "namespaces")
 NODES: Kind = ("", "nodes")
 PODS: Kind = ("", "pods")
 EVENTS: Kind = ("", "events")
+SERVICES: Kind = ("", "services")
+SERVICEACCOUNTS: Kind = ("", "serviceaccounts")
+ENDPOINTS: Kind = ("", "endpoints")
+SLICES: Kind = ("discovery.k8s.io", "endpointslices")
 DEPLOYMENTS: Kind = ("apps", "deployments")
 REPLICASETS: Kind = ("apps", "replicasets")
 DAEMONSETS: Kind = ("apps", "daemonsets")
@@ -61,6 +65,9 @@ class View(Protocol):
 
     def orphans(self, kind: Kind, namespace: str) -> Sequence[Seen]:
         """Objects of a kind that no controller owns."""
+
+    def labelled(self, kind: Kind, namespace: str, labels: Mapping[str, str]) -> Sequence[Seen]:
+        """Objects with all of these labels (at least one).  Only pods are indexed so."""
 
     def pods_on(self, node: str) -> Sequence[Seen]:
         """Pods bound to a node that may still use it (neither Succeeded nor Failed)."""

@@ -127,3 +127,19 @@ async def test_stateful_sets(api: Served) -> None:
     names = await api.ok("get", "pods", "-o", "name")
     assert names.split() == ["pod/db-0", "pod/db-1", "pod/db-2"]
     await api.ok("delete", "sts", "db", "--cascade=foreground", "--timeout=20s")
+
+
+async def test_services_and_accounts(api: Served) -> None:
+    await api.apply(load("Deployment", "web", replicas=2))
+    await api.ok("rollout", "status", "deploy/web", "--timeout=20s")
+    await api.ok("expose", "deploy/web", "--port=80", "--target-port=8080")
+    async with asyncio.timeout(20):
+        while ":8080" not in await api.ok("get", "endpointslices", "-o", "jsonpath=:{.items[*].ports[*].port}"):
+            await asyncio.sleep(BEAT_S)
+    said = rows(await api.ok("get", "endpointslices"))
+    assert said[0] == ["NAME", "ADDRESSTYPE", "PORTS", "ENDPOINTS", "AGE"] and said[1][1:3] == ["IPv4", "8080"]
+    assert "10.244." in (await api.ok("describe", "svc", "web")).split("Endpoints:")[1].splitlines()[0]
+    assert "default" in await api.ok("get", "sa")
+    await api.ok("create", "serviceaccount", "robot")
+    assert "robot" in await api.ok("describe", "sa", "robot")
+    await api.ok("delete", "svc/web", "sa/robot")

@@ -25,6 +25,7 @@ class Cluster:
         self.storage = storage or MemoryStorage()
         self.registry = registry or Registry(self.storage)
         self.runner = ControllerRunner(self.registry)
+        self.pods = 0  # that ever ran
         self.cut: list[str] = []  # nodes that neither hear nor say anything
 
     # --- the user
@@ -79,6 +80,8 @@ class Cluster:
             elif pod["status"].get("phase") == "Pending":
                 ready = {"type": "Ready", "status": str(healthy(pod)), "lastTransitionTime": "2026-01-01T00:00:00Z"}
                 others = [c for c in pod["status"].get("conditions", []) if c["type"] != "Ready"]
+                self.pods += 1
+                pod["status"] |= {"podIP": f"10.244.{self.pods // 250}.{self.pods % 250 + 1}"}
                 pod["status"] |= {"phase": "Running", "conditions": [*others, ready]}
                 await self.registry.update("", "pods", meta["namespace"], meta["name"], pod, how=HOW, subresource="status")
                 done += 1
