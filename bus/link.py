@@ -22,7 +22,9 @@ from schemas import codec, reports, subjects
 
 logger = structlog.get_logger(__name__)
 
-BEAT_S = 20.0
+# 288 beats a day of some 400 bytes on the wire, both ways, TLS and TCP included.  Enough, because the cloud asks for a beat
+# when the hub tells of a link that ended or came back, and before it calls a node lost (cloud/hints.py, cloud/beats.py).
+BEAT_S = 300.0
 ANSWER_TIMEOUT_S = 5.0
 RETRY_S = 1.0  # doubles, up to half a beat, while questions are sent and not answered
 FAILURES_MAX = 2  # one lost question is bad luck, two in a row are a lost link
@@ -54,6 +56,8 @@ class Link:
         self._nudge = asyncio.Event()
         self._renewed = False
         self.state: State = "unknown"
+        self.fenced = False
+        """Another daemon holds this node's identity: nothing may be said in its name (cloud/clones.py)."""
 
     def nudge(self, renewed: bool = False) -> None:
         """Something happened to the connection: ask now instead of at the next beat.  ``renewed``: it was lost and is there
@@ -82,7 +86,7 @@ class Link:
                     logger.warning("link.down", node=self._node)
                     self.state = "down"
                     self._on_down()
-            wait = self._beat_s if failures == 0 else self._retry_pause(silences)
+            wait = self._beat_s if failures == 0 or self.fenced else self._retry_pause(silences)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait * random.uniform(0.9, 1.1)):
                     await self._nudge.wait()
@@ -99,6 +103,12 @@ class Link:
         except (nats.errors.TimeoutError, TimeoutError):
             return "silence"
         except (nats.errors.Error, NotConnected, OSError):
+            return "refused"
+        fenced = answer.data == reports.FENCED
+        if fenced != self.fenced:
+            self.fenced = fenced
+            logger.log(40 if fenced else 20, "link.fenced" if fenced else "link.free", node=self._node)
+        if fenced:
             return "refused"
         self._on_answer(answer.data)
         return "answered"

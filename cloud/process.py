@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,11 +26,12 @@ import structlog
 from bus import connect, log, stamp
 from bus.hub import init, nudger, streams
 from bus.kube import registry, server
-from cloud import beats, epochs, joining, leases, reports, sharding, sync, telemetry_sources
+from cloud import access_log, beats, epochs, hints, joining, leases, reports, sharding, sync, telemetry_sources
 from cloud.bridge import bridge, credentials
 from cloud.core import reports as reports_core
 from cloud.node_api.serve import NodeApi
 from cloud.standalone import access, run_controllers, storage
+from schemas import identity
 
 logger = structlog.get_logger(__name__)
 
@@ -99,17 +100,14 @@ class CloudProcess:
     ) -> None:
         s = self.settings
         me = stamp.new_id()
+        watch = access_log.AccessLog(store)
+        parts.create_task(watch.run(), name="access log")
         if "sync" in s.parts:
-            service = sync.SyncService(core, store, shards=hub.shards)
+            service = sync.SyncService(core, store, shards=hub.shards, on_flood=watch.on_flood("sync"))
             await service.start()
             stack.push_async_callback(service.stop)
         if "join" in s.parts:
-            sys = await connect.connect(
-                connect.ConnectSettings(
-                    tuple(hub.urls), "cloud join", credentials=hub.sys_creds, ca=hub.ca_path, wait_s=None
-                )
-            )
-            stack.push_async_callback(sys.close)
+            sys = await self._sys(hub, stack)
             nudging = leases.Campaign(store, "nudger", me)
             parts.create_task(nudging.run(nudger.Nudger(sys, store, hub.file.edge).run), name="nudger")
             sourcing = leases.Campaign(store, "telemetry-sources", me)
@@ -121,7 +119,7 @@ class CloudProcess:
         if "dispatcher" in s.parts:
             parts.create_task(sharding.ShardedDispatcher(store, hub.shards, me).run(), name="dispatcher")
         if "bridge" in s.parts:
-            await self._bridge(hub, core, store, me, stack, parts)
+            await self._bridge(hub, core, store, me, watch, stack, parts)
         if {"api", "controllers", "reports"} & set(s.parts):
             cluster = storage.ClusterStorage(store)
             await cluster.start()
@@ -130,11 +128,7 @@ class CloudProcess:
             if "reports" in s.parts:
                 worker = reports.ReportsWorker(store, rules, hub.shards, grace_s=s.grace_s)
                 parts.create_task(leases.Campaign(store, "reports", me).run(worker.run), name="reports")
-                marks = epochs.Epochs(store, hub.shards)
-                parts.create_task(marks.run(), name="epochs")
-                answers = beats.Beats(core, lambda node, _: worker.beat(node), worker.loaded.is_set, marks.mark)
-                await answers.start()
-                stack.push_async_callback(answers.stop)
+                await self._listen(hub, core, store, watch, worker, worker.loaded.is_set, stack, parts)
             if "controllers" in s.parts:
                 leading = leases.Campaign(store, "controllers", me)
                 parts.create_task(
@@ -150,6 +144,7 @@ class CloudProcess:
         core: connect.Connection,
         store: log.Log,
         me: str,
+        watch: access_log.AccessLog,
         stack: AsyncExitStack,
         parts: asyncio.TaskGroup,
     ) -> None:
@@ -160,12 +155,52 @@ class CloudProcess:
         stack.push_async_callback(cluster.stop)
         leading = leases.Campaign(store, "bridge", me)
         over = bridge.Bridge(store, cluster, who, hub.shards, grace_s=s.grace_s, leads=lambda: leading.leads)
+        await self._listen(hub, core, store, watch, over, lambda: over.loaded, stack, parts)
+        parts.create_task(leading.run(over.run), name="bridge")
+
+    async def _listen(
+        self,
+        hub: init.Hub,
+        core: connect.Connection,
+        store: log.Log,
+        watch: access_log.AccessLog,
+        worker: reports.ReportsWorker | bridge.Bridge,
+        loaded: Callable[[], bool],
+        stack: AsyncExitStack,
+        parts: asyncio.TaskGroup,
+    ) -> None:
+        """Which nodes are there: their beats, and what the hub says of their links."""
         marks = epochs.Epochs(store, hub.shards)
         parts.create_task(marks.run(), name="epochs")
-        answers = beats.Beats(core, lambda node, _: over.beat(node), lambda: over.loaded, marks.mark)
+
+        def on_clone(node: str, message: str) -> None:
+            worker.duplicate(node, message)
+            if message:
+                watch.tell(identity.AUDIT_CLONE, "clone", node, message)
+
+        answers = beats.Beats(
+            core,
+            lambda node, _: worker.beat(node),
+            loaded,
+            marks.mark,
+            on_clone=on_clone,
+            on_flood=watch.on_flood("beat"),
+            grace_s=self.settings.grace_s,
+        )
         await answers.start()
         stack.push_async_callback(answers.stop)
-        parts.create_task(leading.run(over.run), name="bridge")
+        parts.create_task(answers.run(), name="beats")
+        sys = await self._sys(hub, stack)
+        hinting = hints.Hints(sys, core, store, hub.file.edge, answers, worker.link_down)
+        parts.create_task(hinting.run(), name="hints")
+
+    async def _sys(self, hub: init.Hub, stack: AsyncExitStack) -> connect.Connection:
+        name = f"cloud {'+'.join(self.settings.parts)}"
+        sys = await connect.connect(
+            connect.ConnectSettings(tuple(hub.urls), name, credentials=hub.sys_creds, ca=hub.ca_path, wait_s=None)
+        )
+        stack.push_async_callback(sys.close)
+        return sys
 
     async def _serve(self, hub: init.Hub, rules: registry.Registry, core: connect.Connection, stack: AsyncExitStack) -> None:
         s = self.settings

@@ -72,6 +72,11 @@ class ReportsWorker:
         if self._ready.is_set():
             self._tell(words.LinkDown(node, stamp.now_us()))
 
+    def duplicate(self, node: str, message: str) -> None:
+        """Two daemons live on one identity; "" when that is over."""
+        if self._ready.is_set():
+            self._tell(words.Duplicate(node, message, stamp.now_us()))
+
     async def run(self) -> None:
         while True:
             try:

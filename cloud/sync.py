@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import structlog
 
 from bus import log
 from bus.connect import Connection, Message, NotConnected, Subscribed
+from cloud.shares import Shares
 from schemas import codec, subjects, sync
 
 logger = structlog.get_logger(__name__)
@@ -22,6 +25,10 @@ logger = structlog.get_logger(__name__)
 CONCURRENT_MAX = 64  # catch-ups read at once by one instance
 WAITING_MAX = 4096  # beyond it a node is told "busy" and comes again with jitter
 DEPOSED_S_MAX = 20.0  # a leader without a majority steps down after 10 s (nats-server, lostQuorumInterval)
+# A replica asks one question at a time, two daemons of a clone two; the pages of a long catch-up come one by one.
+NODE_CONCURRENT_MAX = 4
+NODE_A_S, NODE_AT_ONCE = 20.0, 300.0  # a page has up to 1,024 keys: the burst alone is 300,000 objects
+REQUEST_BYTES_MAX = 64 << 10
 INFO_AGE_S_MAX = 0.2  # epoch and horizon of a stream are read at most this often: a storm costs five reads a second
 
 ALL = "all"
@@ -57,9 +64,17 @@ def page_of(asked: sync.ScopeCursor, info: log.StreamInfo, last: log.LastState) 
 
 class SyncService:
     def __init__(
-        self, connection: Connection, store: log.Log, *, shards: int, scopes_of: Callable[[str], list[str]] = scopes_of
+        self,
+        connection: Connection,
+        store: log.Log,
+        *,
+        shards: int,
+        scopes_of: Callable[[str], list[str]] = scopes_of,
+        on_flood: Callable[[str, int], None] = lambda *_: None,
     ) -> None:
         self._connection, self._log, self._shards, self._scopes_of = connection, store, shards, scopes_of
+        self._shares = Shares("sync", NODE_A_S, NODE_AT_ONCE, on_flood=on_flood)
+        self._busy: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(CONCURRENT_MAX)
         self._infos: dict[str, tuple[float, log.StreamInfo]] = {}
@@ -88,18 +103,27 @@ class SyncService:
         except subjects.SubjectError:
             self.refused += 1
             return
+        if not self._shares.allows(node) or self._busy[node] >= NODE_CONCURRENT_MAX:
+            return  # it asks again after its timeout
         to = f"answer.{node_token}.{nonce}"
         if len(self._tasks) >= WAITING_MAX:
             await self._answer(to, sync.SyncAnswer(status="busy", message="too many catch-ups at once"))
             return
         self._newest[node] = to
+        self._busy[node] += 1
         task = asyncio.create_task(self._serve(node, to, msg.data))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(functools.partial(self._done, node))
+
+    def _done(self, node: str, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._busy[node] -= 1
+        if not self._busy[node]:
+            del self._busy[node]
 
     async def _serve(self, node: str, to: str, data: bytes) -> None:
         try:
-            request = codec.decode_as(sync.SyncRequest, data, 64 << 10)
+            request = codec.decode_as(sync.SyncRequest, data, REQUEST_BYTES_MAX)
             allowed = self._scopes_of(node)
             for c in request.scopes:
                 if c.scope not in allowed:

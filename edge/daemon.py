@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ from bus.identity import join
 from bus.stores import base
 from bus.stores import check as store_check
 from bus.stores.lmdb_store import LmdbStore
-from edge import memory, sd_notify, state
+from edge import fence, memory, sd_notify, state
 from edge.containers.settings import RuntimeSettings
 from edge.core.twins import Report as TwinTold
 from edge.effects import PodsRim
@@ -50,6 +51,7 @@ DEVICES = "devices.kubeedge.io"
 TOLD_TO = b"told-to"  # key of the ``state`` table: mark of the epochs of the log that have heard everything
 WATCHDOG_S = 10.0
 NODE_LOOK_S = 60.0  # pressure, addresses and sizes of the machine are looked at this often
+DIRECT_RTT_S = 900.0  # beats prove the link; this finds the dead connection under them, when nothing else has
 ENGINE_WAIT_US = 5_000_000  # a node is not called unready before its engine had this long to answer
 
 
@@ -169,6 +171,8 @@ class Daemon:
         self._node_status = NodeStatus(node, settings.data_dir, settings.labels)
         self._node_changed = asyncio.Event()
         self._say_again = False
+        # Short: 8 characters in every beat are 2 kB a day.
+        self._run, self._boot = secrets.token_urlsafe(6), stamp.boot_id()[:8]
 
     async def run(self) -> None:
         facts = self.replica.facts()
@@ -184,13 +188,14 @@ class Daemon:
         await self.replica.attach(self.connection)
         if self.settings.link_mode == "leaf":
             await self.connection.subscribe(node_status.LOCAL_NODE_STATUS, self._answer_status)
+        await self.connection.subscribe(subjects.command(self.node, "beat"), self._asked)
         self.connection.on_change(self.link.nudge)
         try:
             async with asyncio.TaskGroup() as parts:
                 for name, part in (
                     ("pods", self.pods.run()),
                     ("replica", self.replica.run()),
-                    ("outbox", self.box.run(hub)),
+                    ("outbox", self.box.run(fence.Fence(hub, self.link))),
                     ("link", self.link.run()),
                     ("node api", NodeApi(self.connection, self.node, self.pods).run()),
                     ("node", self._reporting()),
@@ -252,6 +257,10 @@ class Daemon:
             self.report_node()
         self.state.commit({TOLD_TO: mark}, [])
 
+    async def _asked(self, msg: connect.Message) -> None:
+        """The cloud wants a beat: the hub told of our link, or we were silent for long."""
+        self.link.nudge(renewed=msg.data == reports.RENEWED)
+
     def _link_up(self) -> None:
         self.link_since_us = stamp.now_us()
         self.replica.link_up()
@@ -287,7 +296,7 @@ class Daemon:
 
     def _beat(self) -> reports.Beat:
         heads = {s: c.seq for s, c in self.replica.cursors().items()}
-        return reports.Beat(boot=stamp.boot_id(), time=stamp.now_us(), heads=heads, outbox=self.box.pending)
+        return reports.Beat(boot=self._boot, time=stamp.now_us(), heads=heads, outbox=self.box.pending, run=self._run)
 
     def report_node(self) -> None:
         """The node's own report is looked at again soon."""
@@ -336,6 +345,7 @@ class Daemon:
             pid=os.getpid(),
             started=self.started_us,
             link=self.link.state,
+            fenced=self.link.fenced,
             link_since=self.link_since_us,
             link_mode=self.settings.link_mode,
             leaf_pid=self.leaf_pid,
@@ -389,6 +399,7 @@ async def run(settings: Settings) -> None:
                 ca=join.ca_path(settings.data_dir),
                 inbox=subjects.inbox(identity.node),
                 wait_s=0,
+                rtt_every_s=DIRECT_RTT_S,
             )
             connection = await connect.connect(direct)
         daemon = Daemon(settings, identity, store, connection)

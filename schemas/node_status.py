@@ -45,6 +45,7 @@ class DaemonStatus(Model):
     pid: Count
     started: Count = Field(description="wall time in microseconds")
     link: Literal["unknown", "up", "down"]
+    fenced: bool = Field(default=False, description="another daemon holds this node's identity")
     link_since: Count = Field(description="wall time in microseconds of the last change")
     link_mode: Literal["leaf", "direct"]
     leaf_pid: int | None = None

@@ -84,3 +84,8 @@ class Beat(Model):
     time: Micros
     heads: dict[str, int] = Field(default_factory=dict)
     outbox: int = Field(default=0, description="reports not yet acknowledged")
+    run: str = Field(default="", max_length=64, description="of this process: two that beat in turns are a cloned node")
+
+
+RENEWED = b"renewed"  # the cloud asks for a beat (``cmd.<node>.beat``): the link was away, something may have been missed
+FENCED = b"fenced"  # answer to a beat: another daemon holds this identity

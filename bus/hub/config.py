@@ -20,10 +20,11 @@ PENDING_BYTES_MAX = 32 << 20  # what the server buffers for one slow reader befo
 LOG_BYTES_MAX = 10 << 20
 LOG_FILES_MAX = 3
 CONNECTIONS_MAX = 65_536
-# Links are proved by our own beats and round trips; the server's pings only find the dead ones that nobody uses.  They are
-# idle traffic on metered links: two sides, some 60 bytes each, so 2 minutes is 80 kB a day.
-PING_INTERVAL = "2m"
-PINGS_MAX = 2  # a dead link is closed after PING_INTERVAL * (PINGS_MAX + 1)
+# Links are proved by our own beats (bus/link.py); the servers' pings only find the dead ones under them.  They are idle
+# traffic on metered links: a ping and its answer are 212 bytes with TLS and TCP.  The hub pings only who was silent for that
+# long, which nodes with their beats every 5 minutes are not.  A leaf always pings: every 8 minutes is 38 kB a day.
+HUB_PING_INTERVAL, HUB_PINGS_MAX = "10m", 2
+LEAF_PING_INTERVAL, LEAF_PINGS_MAX = "8m", 1  # a dead link is closed, and made again, after 16 minutes at most
 # An acknowledgement says "written", not "on the platter": after a power cut the last SYNC_INTERVAL may be missing on one
 # server.  The engine's default is 2 minutes; 10 s costs next to nothing, `always` a factor of seven (NATS-FACTS.md).
 SYNC_INTERVAL = "10s"
@@ -76,8 +77,6 @@ def _common(directory: Path, server_name: str) -> dict[str, Any]:
         "server_name": server_name,
         "max_payload": PAYLOAD_BYTES_MAX + _HEADER_ROOM,
         "max_pending": PENDING_BYTES_MAX,
-        "ping_interval": PING_INTERVAL,
-        "ping_max": PINGS_MAX,
         "write_deadline": "10s",
         "lame_duck_duration": "30s",  # the least that the server takes; SIGTERM doesn't use it
         "log_file": str(directory / "log" / "nats-server.log"),
@@ -92,6 +91,8 @@ def hub(c: HubConfig) -> str:
         {
             **_common(c.data, c.server_name),
             **_cluster(c),
+            "ping_interval": HUB_PING_INTERVAL,
+            "ping_max": HUB_PINGS_MAX,
             "listen": f"{c.listen}:{c.client_port}",
             "tls": tls,
             "max_connections": CONNECTIONS_MAX,
@@ -159,6 +160,8 @@ def leaf(c: LeafConfig) -> str:
     return _dump(
         {
             **_common(c.dir, c.server_name),
+            "ping_interval": LEAF_PING_INTERVAL,
+            "ping_max": LEAF_PINGS_MAX,
             "listen": f"127.0.0.1:{c.port}",
             "max_connections": 256,
             "accounts": {

@@ -50,6 +50,18 @@ class Bridge:
             self.reports.beat(node)
             self.leases.beat(node)
 
+    def link_down(self, node: str) -> None:
+        """The hub closed or lost the node's connection."""
+        if self.reports is not None:
+            self.reports.link_down(node)
+        if self.leases is not None:
+            self.leases.lost(node)
+
+    def duplicate(self, node: str, message: str) -> None:
+        """Two daemons live on one identity; "" when that is over."""
+        if self.reports is not None:
+            self.reports.duplicate(node, message)
+
     @property
     def loaded(self) -> bool:
         """Whether beats are taken."""
@@ -59,7 +71,7 @@ class Bridge:
         client = Client(self._credentials)
         try:
             mirror = self.mirror = Mirror(client, self._storage, resync_s=self._resync_s, relist_jitter_s=self._jitter_s)
-            self.leases = Leases(client, self._storage)
+            self.leases = Leases(client, self._storage, grace_s=self._grace_s)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(mirror.run(), name="bridge.mirror")
                 # What the cluster has must be known first: a Node that isn't mirrored yet would be registered again.

@@ -1,7 +1,8 @@
 """The Lease of each node in kube-node-lease, renewed while the node beats.
 
-The cluster's node lifecycle controller takes a node without renewals for lost, as with any kubelet.  A node beats less often
-than a kubelet renews (links are paid by the byte), so one beat stands for LEASE_S: as long as the controller's own grace.
+The cluster's node lifecycle controller takes a node without renewals for lost, as with any kubelet.  A node beats far less
+often than a kubelet renews (links are paid by the byte), so the bridge renews for it until its own grace is over or the hub
+tells that the link is gone.
 Source: Kubernetes documentation, "Nodes", "Heartbeats"; kubelet's nodelease.
 """
 
@@ -34,8 +35,10 @@ MANAGER = "skerry-bridge"
 class Leases:
     """``beat`` is told of each beat; ``run`` until cancelled."""
 
-    def __init__(self, client: Client, reader: Reader, *, renew_s: float = RENEW_S) -> None:
+    def __init__(self, client: Client, reader: Reader, *, renew_s: float = RENEW_S, grace_s: float = 0.0) -> None:
         self._client, self._reader, self._renew_s = client, reader, renew_s
+        self._grace_s = grace_s
+        self._beaten_s: dict[str, float] = {}
         self._renewed_s: dict[str, float] = {}
         self._queue: asyncio.Queue[str] = asyncio.Queue(WAITING_MAX)
         self._waiting: set[str] = set()
@@ -44,6 +47,24 @@ class Leases:
         self.failed = 0
 
     def beat(self, node: str) -> None:
+        self._beaten_s[node] = asyncio.get_running_loop().time()
+        self._want(node)
+
+    def lost(self, node: str) -> None:
+        """Its Lease is left to run out."""
+        self._beaten_s.pop(node, None)
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(self._renew_s)
+            now_s = asyncio.get_running_loop().time()
+            for node, at in list(self._beaten_s.items()):
+                if now_s - at > self._grace_s:
+                    del self._beaten_s[node]
+                else:
+                    self._want(node)
+
+    def _want(self, node: str) -> None:
         now_s = asyncio.get_running_loop().time()
         due = now_s - self._renewed_s.get(node, float("-inf")) >= self._renew_s
         if due and node not in self._waiting and not self._queue.full():
@@ -52,6 +73,7 @@ class Leases:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as workers:
+            workers.create_task(self._keep(), name="bridge.leases.keep")
             for n in range(AT_ONCE):
                 workers.create_task(self._work(), name=f"bridge.leases.{n}")
 

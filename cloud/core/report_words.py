@@ -56,6 +56,15 @@ class LinkDown:
 
 
 @dataclass(frozen=True, slots=True)
+class Duplicate:
+    """Two daemons live on the node's identity; ``message`` "" when that is over."""
+
+    node: str
+    message: str
+    now_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     now_us: int
 
@@ -89,7 +98,19 @@ class WriteRefused:
     key: ObjectKey
 
 
-Stimulus = ApiEvent | Reported | Loaded | BeatSeen | LinkDown | Tick | Written | WriteConflict | WriteFailed | WriteRefused
+Stimulus = (
+    ApiEvent
+    | Reported
+    | Loaded
+    | BeatSeen
+    | LinkDown
+    | Duplicate
+    | Tick
+    | Written
+    | WriteConflict
+    | WriteFailed
+    | WriteRefused
+)
 
 # --- instructions ----------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from cloud.core.report_words import (
     ApiEvent,
     BeatSeen,
     Complain,
+    Duplicate,
     Instruction,
     LinkDown,
     Loaded,
@@ -42,7 +43,9 @@ from schemas.event import Event
 from schemas.subjects import ObjectKey
 
 DEVICES = "devices.kubeedge.io"
-GRACE_US = 50 * times.US_PER_S  # Kubernetes' node-monitor-grace-period; two beats of 20 s and room for a retry
+# A silent node: a beat comes every 300 s (bus/link.py, at most 10 % later), and for the last 30 s of this it is asked for
+# one, three times.  A link that ends with a word is lost after some 10 s (cloud/hints.py); Kubernetes waits for 50 s.
+GRACE_US = 360 * times.US_PER_S
 EVENT_TTL_US = 3600 * times.US_PER_S  # Kubernetes keeps Events for an hour (--event-ttl)
 WRITES_IN_FLIGHT_MAX = 64  # an API write is one append and one read back; beyond this they only wait in the hub
 CONFLICT_US = 5 * times.US_PER_S  # the API tells of the other write within milliseconds; this is the safety net
@@ -97,6 +100,7 @@ class Reports:
         self._gone: dict[tuple[str, ObjectKey], _Said[reports.PodReport]] = {}
         self._twins: dict[tuple[str, ObjectKey], _Said[reports.TwinReport]] = {}
         self._events: dict[ObjectKey, _Said[reports.EventReport]] = {}
+        self._duplicates: dict[str, str] = {}  # node -> what is said of it; "" that it is one again
         self._buried: dict[str, int] = {}  # when a Node was deleted: only a later report registers it again
         self._writes = attempts.Attempts(WRITES_IN_FLIGHT_MAX)
         self._out: list[Instruction] = []
@@ -217,6 +221,8 @@ class Reports:
         self._loaded, self._now_us = True, s.now_us
         for key, known in self._objects.items():
             if key.resource == "nodes" and (_is_edge(known) or key.name in self._nodes):
+                if message := status.duplicate(known.object):
+                    self._duplicates.setdefault(key.name, message)
                 since = status.unknown_since(known.object)
                 if since is not None:
                     self._links.remember_lost(key.name, since)
@@ -242,6 +248,12 @@ class Reports:
         if self._loaded and self._links.knows(s.node) and self._links.lost(s.node, self._now_us):
             self._settle_node(s.node)
 
+    def _duplicate(self, s: Duplicate) -> None:
+        self._now_us = max(self._now_us, s.now_us)
+        if s.message or self._duplicates.get(s.node):
+            self._duplicates[s.node] = s.message
+            self._settle(_node(s.node))
+
     def _written(self, s: Written) -> None:
         self._writes.done(s.key, s.rev, self._now_us)
 
@@ -260,6 +272,7 @@ class Reports:
         Loaded: _load_done,
         BeatSeen: _beat,
         LinkDown: _link_down,
+        Duplicate: _duplicate,
         Tick: _tick,
         Written: _written,
         WriteConflict: _conflict,
@@ -321,6 +334,8 @@ class Reports:
         if main != known.object:
             return _write("update", key, main, known, cause)
         with_status = status.node_status(known.object, report, unknown, self._now_us)
+        if key.name in self._duplicates:
+            with_status = status.with_duplicate(with_status, self._duplicates[key.name], self._now_us)
         return _write("status", key, with_status, known, cause)
 
     def _owed_pod(self, key: ObjectKey) -> Write | None:

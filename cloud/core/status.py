@@ -22,7 +22,8 @@ Object = dict[str, Any]
 UNREACHABLE = "node.kubernetes.io/unreachable"
 NOT_READY = "node.kubernetes.io/not-ready"
 LINK_LOST = "LinkLost"
-OWN_CONDITIONS = frozenset({"Ready"})  # of a node: written here, from the report and the link
+DUPLICATE = "DuplicateIdentity"
+OWN_CONDITIONS = frozenset({"Ready", DUPLICATE})  # of a node: written here, from the report and the link
 
 
 # --- nodes -----------------------------------------------------------------------------------------------------------
@@ -107,6 +108,23 @@ def unknown_since(obj: Object) -> str | None:
         if c.get("type") == "Ready" and c.get("status") == "Unknown" and c.get("reason") == LINK_LOST:
             return str(c.get("message"))
     return None
+
+
+def with_duplicate(current: Object, message: str, now_us: int) -> Object:
+    """Whether two daemons live on the node's identity (cloud/clones.py)."""
+    said = {"type": DUPLICATE, "status": "True", "reason": "TwoDaemons", "message": message}
+    if not message:
+        said = {"type": DUPLICATE, "status": "False", "reason": "OneDaemon", "message": ""}
+    old = current.get("status") or {}
+    return {**current, "status": {**old, "conditions": merge_conditions(old.get("conditions"), [said], now_us)}}
+
+
+def duplicate(obj: Object) -> str:
+    """The message of a node that is said to be two, "" for any other."""
+    for c in _maps((obj.get("status") or {}).get("conditions")):
+        if c.get("type") == DUPLICATE and c.get("status") == "True":
+            return str(c.get("message")) or DUPLICATE
+    return ""
 
 
 # --- pods ------------------------------------------------------------------------------------------------------------

@@ -166,6 +166,10 @@ async def status(data_dir: Path, as_json: bool) -> int:
         return 0
     click.echo(f"node {said.node}, daemon {said.version}, process {said.pid}, since {format_time(said.started)} UTC")
     click.echo(f"link {said.link} since {format_time(said.link_since)} UTC ({said.link_mode})")
+    if said.fenced:
+        click.echo(
+            "FENCED: another daemon holds this node's identity; give the true one a token made for it, and purge the other"
+        )
     click.echo(f"engine {'ready' if said.runtime_ready else 'NOT ready: ' + said.runtime_reason}")
     r = said.replica
     state = "in sync" if r.synced else "complete, not in sync now" if r.complete else "not complete yet"
