@@ -26,7 +26,8 @@ logger = structlog.get_logger(__name__)
 # when the hub tells of a link that ended or came back, and before it calls a node lost (cloud/hints.py, cloud/beats.py).
 BEAT_S = 300.0
 ANSWER_TIMEOUT_S = 5.0
-RETRY_S = 1.0  # doubles, up to half a beat, while questions are sent and not answered
+RETRY_S = 1.0  # doubles, up to the next, while questions are sent and not answered
+RETRY_S_MAX = 10.0  # or half a beat
 FAILURES_MAX = 2  # one lost question is bad luck, two in a row are a lost link
 
 State = Literal["unknown", "up", "down"]
@@ -93,7 +94,7 @@ class Link:
 
     def _retry_pause(self, silences: int) -> float:
         doublings = max(0, min(silences - FAILURES_MAX, 16))
-        return max(self._retry_s, min(self._beat_s / 2, self._retry_s * (1 << doublings)))
+        return max(self._retry_s, min(RETRY_S_MAX, self._beat_s / 2, self._retry_s * (1 << doublings)))
 
     async def _ask(self) -> Literal["answered", "silence", "refused"]:
         """``refused``: it went nowhere, which was told at once."""

@@ -21,6 +21,9 @@ from tests.contract.hub_fixture import RunningHub
 pytestmark = pytest.mark.contract
 
 
+@pytest.mark.filterwarnings(
+    "ignore:parameter 'timeout' of type 'float':DeprecationWarning"
+)  # the NATS client's call of aiohttp
 async def test_a_node_joins_and_works_over_wss_alone(hub: RunningHub, tmp_path: Path) -> None:
     wss = tuple(hub.hub.websocket_urls)
     async with node_fixture.join_service(hub):
