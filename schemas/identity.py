@@ -20,7 +20,6 @@ AUDIT_JOIN_REFUSED = "audit.join.refused"
 AUDIT_RENEW_REFUSED = "audit.renew.refused"
 AUDIT_REVOKED = "audit.revoked"
 AUDIT_REFUSED = "audit.refused"  # by the server: a subject, a login, a limit
-AUDIT_FOREIGN = "audit.foreign"  # an event or a sample that came in a node's name but was not its own
 AUDIT_FLOOD = "audit.flood"  # a node asked more than its share
 AUDIT_CLONE = "audit.clone"  # two daemons live on one identity
 
