@@ -44,7 +44,7 @@ class Deletions:
 def applies(held: Stored | None, deleted: int, rev: int, *, restored: bool = False) -> bool:
     """Whether an object at ``rev`` is newer than what CLUSTER has."""
     if restored:
-        return held is None or held.source_rev != rev
+        return True  # a number may have been given twice, to different contents: compare those
     if held is not None:
         return rev > held.source_rev
     return rev > deleted

@@ -356,6 +356,8 @@ class Mirror:
                 held = self._storage.get(key)
                 if not merging.applies(held, self._deletions.get(key), origin.source_rev, restored=restored):
                     return
+                if held is not None and (held.source_rev, held.object) == (origin.source_rev, obj):
+                    return
                 try:
                     if held is None:
                         await self._storage.create(key, obj, origin)

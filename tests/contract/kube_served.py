@@ -101,6 +101,7 @@ def authenticate(headers: Mapping[str, str]) -> str | None:
 @asynccontextmanager
 async def served(folder: Path) -> AsyncIterator[Served]:
     """Over TLS, with a token, as users have it."""
+    folder.mkdir(exist_ok=True)
     storage = memory.MemoryStorage(cache.WatchCache(bookmark_s=0.2))
     api = registry.Registry(storage)
     await upkeep.bootstrap(api, Origin("test"))

@@ -18,7 +18,7 @@ class FaultyProxy:
     """``rules`` answer instead of the server; ``swallow`` says which watch lines are lost; ``requests``: what was asked."""
 
     def __init__(self, upstream: str) -> None:
-        self._upstream = upstream
+        self.upstream = upstream
         self.rules: list[Rule] = []
         self.swallow: Callable[[dict[str, Any]], bool] = lambda event: False
         self.requests: list[tuple[str, str, dict[str, str]]] = []
@@ -72,7 +72,7 @@ class FaultyProxy:
         skip = ("Host", "Content-Length", "Transfer-Encoding", "Connection", "Accept-Encoding")
         headers = {k: v for k, v in request.headers.items() if k not in skip}
         body = await request.read()
-        url = self._upstream + request.path
+        url = self.upstream + request.path
         try:
             async with self._http.request(request.method, url, params=query, headers=headers, data=body or None) as r:
                 if query.get("watch") == "1":

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from cloud.bridge.client import PAGE_OBJECTS
 from schemas.subjects import ObjectKey
 from tests.contract.bridge import faults
 from tests.contract.bridge.worlds import NODE, POD, World, cm, mounting, pods, secret, until
+from tests.contract.kube_served import served
 
 pytestmark = pytest.mark.contract
 
@@ -155,6 +157,26 @@ async def test_an_api_server_that_restarts(world: World) -> None:
         await world.proxy.up()
         await until(lambda: (_at(world, POD).object.get("status") or {}).get("phase") == "Running")
         await until(lambda: world.agrees([NODE, cm("mine"), *pods("p", "meanwhile")]))
+
+
+async def test_a_cluster_that_was_restored_from_an_old_backup(world: World, tmp_path: Path) -> None:
+    """Its revisions are smaller than those that were mirrored, and it is followed all the same."""
+    await edge_with_a_pod(world)
+    await world.pod("not-in-the-backup")
+    for n in range(30):
+        await world.set_config_map("mine", k=str(n))
+    async with world.bridge(), served(tmp_path / "old") as old:
+        assert world.agrees([NODE, cm("mine"), *pods("p", "not-in-the-backup")])
+        newest = world.cluster.storage.revision()
+        await world.proxy.down()
+        world.cluster, world.proxy.upstream = old, old.url
+        await edge_with_a_pod(world)
+        assert old.storage.revision() < newest
+        await world.proxy.up()
+        await until(lambda: world.agrees([NODE, cm("mine"), POD]))
+        await world.set_config_map("mine", k="after")
+        await until(lambda: world.agrees([NODE, cm("mine"), POD]))
+        assert old.storage.revision() < newest
 
 
 async def test_conflicts_are_read_again_and_settled(world: World) -> None:
