@@ -55,6 +55,18 @@ def concerned(view: View, s: Seen, kind: Kind, name: str, *, adopts: bool) -> It
                 yield candidate.key
 
 
+def unmoved(seen: Seen | None, old: Seen | None) -> bool:
+    """Whether a pod's change means nothing to who counts it: nodes say much more often how containers are than that."""
+    return seen is not None and old is not None and _face(seen.object) == _face(old.object)
+
+
+def _face(pod: Object) -> tuple[object, ...]:
+    meta, restarts = base.meta(pod), [c.get("restartCount") for c in base.maps(at(pod, "status", "containerStatuses"))]
+    fields = [meta.get(f) for f in ("uid", "labels", "annotations", "ownerReferences", "finalizers", "deletionTimestamp")]
+    phase, node = at(pod, "status", "phase"), at(pod, "spec", "nodeName")
+    return fields, phase, node, base.condition(pod, "Ready"), restarts
+
+
 def running(pods: Iterable[Seen]) -> list[Seen]:
     return [p for p in pods if not base.finished(p.object) and not base.deleting(p.object)]
 

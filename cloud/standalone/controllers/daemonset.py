@@ -42,6 +42,8 @@ def concerns(view: View, seen: Seen | None, old: Seen | None) -> Iterable[Object
     if kind == NODES:
         yield from _of_node(view, seen, old)
         return
+    if kind == PODS and claims.unmoved(seen, old):
+        return
     for known in (seen, old):
         if known is None:
             continue

@@ -25,7 +25,7 @@ BACKOFF_LIMIT = 6  # backoffLimit's default (API reference)
 
 def concerns(view: View, seen: Seen | None, old: Seen | None) -> Iterable[ObjectKey]:
     for s in (seen, old):
-        if s is None:
+        if s is None or ((s.key.group, s.key.resource) == PODS and claims.unmoved(seen, old)):
             continue
         if (s.key.group, s.key.resource) == JOBS:
             yield s.key

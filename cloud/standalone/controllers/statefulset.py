@@ -22,7 +22,7 @@ RETRY_US = 10 * times.US_PER_S  # a pod that failed is replaced when it is this 
 
 def concerns(view: View, seen: Seen | None, old: Seen | None) -> Iterable[ObjectKey]:
     for s in (seen, old):
-        if s is None:
+        if s is None or ((s.key.group, s.key.resource) == PODS and claims.unmoved(seen, old)):
             continue
         if (s.key.group, s.key.resource) == STATEFULSETS:
             yield s.key

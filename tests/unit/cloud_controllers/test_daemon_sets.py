@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from bus.kube.errors import StatusError
+from cloud.standalone.controllers import daemonset as controller
+from cloud.standalone.view import IndexedView
 from tests.unit.cloud_controllers.kubelets import HOW, Cluster, Object, condition
 
 
@@ -203,3 +206,20 @@ async def test_a_revision_never_changes_its_data(three: Cluster) -> None:
     name = rev["metadata"]["name"]
     with pytest.raises(StatusError, match="immutable"):
         await three.registry.patch("apps", "controllerrevisions", "default", name, {"data": {"x": 1}}, kind="merge", how=HOW)
+
+
+async def test_what_a_node_says_of_containers_wakes_nobody(three: Cluster) -> None:
+    await three.create("apps", "daemonsets", daemon())
+    await three.settle()
+    key = ("apps", "daemonsets")
+    (pod, *_) = three.storage.list("", "pods")
+    (ds,) = three.storage.list(*key)
+    view = IndexedView(three.storage, three.registry.catalog)
+    chatty = {**pod.object, "status": {**pod.object["status"], "containerStatuses": [{"name": "c", "ready": True}]}}
+    unready = {**pod.object, "status": {**pod.object["status"], "conditions": []}}
+    assert list(controller.concerns(view, replace(pod, object={**chatty}), pod)) != []  # the first count of restarts
+    told = replace(pod, object=chatty)
+    again = {**chatty, "status": {**chatty["status"], "containerStatuses": [{"name": "c", "ready": False}]}}
+    assert list(controller.concerns(view, replace(pod, object=again), told)) == []
+    assert set(controller.concerns(view, replace(pod, object=unready), pod)) == {ds.key}
+    assert set(controller.concerns(view, None, pod)) == {ds.key}
