@@ -66,7 +66,7 @@ class Settings:
 
 
 class CloudProcess:
-    """``run`` until cancelled; ``port`` is the API's once ``ready`` is set."""
+    """``run`` until cancelled; ``port`` is the API's once ``ready`` is set.  Raises CredentialsError for a cluster's."""
 
     def __init__(self, settings: Settings) -> None:
         known = settings.known_parts
@@ -74,6 +74,9 @@ class CloudProcess:
         if unknown:
             raise ValueError(f"unknown parts {unknown}; there are {', '.join(known)}")
         self.settings = settings if settings.parts else replace(settings, parts=known)
+        self._who: credentials.Credentials | None = None
+        if "bridge" in self.settings.parts:
+            self._who = credentials.load(None if settings.in_cluster else settings.cluster)
         self.ready = asyncio.Event()
         self.port = 0
 
@@ -149,12 +152,12 @@ class CloudProcess:
         parts: asyncio.TaskGroup,
     ) -> None:
         s = self.settings
-        who = credentials.load(None if s.in_cluster else s.cluster)
+        assert self._who is not None, "the bridge is one of the parts"
         cluster = storage.ClusterStorage(store, component="cloud/bridge")
         await cluster.start()
         stack.push_async_callback(cluster.stop)
         leading = leases.Campaign(store, "bridge", me)
-        over = bridge.Bridge(store, cluster, who, hub.shards, grace_s=s.grace_s, leads=lambda: leading.leads)
+        over = bridge.Bridge(store, cluster, self._who, hub.shards, grace_s=s.grace_s, leads=lambda: leading.leads)
         await self._listen(hub, core, store, watch, over, lambda: over.loaded, stack, parts)
         parts.create_task(leading.run(over.run), name="bridge")
 

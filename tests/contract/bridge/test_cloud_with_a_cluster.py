@@ -78,7 +78,7 @@ def test_a_kubeconfig_that_is_none(tmp_path: Path, text: str) -> None:
     path = tmp_path / "kubeconfig"
     path.write_text(text)
     with pytest.raises(credentials.CredentialsError, match=str(path)):
-        credentials.load(path)
+        process.CloudProcess(process.Settings(tmp_path, cluster=path))
 
 
 def test_no_pod_around_us() -> None:
