@@ -97,6 +97,8 @@ class CloudProcess:
                 await self._start(hub, core, store, stack, parts)
                 self.ready.set()
                 logger.info("cloud.ready", parts=list(s.parts), port=self.port or None)
+                # Some parts only listen and have no task here: without this, a process of such parts would serve nothing.
+                await asyncio.Event().wait()
 
     async def _start(
         self, hub: init.Hub, core: connect.Connection, store: log.Log, stack: AsyncExitStack, parts: asyncio.TaskGroup
