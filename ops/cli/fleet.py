@@ -31,7 +31,7 @@ def command() -> None:
 @click.option("--churn", type=click.FloatRange(0), default=0.0, show_default=True, help="Changes a second to those objects.")
 @click.option("--per-connection", type=click.IntRange(1), default=1, show_default=True,
               help="Nodes on one connection, under a user that may speak for all: at no hub that is relied on.")  # fmt: skip
-@click.option("--beat", "beat_s", type=click.FloatRange(0.1), default=20.0, show_default=True, help="Seconds between beats.")
+@click.option("--beat", "beat_s", type=click.FloatRange(0.1), default=300.0, show_default=True, help="Seconds of a beat.")
 @click.option("--workers", type=click.IntRange(1), help="Processes that they are spread over (default: one a core).")
 @common.is_async
 async def hollow(

@@ -11,7 +11,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from bus import stamp
+from bus import link, stamp
 from bus.identity import join
 from ops import logs
 from ops.fleet import bench, dispatching, joining, lab, usage
@@ -57,7 +57,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=30.0, help="of steady state, and of changes")
     parser.add_argument("--share", type=float, default=0.1, help="of objects that change while all nodes are away")
     parser.add_argument("--per-connection", type=int, default=1, help="nodes on one connection (real nodes: 1)")
-    parser.add_argument("--beat", type=float, default=20.0, help="seconds between a node's beats")
+    parser.add_argument("--beat", type=float, default=link.BEAT_S, help="seconds between a node's beats")
     parser.add_argument("--workers", type=int, help="processes that nodes are spread over (default: one a core)")
     parser.add_argument("--no-reports", action="store_true", help="nodes do not report")
     parser.add_argument("--only", default="", help=f"comma-separated: {','.join(STEPS)}")

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+from bus import link
 from ops.bench.latency import percentile
 from ops.fleet import feed, truth, usage
 from ops.fleet.fleet import Fleet, FleetError
@@ -30,7 +31,7 @@ class Plan:
     seconds: float = 30.0
     share: float = 0.1
     per_connection: int = 1
-    beat_s: float = 20.0
+    beat_s: float = link.BEAT_S
     workers: int | None = None
     reports: bool = True
     only: frozenset[str] = frozenset()

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bus import link
 from ops.fleet import wire, worker
 from ops.lab.processes import Processes
 
@@ -32,7 +33,7 @@ class Fleet:
         workers: int | None = None,
         urls: list[str] | None = None,
         per_connection: int = 1,
-        beat_s: float = 20.0,
+        beat_s: float = link.BEAT_S,
         reports: bool = True,
     ) -> None:
         wanted = workers or os.cpu_count() or 1

@@ -11,7 +11,7 @@ from bus import connect, link, log, outbox, replica, stamp
 from bus.stores import memory
 from edge import state
 from ops.fleet import runtime
-from schemas import event, reports
+from schemas import event, reports, subjects
 
 ALL = "all"
 SENT = "fleet.skerry.io/sent"  # annotation: CLOCK_MONOTONIC in ns when the change was written; one clock for all processes
@@ -29,7 +29,7 @@ class HollowNode:
         self.store = memory.MemoryStore()
         self.box = outbox.Outbox(self.store)
         self.state = state.NodeState(name, shards, self.store, self.box, component="fleet/hollow")
-        self._boot = stamp.new_id()
+        self._boot, self._run = stamp.new_id(), stamp.new_id()
         self._said = False
         self._tasks: list[asyncio.Task[None]] = []
         self.connection: connect.Connection | None = None
@@ -53,6 +53,7 @@ class HollowNode:
             connection, self.name, self._beat, on_up=self._link_up, on_down=self.replica.link_down, beat_s=self._beat_s
         )
         connection.on_change(self._nudge)
+        await connection.subscribe(subjects.command(self.name, "beat"), self._asked_to_beat)
         parts = [("replica", self.replica.run()), ("link", self.link.run())]
         if self._with_reports:
             parts.append(("outbox", self.box.run(hub)))
@@ -64,6 +65,7 @@ class HollowNode:
     async def stop(self) -> None:
         """The connection is the caller's to close."""
         tasks, self._tasks = self._tasks, []
+        self._run = stamp.new_id()  # the next start is another daemon
         for t in tasks:
             t.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -87,6 +89,9 @@ class HollowNode:
         if self.link is not None:
             self.link.nudge(up)
 
+    async def _asked_to_beat(self, msg: connect.Message) -> None:
+        self._nudge(msg.data == reports.RENEWED)
+
     def _link_up(self) -> None:
         self.replica.link_up()
         self.box.link_up()
@@ -96,7 +101,7 @@ class HollowNode:
 
     def _beat(self) -> reports.Beat:
         heads = {s: c.seq for s, c in self.replica.cursors().items()}
-        return reports.Beat(boot=self._boot, time=stamp.now_us(), heads=heads, outbox=self.box.pending)
+        return reports.Beat(boot=self._boot, time=stamp.now_us(), heads=heads, outbox=self.box.pending, run=self._run)
 
     def _changed(self, changes: list[replica.Applied]) -> None:
         now_ns = time.monotonic_ns()

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bus import connect, log
+from bus import connect, link, log
 from bus.hub import init
 from ops import logs
 from ops.fleet import minting, wire
@@ -46,7 +46,7 @@ class Crew:
     urls: list[str] = field(default_factory=list)
     source: str = ""
     per_connection: int = 1
-    beat_s: float = 20.0
+    beat_s: float = link.BEAT_S
     reports: bool = True
 
 
