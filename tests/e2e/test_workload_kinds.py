@@ -1,0 +1,82 @@
+"""Daemon sets, jobs and stateful sets on two real nodes: from kubectl to containers, and gone again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ops.lab import setting
+from ops.lab.world import NODES, World, node_ready, pod_ready
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+
+MANIFEST = """
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: agent}
+spec:
+  selector: {matchLabels: {app: agent}}
+  template:
+    metadata: {labels: {app: agent}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers: [{name: c, image: "busybox:1.36", command: [sleep, "100000"]}]
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: once}
+spec:
+  completions: 3
+  parallelism: 2
+  template:
+    spec:
+      restartPolicy: Never
+      containers: [{name: c, image: "busybox:1.36", command: [sh, -c, "echo done"]}]
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  serviceName: db
+  replicas: 2
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers: [{name: c, image: "busybox:1.36", command: [sleep, "100000"]}]
+"""
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    w = World(tmp_path / "lab")
+    try:
+        setting.hub(w)
+        setting.cloud(w)
+        for node in NODES:
+            setting.join(w, node)
+            setting.start_edge(w, node, beat_s=2)
+        yield w
+    finally:
+        setting.down(w)
+
+
+def test_daemon_set_job_and_stateful_set_run_on_nodes_and_go(world: World) -> None:
+    w = world
+    w.until("two Ready nodes", lambda: sum(node_ready(n) == "True" for n in w.get("nodes").get("items", [])) == 2)
+    w.kubectl("apply", "-f", "-", stdin=MANIFEST)
+    w.kubectl("rollout", "status", "daemonset/agent", "--timeout=55s")
+    w.kubectl("wait", "--for=condition=complete", "job/once", "--timeout=55s")
+    w.kubectl("rollout", "status", "statefulset/db", "--timeout=55s")
+    pods = {p["metadata"]["name"]: p for p in w.pods()}
+    assert {"db-0", "db-1"} <= set(pods) and all(pod_ready(pods[n]) for n in ("db-0", "db-1"))
+    assert sorted(p["spec"]["nodeName"] for n, p in pods.items() if n.startswith("agent-")) == list(NODES)
+    assert sum(p["status"]["phase"] == "Succeeded" for n, p in pods.items() if n.startswith("once-")) == 3
+    assert w.kubectl("logs", "job/once").strip() == "done"
+    w.kubectl("delete", "job/once", "daemonset/agent", "statefulset/db")
+    w.until("all pods are gone", lambda: not w.pods(), seconds=60)
+    # Pods without grace are gone from the API at once, as on any cluster; their containers follow.
+    w.until("and their containers with them", lambda: not any(w.containers(node) for node in NODES), seconds=60)
