@@ -46,6 +46,14 @@ lint:
 sim *args:
     python -m ops.sim.swarm {{ args }}
 
+# faults on real processes in network namespaces, and a scorecard of what each cost (--rows cut,kill-leaf; --list)
+chaos *args:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    DOCKER_HOST=$(python -m ops.engine up --images)
+    export DOCKER_HOST
+    exec python -m ops.chaos {{ args }}
+
 # agreement of the standalone API with answers recorded from a real Kubernetes API server
 golden *args:
     python -m ops.golden {{ args }}

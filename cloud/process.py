@@ -224,7 +224,9 @@ class CloudProcess:
         stack.push_async_callback(nodes.stop)
         self.port = running.port
         if s.kubeconfig is not None:
-            host = next((h for h in (*s.hosts, *hub.file.hosts) if h), "127.0.0.1")
+            # An address that it listens on alone is the only one that leads to it, whatever the hub's names are.
+            listens = () if s.listen_host in ("0.0.0.0", "::") else (s.listen_host,)
+            host = next((h for h in (*s.hosts, *listens, *hub.file.hosts) if h), "127.0.0.1")
             url = f"https://{f'[{host}]' if ':' in host else host}:{running.port}"
             access.write_kubeconfig(s.kubeconfig, server=url, ca=hub.ca_path, token=tokens.token_of(access.ADMIN))
 

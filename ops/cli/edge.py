@@ -196,6 +196,18 @@ async def stop(data_dir: Path) -> None:
     click.echo("ended" if await node_leaf(data_dir).server().stop_left_behind() else "none runs")
 
 
+def _empty(folder: Path) -> None:
+    """Removes a folder; one that is a file system of its own stays, empty."""
+    if not folder.is_mount():
+        shutil.rmtree(folder)
+        return
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
 async def _not_running(data_dir: Path) -> None:
     said = await ask_status(data_dir)
     if said is not None:
@@ -223,5 +235,5 @@ async def purge(data_dir: Path, yes: bool) -> None:
     await node_leaf(data_dir).server().stop_left_behind()
     removed = node_containers.remove(identity.node, identity.hub)
     node_containers.unmount(data_dir)
-    shutil.rmtree(data_dir)
+    _empty(data_dir)
     click.echo(f"{identity.node} is gone from this machine: {removed} containers, {data_dir}")

@@ -4,16 +4,20 @@ Cut means what a pulled cable means to both ends: open connections die and new o
 Commands come as lines on standard input (``cut``, ``heal``, ``count``) and are answered on standard output; the end of the
 input ends the relay.  ``count`` answers the bytes carried up and down, so that what a reconnect cost on the wire is
 measured, not guessed.  ``chunks`` answers in how many pieces they came: on an idle link each is a packet, and its
-acknowledgement another.
+acknowledgement another.  ``shape <delay ms> <jitter ms> <loss>`` makes it slow, each way: loss as TCP shows it to whoever
+uses it, a wait for the retransmission.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import sys
 
 CHUNK = 64 << 10
+WAITING_MAX = 64  # chunks on their way: what a slow link holds; beyond it the sender waits
+RETRANSMIT_S = 0.2  # Linux' shortest retransmission timeout
 
 
 class Relay:
@@ -23,6 +27,7 @@ class Relay:
         self._up = self._down = 0
         self._chunks = [0, 0]
         self._cut = False
+        self._delay_s = self._jitter_s = self._loss = 0.0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -45,15 +50,33 @@ class Relay:
             writer.transport.abort()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
-        while data := await reader.read(CHUNK):
-            self._chunks[not up] += 1
-            if up:
-                self._up += len(data)
-            else:
-                self._down += len(data)
-            writer.write(data)
-            await writer.drain()
+        loop = asyncio.get_running_loop()
+        waiting: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(WAITING_MAX)
+
+        async def deliver() -> None:
+            while True:
+                due, data = await waiting.get()
+                await asyncio.sleep(max(0.0, due - loop.time()))
+                writer.write(data)
+                await writer.drain()
+
+        async with asyncio.TaskGroup() as both:
+            delivering = both.create_task(deliver())
+            while data := await reader.read(CHUNK):
+                self._chunks[not up] += 1
+                if up:
+                    self._up += len(data)
+                else:
+                    self._down += len(data)
+                await waiting.put((loop.time() + self._wait_s(), data))
+            delivering.cancel()
         raise ConnectionResetError("one side is done")
+
+    def _wait_s(self) -> float:
+        wait = self._delay_s + random.uniform(0, self._jitter_s)
+        while random.random() < self._loss:
+            wait += RETRANSMIT_S + 2 * self._delay_s
+        return wait
 
     def command(self, line: str) -> str:
         match line.strip():
@@ -69,6 +92,10 @@ class Relay:
                 return f"{self._up} {self._down}"
             case "chunks":
                 return f"{self._chunks[0]} {self._chunks[1]}"
+            case text if text.startswith("shape "):
+                delay, jitter, self._loss = map(float, text.split()[1:])
+                self._delay_s, self._jitter_s = delay / 1000, jitter / 1000
+                return "shaped"
             case other:
                 return f"unknown command {other!r}"
 

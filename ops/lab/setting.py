@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 from ops.lab.world import NODES, Wire, World
@@ -12,13 +13,17 @@ HUB_S = 30.0
 API_S = 40.0
 
 
-def hub(w: World) -> dict[str, Any]:
-    """Makes a hub on free ports and runs it; its hub.json."""
+def hub(w: World, host: str = "127.0.0.1") -> dict[str, Any]:
+    """Makes a hub on free ports of an address and runs it; its hub.json."""
     ports = ("--port", "0", "--leaf-port", "0", "--websocket-port", "0")
-    w.skerry("hub", "init", "--data", str(w.hub), "--host", "127.0.0.1", "--listen", "127.0.0.1", *ports)
+    w.skerry("hub", "init", "--data", str(w.hub), "--host", host, "--listen", host, *ports)
+    run_hub(w)
+    return facts(w)
+
+
+def run_hub(w: World) -> None:
     w.start("hub", "hub", "run", "--data", str(w.hub))
     w.until("the hub answers", lambda: ": ok" in w.skerry("hub", "status", "--data", str(w.hub), check=False), seconds=HUB_S)
-    return facts(w)
 
 
 def facts(w: World) -> dict[str, Any]:
@@ -39,14 +44,16 @@ def wire(w: World, node: str = NODES[0]) -> Wire:
     return Wire(w, facts(w)["ports"]["leaf"], node)
 
 
-def join(w: World, node: str, *, through: Wire | None = None) -> None:
+def join(w: World, node: str, *, through: Wire | str | None = None) -> None:
+    """``through``: a wire, or the URL that the leaf shall use."""
     token = w.skerry("token", "create", "--hub", str(w.hub), "--node", node).strip().splitlines()[-1]
-    way = ("--leaf-url", f"tls://127.0.0.1:{through.port}") if through is not None else ()
+    url = f"tls://127.0.0.1:{through.port}" if isinstance(through, Wire) else through
+    way = ("--leaf-url", url) if url is not None else ()
     w.skerry("edge", "join", token, "--node", node, "--data", str(w.node_dir(node)), "--leaf-port", "0", *way)
 
 
-def start_edge(w: World, node: str, *, beat_s: float, env: dict[str, str] | None = None) -> None:
-    w.start(node, "edge", "run", "--data", str(w.node_dir(node)), "--beat", str(beat_s), env=env)
+def start_edge(w: World, node: str, *, beat_s: float, env: dict[str, str] | None = None, inside: Sequence[str] = ()) -> None:
+    w.start(node, "edge", "run", "--data", str(w.node_dir(node)), "--beat", str(beat_s), env=env, inside=inside)
 
 
 def down(w: World) -> list[str]:

@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,9 @@ class World:
         """Output of one ``skerry`` command; raises StepFailed with what it said."""
         return self.run([sys.executable, "-m", "ops.cli", *args], check=check)
 
-    def start(self, name: str, *args: str, env: dict[str, str] | None = None) -> None:
-        self.processes.start(name, [sys.executable, "-m", "ops.cli", *args], env=env)
+    def start(self, name: str, *args: str, env: dict[str, str] | None = None, inside: Sequence[str] = ()) -> None:
+        """``inside``: what the command line begins with, to run it somewhere else (ops/lab/links.py)."""
+        self.processes.start(name, [*inside, sys.executable, "-m", "ops.cli", *args], env=env)
 
     def run(self, argv: list[str], *, stdin: str | None = None, check: bool = True) -> str:
         try:
@@ -166,8 +167,18 @@ class Wire:
 
     def __init__(self, world: World, to_port: int, node: str = NODES[0]) -> None:
         argv = [sys.executable, "-m", "ops.lab.relay", "127.0.0.1", str(to_port), "0"]
-        self._child = world.processes.start(f"link-of-{node}", argv, pipes=True)
+        self._take(world.processes.start(f"link-of-{node}", argv, pipes=True))
+
+    def _take(self, child: subprocess.Popen[bytes]) -> None:
+        self._child = child
         self.port = int(self._ask(None))
+
+    @classmethod
+    def of(cls, child: subprocess.Popen[bytes]) -> Wire:
+        """The wire of a relay that was started already."""
+        wire = cls.__new__(cls)
+        wire._take(child)
+        return wire
 
     def _ask(self, command: str | None) -> str:
         assert self._child.stdin is not None and self._child.stdout is not None
@@ -181,6 +192,10 @@ class Wire:
 
     def heal(self) -> None:
         self._ask("heal")
+
+    def shape(self, delay_ms: float, jitter_ms: float, loss: float) -> None:
+        """Each way; see ops/lab/links.py."""
+        self._ask(f"shape {delay_ms} {jitter_ms} {loss}")
 
     def count(self) -> tuple[int, int]:
         """Bytes carried (to the hub, to the node) so far."""

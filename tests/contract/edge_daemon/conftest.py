@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from ops.lab import setting
-from tests.contract.edge_daemon.lab import Lab, started
+from ops.lab.nodes import Lab, started
 
 
 @pytest.fixture(scope="package")

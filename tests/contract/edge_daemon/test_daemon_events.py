@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 from bus import log, stamp
+from ops.lab.nodes import Lab
 from schemas import codec, event, subjects
-from tests.contract.edge_daemon.lab import Lab
 
 pytestmark = pytest.mark.contract
 

@@ -13,9 +13,9 @@ import pytest
 
 from bus.identity import tokens
 from ops.cli import common
+from ops.lab.nodes import Lab
 from schemas import codec
 from schemas.joining import JoinToken
-from tests.contract.edge_daemon.lab import Lab
 
 pytestmark = pytest.mark.contract
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from ops.lab import setting
+from ops.lab.nodes import GRACE_S, Lab
 from ops.lab.show import StepFailed
-from tests.contract.edge_daemon.lab import GRACE_S, Lab
 
 pytestmark = pytest.mark.contract
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.edge_daemon.lab import Lab
+from ops.lab.nodes import Lab
 
 pytestmark = pytest.mark.contract
 

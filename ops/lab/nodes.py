@@ -1,5 +1,5 @@
-"""A lab for the edge daemon as a process: real hub, cloud, leaf, engine.  Everything is asked from outside, as an operator
-would: the API by kubectl, the engine itself, `skerry edge status`, `skerry replay`."""
+"""A lab for edge nodes as processes: real hub, cloud, leafs, daemons, engine.  Everything is asked from outside, as an
+operator would: the API by kubectl, the engine itself, `skerry edge status`, `skerry replay`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from bus import log
 from ops import cli
 from ops.cli import common, edge
 from ops.lab import setting
+from ops.lab.links import Links, RelayLinks
 from ops.lab.processes import started_of
 from ops.lab.show import Line, StepFailed
-from ops.lab.world import Wire, World, node_ready, pod_ready
+from ops.lab.world import World, node_ready, pod_ready
 from schemas import subjects
 
 T = TypeVar("T")
@@ -38,7 +39,8 @@ class Lab(World):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.tail = secrets.token_hex(3)  # the engine is shared: names of other runs must not meet ours
-        self.wires: dict[str, Wire] = {}
+        self.grace_s = GRACE_S
+        self.links: Links = RelayLinks(self.processes)
         self.node_env: dict[str, dict[str, str]] = {}
 
     def until(self, what: str, check: Callable[[], object], *, seconds: float = 60, line: Line | None = None) -> Any:
@@ -52,7 +54,7 @@ class Lab(World):
     # --- in this process, because a Python that starts for each look would be most of these tests' time
 
     def node_status(self, node: str) -> dict[str, Any]:
-        said = asyncio.run(edge.ask_status(self.node_dir(node)))
+        said = self.links.run_inside(node, lambda: asyncio.run(edge.ask_status(self.node_dir(node))))
         return {} if said is None else said.model_dump()
 
     def skerry(self, *args: str, check: bool = True) -> str:
@@ -68,13 +70,13 @@ class Lab(World):
     def join(self, name: str, **env: str) -> str:
         """A node that has joined; its link can be cut."""
         node = f"{name}-{self.tail}"
-        self.wires[node] = setting.wire(self, node)
+        url = self.links.add(node, setting.facts(self)["ports"]["leaf"])
         self.node_env[node] = env
-        setting.join(self, node, through=self.wires[node])
+        setting.join(self, node, through=url)
         return node
 
     def start_daemon(self, node: str) -> None:
-        setting.start_edge(self, node, beat_s=BEAT_S, env=self.node_env[node])
+        setting.start_edge(self, node, beat_s=BEAT_S, env=self.node_env[node], inside=self.links.inside(node))
 
     def restart_daemon(self, node: str) -> None:
         """kill -9 if it runs, then a new one, waited for."""
@@ -104,11 +106,11 @@ class Lab(World):
         return (self.processes.logs / f"{node}.log").read_text()
 
     def cut(self, node: str) -> None:
-        self.wires[node].cut()
+        self.links.cut(node)
         self.until("link down", lambda: self.node_status(node).get("link") == "down")
 
     def heal(self, node: str) -> None:
-        self.wires[node].heal()
+        self.links.heal(node)
 
     # --- pods
 
@@ -139,7 +141,8 @@ class Lab(World):
     def runs(self, node: str, name: str) -> None:
         """Ready in the API, and on the engine."""
         self.until(f"{name} is ready", lambda: pod_ready(self.get("pod", name)))
-        assert f"{name}/sleep" in self.containers(node)
+        if f"{name}/sleep" not in self.containers(node):
+            raise StepFailed(f"{name} is Ready in the API, and does not run on {node}")
 
     def gone(self, node: str, name: str) -> None:
         self.until(
@@ -161,7 +164,8 @@ class Lab(World):
         deadline = time.monotonic() + QUIET_S
         while True:
             now = self.containers(node)
-            assert {k: now.get(k) for k in before} == before
+            if {k: now.get(k) for k in before} != before:
+                raise StepFailed(f"containers of {node} were {before}, are {now}")
             if time.monotonic() > deadline:
                 return
             time.sleep(0.3)
@@ -236,12 +240,16 @@ class Lab(World):
         return code, err.getvalue()
 
 
-def started(folder: Path) -> Lab:
+def started(folder: Path, links: Callable[[Lab], Links] | None = None) -> Lab:
+    """A lab with hub and cloud; ended by ``setting.down``."""
     lab = Lab(folder)
     try:
-        setting.hub(lab)
-        setting.cloud(lab, "--grace", GRACE_S)
-    except (StepFailed, OSError):
+        if links is not None:
+            lab.links = links(lab)
+        setting.hub(lab, lab.links.host)
+        setting.cloud(lab, "--grace", lab.grace_s)
+    except BaseException:
         setting.down(lab)
+        lab.links.close()
         raise
     return lab
