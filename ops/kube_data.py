@@ -34,7 +34,8 @@ PACKAGE = {
     "coordination": r"Lease.*",
     "events": r"EventsV1.*",
     "autoscaling": r"Scale(Spec|Status)?$",
-    "policy": r"Eviction$",
+    "policy": r"Eviction$|PodDisruptionBudget.*",
+    "storage": r"StorageClass$",
 }
 
 # (type, field) -> (patch merge key or "", list-map keys or "set" or (), strategy)
@@ -64,6 +65,7 @@ MERGE: dict[tuple[str, str], tuple[str, tuple[str, ...] | str, str]] = {
     ("StatefulSetStatus", "conditions"): ("type", ("type",), "merge"),
     ("JobStatus", "conditions"): ("type", ("type",), "merge"),
     ("PersistentVolumeClaimStatus", "conditions"): ("type", ("type",), "merge"),
+    ("PodDisruptionBudgetStatus", "conditions"): ("type", ("type",), "merge"),
     ("ServiceAccount", "secrets"): ("name", ("name",), "merge"),
     ("CustomResourceDefinitionStatus", "conditions"): ("", ("type",), ""),
     ("ObjectMeta", "ownerReferences"): ("uid", ("uid",), "merge"),

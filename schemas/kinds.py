@@ -45,6 +45,10 @@ BUILTIN: tuple[Kind, ...] = (
     Kind("apps", "v1", "controllerrevisions", "ControllerRevision", True, (), "controllerrevision"),
     Kind("batch", "v1", "jobs", "Job", True, (), "job", ("status",), ("all",)),
     Kind("batch", "v1", "cronjobs", "CronJob", True, ("cj",), "cronjob", ("status",), ("all",)),
+    Kind("", "v1", "persistentvolumes", "PersistentVolume", False, ("pv",), "persistentvolume", ("status",)),
+    Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", True, ("pvc",), "persistentvolumeclaim", ("status",)),
+    Kind("storage.k8s.io", "v1", "storageclasses", "StorageClass", False, ("sc",), "storageclass"),
+    Kind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", True, ("pdb",), "poddisruptionbudget", ("status",)),
     Kind("coordination.k8s.io", "v1", "leases", "Lease", True, (), "lease"),
     Kind(
         "apiextensions.k8s.io",

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from bus.kube import decoding, deletion, errors, times, typed
+from bus.kube import decoding, errors, eviction, times, typed
 from bus.kube.catalog import Resource, Version
 from bus.kube.kinds.base import at
 from bus.kube.storage import Object
@@ -123,9 +123,7 @@ async def create(registry: Registry, target: Target, obj: Any, how: Write) -> Ob
     if of_pod and target.subresource == "binding":
         return await _bind(registry, target, obj, how)
     if of_pod and target.subresource == "eviction":
-        eviction = decoding.read(obj, EVICTION, EVICTION.versions["v1"])
-        options = deletion.options(eviction.get("deleteOptions"))
-        await registry.delete("", "pods", target.namespace, target.name, how=how, options=options)
+        await eviction.evict(registry, target, obj, (EVICTION, EVICTION.versions["v1"]), how)
         return {**success(), "code": 201}
     raise errors.no_such_path()
 

@@ -26,15 +26,18 @@ from cloud.standalone.controllers import (
     cronjob,
     daemonset,
     deployment,
+    disruption,
     endpoints,
     garbage,
     job,
     namespace,
+    node_lifecycle,
     podgc,
     replicaset,
     scheduler,
     serviceaccount,
     statefulset,
+    taint_eviction,
 )
 from cloud.standalone.controllers.base import Controller, Kind
 from cloud.standalone.view import IndexedView
@@ -59,6 +62,9 @@ CONTROLLERS: dict[str, Controller] = {
         scheduler.CONTROLLER,
         garbage.CONTROLLER,
         namespace.CONTROLLER,
+        node_lifecycle.CONTROLLER,
+        taint_eviction.CONTROLLER,
+        disruption.CONTROLLER,
         podgc.CONTROLLER,
         podgc.EVENT_TTL,
     )

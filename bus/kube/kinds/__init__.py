@@ -7,6 +7,8 @@ workloads.py      deployments and replica sets; what kinds with a template share
 daemonsets.py     daemon sets, controller revisions
 statefulsets.py   stateful sets
 jobs.py           jobs, cron jobs
+storage.py        persistent volumes, their claims, storage classes
+budgets.py        pod disruption budgets
 network.py        endpoints, endpoint slices
 definitions.py    custom resource definitions
 custom.py         objects of custom resources
@@ -15,7 +17,20 @@ custom.py         objects of custom resources
 from __future__ import annotations
 
 from bus.kube.catalog import Resource
-from bus.kube.kinds import base, core, custom, daemonsets, definitions, jobs, network, pods, statefulsets, workloads
+from bus.kube.kinds import (
+    base,
+    budgets,
+    core,
+    custom,
+    daemonsets,
+    definitions,
+    jobs,
+    network,
+    pods,
+    statefulsets,
+    storage,
+    workloads,
+)
 
 _BY_RESOURCE: dict[tuple[str, str], base.Strategy] = {
     ("", "namespaces"): core.Namespaces(),
@@ -32,6 +47,10 @@ _BY_RESOURCE: dict[tuple[str, str], base.Strategy] = {
     ("apps", "daemonsets"): daemonsets.DaemonSets(),
     ("apps", "statefulsets"): statefulsets.StatefulSets(),
     ("apps", "controllerrevisions"): daemonsets.Revisions(),
+    ("", "persistentvolumes"): storage.Volumes(),
+    ("", "persistentvolumeclaims"): storage.Claims(),
+    ("storage.k8s.io", "storageclasses"): storage.Classes(),
+    ("policy", "poddisruptionbudgets"): budgets.Budgets(),
     ("batch", "jobs"): jobs.Jobs(),
     ("batch", "cronjobs"): jobs.CronJobs(),
     ("apiextensions.k8s.io", "customresourcedefinitions"): definitions.Definitions(),

@@ -34,6 +34,10 @@ STATEFULSETS: Kind = ("apps", "statefulsets")
 REVISIONS: Kind = ("apps", "controllerrevisions")
 JOBS: Kind = ("batch", "jobs")
 CRONJOBS: Kind = ("batch", "cronjobs")
+BUDGETS: Kind = ("policy", "poddisruptionbudgets")
+VOLUMES: Kind = ("", "persistentvolumes")
+CLAIMS: Kind = ("", "persistentvolumeclaims")
+CLASSES: Kind = ("storage.k8s.io", "storageclasses")
 EVERY: Kind = ("*", "*")  # in ``watches``: whatever the API serves
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cloud.core.writes import Write
-from cloud.standalone.controllers import amounts, base, claims, fit, history, selecting
+from cloud.standalone.controllers import amounts, base, claims, fit, history, selecting, taints
 from cloud.standalone.controllers.base import DAEMONSETS, NODES, PODS, REVISIONS, Controller, Object, Plan, Seen, View, at
 from schemas import times
 from schemas.subjects import ObjectKey
@@ -135,8 +135,8 @@ def _wanted(pod: Object, node: Object) -> tuple[bool, bool]:
     if (named and named != base.meta(node).get("name")) or not selecting.node_matches(pod, node):
         return False, False
     tolerations = base.maps(at(pod, "spec", "tolerations"))
-    own = [t for t in base.maps(at(node, "spec", "taints")) if t.get("key") not in (fit.NOT_READY, fit.UNREACHABLE)]
-    bad = [t.get("effect") for t in own if not fit.tolerated(t, tolerations)]
+    own = [t for t in taints.of(node) if t.get("key") not in (taints.NOT_READY, taints.UNREACHABLE)]
+    bad = [t.get("effect") for t in own if not taints.tolerated(t, tolerations)]
     return not any(e in ("NoSchedule", "NoExecute") for e in bad), "NoExecute" not in bad
 
 

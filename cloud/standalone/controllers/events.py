@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Literal
 
 from cloud.core.writes import Write
 from cloud.standalone.controllers import base
@@ -11,33 +12,49 @@ from schemas import times
 from schemas.subjects import ObjectKey
 
 SAY_US = 60 * times.US_PER_S  # the same message again at most once in this time
+MESSAGE_CHARS_MAX = 1024  # as the API server validates it
+OF_CLUSTER = "default"  # the namespace for what has none
 
 
-def warn(view: View, about: Seen, reason: str, message: str, now_us: int, component: str) -> list[Write]:
+def tell(
+    view: View,
+    about: Seen,
+    reason: str,
+    message: str,
+    now_us: int,
+    component: str,
+    *,
+    kind: Literal["Warning", "Normal"] = "Warning",
+    say_us: int = SAY_US,
+) -> list[Write]:
     """At most one write: the Event, or its next count."""
     tail = hashlib.blake2b(f"{base.uid(about.object)}\0{reason}\0{message}".encode(), digest_size=8).hexdigest()
-    key = ObjectKey(*EVENTS, about.key.namespace, f"{about.key.name[:236]}.{tail}")
+    space = about.key.namespace or OF_CLUSTER
+    key = ObjectKey(*EVENTS, space, f"{about.key.name[:236]}.{tail}")
     now = times.rfc3339(now_us)
     known = view.get(key)
     if known is not None:
-        if now_us - (times.micros(known.object.get("lastTimestamp")) or 0) < SAY_US:
+        if now_us - (times.micros(known.object.get("lastTimestamp")) or 0) < say_us:
             return []
         count = int(known.object.get("count") or 1) + 1
         return [base.update(known, {**known.object, "count": count, "lastTimestamp": now}, about)]
+    involved = {
+        "apiVersion": about.object.get("apiVersion"),
+        "kind": about.object.get("kind"),
+        "name": about.key.name,
+        "uid": base.uid(about.object),
+    }
+    if about.key.namespace:
+        involved["namespace"] = about.key.namespace
+    shown = message if len(message) <= MESSAGE_CHARS_MAX else f"{message[: MESSAGE_CHARS_MAX - 4]} ..."
     event = {
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {"name": key.name, "namespace": key.namespace},
-        "involvedObject": {
-            "apiVersion": about.object.get("apiVersion"),
-            "kind": about.object.get("kind"),
-            "name": about.key.name,
-            "namespace": about.key.namespace,
-            "uid": base.uid(about.object),
-        },
-        "type": "Warning",
+        "involvedObject": involved,
+        "type": kind,
         "reason": reason,
-        "message": message,
+        "message": shown,
         "count": 1,
         "firstTimestamp": now,
         "lastTimestamp": now,

@@ -6,23 +6,21 @@ order of the filters is kube-scheduler's: the first that refuses is the one that
 
 from __future__ import annotations
 
-from cloud.standalone.controllers import base, load, resources, selecting
+from cloud.standalone.controllers import base, load, resources, selecting, taints
 from cloud.standalone.controllers.base import Object, at
 from cloud.standalone.controllers.load import Load, Port
 from cloud.standalone.controllers.resources import Amounts
-
-NOT_READY = "node.kubernetes.io/not-ready"
-UNREACHABLE = "node.kubernetes.io/unreachable"
-UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
 
 
 def refusals(pod: Object, asked: Amounts, node: Object, on_it: Load) -> list[str]:
     """Why a node can't take a pod; empty when it can.  ``asked`` is ``resources.requested(pod)``."""
     tolerations = base.maps(at(pod, "spec", "tolerations"))
-    if at(node, "spec", "unschedulable") and not tolerated({"key": UNSCHEDULABLE, "effect": "NoSchedule"}, tolerations):
+    if at(node, "spec", "unschedulable") and not taints.tolerated(
+        {"key": taints.UNSCHEDULABLE, "effect": "NoSchedule"}, tolerations
+    ):
         return ["node(s) were unschedulable"]
-    for taint in taints(node):
-        if taint.get("effect") in ("NoSchedule", "NoExecute") and not tolerated(taint, tolerations):
+    for taint in keeping(node):
+        if taint.get("effect") in ("NoSchedule", "NoExecute") and not taints.tolerated(taint, tolerations):
             return [f"node(s) had untolerated taint {{{taint.get('key')}: {taint.get('value') or ''}}}"]
     if not selecting.node_matches(pod, node):
         return ["node(s) didn't match Pod's node affinity/selector"]
@@ -38,27 +36,15 @@ def _too_little(asked: Amounts, node: Object, on_it: Load) -> list[str]:
     return why + [f"Insufficient {name}" for name in short]
 
 
-def taints(node: Object) -> list[Object]:
+def keeping(node: Object) -> list[Object]:
     """A node that isn't ready counts as tainted even before its taint is written."""
-    given = base.maps(at(node, "spec", "taints"))
-    marked = any(t.get("key") in (NOT_READY, UNREACHABLE) for t in given)
-    return given if ready(node) or marked else [*given, {"key": NOT_READY, "effect": "NoSchedule"}]
+    given = taints.of(node)
+    marked = any(t.get("key") in (taints.NOT_READY, taints.UNREACHABLE) for t in given)
+    return given if ready(node) or marked else [*given, {"key": taints.NOT_READY, "effect": "NoSchedule"}]
 
 
 def ready(node: Object) -> bool:
     return (base.condition(node, "Ready") or {}).get("status") == "True"
-
-
-def tolerated(taint: Object, tolerations: list[Object]) -> bool:
-    for t in tolerations:
-        if t.get("effect") and t.get("effect") != taint.get("effect"):
-            continue
-        if t.get("operator") == "Exists":
-            if not t.get("key") or t.get("key") == taint.get("key"):
-                return True
-        elif t.get("key") == taint.get("key") and (t.get("value") or "") == (taint.get("value") or ""):
-            return True
-    return False
 
 
 def _collide(a: Port, b: Port) -> bool:

@@ -1,4 +1,5 @@
-"""Pods that nobody will ever confirm: deleted, but their node is not in the API any more.  And Events past their hour.
+"""Pods that nobody will ever confirm: deleted, but their node is not in the API any more, or somebody said that it is dead
+(taint ``node.kubernetes.io/out-of-service``, while it isn't ready).  And Events past their hour.
 
 Only pods that somebody deleted.  kube-controller-manager also deletes all other pods of a Node that is gone, because in a
 data centre a Node that was removed is a machine that was given back.  At the edge it is more often a Node object that was
@@ -6,14 +7,15 @@ deleted by mistake, or that its machine registers again when its link comes back
 containers run, for hours without a link.  Deleting their pods would stop a working site at the moment it comes back, and
 make a Deployment start a second copy elsewhere before.  Who takes a machine away for good deletes its pods as well
 (``kubectl delete pods --field-selector spec.nodeName=<node>``), and then nothing hangs.
-Source: Kubernetes documentation, "Pod Lifecycle", "Garbage collection of Pods"; kube-apiserver --event-ttl.
+Source: Kubernetes documentation, "Pod Lifecycle", "Garbage collection of Pods"; "Non-graceful node
+shutdown handling"; kube-apiserver --event-ttl.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cloud.standalone.controllers import base
+from cloud.standalone.controllers import base, node_lifecycle
 from cloud.standalone.controllers.base import EVENTS, NODES, PODS, Controller, Plan, Seen, View, at
 from schemas import times
 from schemas.subjects import ObjectKey
@@ -26,7 +28,8 @@ def concerns(view: View, seen: Seen | None, old: Seen | None) -> Iterable[Object
     s = seen or old
     assert s is not None
     if s.key.resource == "nodes":
-        if seen is None:  # rare: no index for it (``pods_on`` leaves out what is finished)
+        if seen is None or node_lifecycle.out_of_service(view, s.key.name):
+            # rare: no index for it (``pods_on`` leaves out what is finished)
             yield from (p.key for p in view.list(PODS) if _lost(view, p))
     elif seen is not None and _lost(view, seen):
         yield seen.key
@@ -34,7 +37,9 @@ def concerns(view: View, seen: Seen | None, old: Seen | None) -> Iterable[Object
 
 def _lost(view: View, pod: Seen) -> bool:
     node = str(at(pod.object, "spec", "nodeName") or "")
-    return bool(node) and base.deleting(pod.object) and view.get(ObjectKey(*NODES, "", node)) is None
+    if not node or not base.deleting(pod.object):
+        return False
+    return view.get(ObjectKey(*NODES, "", node)) is None or node_lifecycle.out_of_service(view, node)
 
 
 def reconcile(view: View, key: ObjectKey, now_us: int) -> Plan:

@@ -8,20 +8,18 @@ Source: Kubernetes documentation, "Kubernetes Scheduler", "Assigning Pods to Nod
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable
 
 from cloud.core.writes import Write
-from cloud.standalone.controllers import base, fit, resources, score
-from cloud.standalone.controllers.base import EVENTS, NODES, PODS, Controller, Object, Plan, Seen, View, at
+from cloud.standalone.controllers import base, events, fit, resources, score
+from cloud.standalone.controllers.base import NODES, PODS, Controller, Object, Plan, Seen, View, at
 from cloud.standalone.controllers.company import Company, picky
 from schemas import times
 from schemas.subjects import ObjectKey
 
 NAME = "default-scheduler"
 SAY_US = 10 * times.US_PER_S  # at most one new reason a pod in this time: flapping links must not fill the log
-MESSAGE_CHARS_MAX = 1024  # of an Event, as the API server validates it
 
 
 def concerns(view: View, seen: Seen | None, old: Seen | None) -> Iterable[ObjectKey]:
@@ -127,36 +125,5 @@ def _say(view: View, pod: Seen, message: str, now_us: int) -> Plan:
     }
     others = [c for c in base.maps(at(pod.object, "status", "conditions")) if c.get("type") != "PodScheduled"]
     status = {**(pod.object.get("status") or {}), "conditions": [*others, condition]}
-    shown = message if len(message) <= MESSAGE_CHARS_MAX else f"{message[: MESSAGE_CHARS_MAX - 4]} ..."
-    return Plan([base.status(pod, {**pod.object, "status": status}), _event(view, pod, shown, now)])
-
-
-def _event(view: View, pod: Seen, message: str, now: str) -> Write:
-    tail = hashlib.blake2b(f"{base.uid(pod.object)}\0{message}".encode(), digest_size=8).hexdigest()
-    key = ObjectKey(*EVENTS, pod.key.namespace, f"{pod.key.name[:236]}.{tail}")
-    known = view.get(key)
-    if known is not None:
-        count = int(known.object.get("count") or 1) + 1
-        return base.update(known, {**known.object, "count": count, "lastTimestamp": now}, pod)
-    event = {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {"name": key.name, "namespace": key.namespace},
-        "involvedObject": {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "name": pod.key.name,
-            "namespace": pod.key.namespace,
-            "uid": base.uid(pod.object),
-        },
-        "type": "Warning",
-        "reason": "FailedScheduling",
-        "message": message,
-        "count": 1,
-        "firstTimestamp": now,
-        "lastTimestamp": now,
-        "source": {"component": NAME},
-        "reportingComponent": NAME,
-        "reportingInstance": NAME,
-    }
-    return base.create(EVENTS, key.namespace, event, pod)
+    told = events.tell(view, pod, "FailedScheduling", message, now_us, NAME, say_us=0)
+    return Plan([base.status(pod, {**pod.object, "status": status}), *told])

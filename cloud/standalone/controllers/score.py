@@ -7,7 +7,7 @@ few and small nodes of a site, replicas on two machines are worth more than even
 
 from __future__ import annotations
 
-from cloud.standalone.controllers import base, fit, load, resources, selecting
+from cloud.standalone.controllers import base, load, resources, selecting, taints
 from cloud.standalone.controllers.base import Object, at
 from cloud.standalone.controllers.load import Load
 from cloud.standalone.controllers.resources import Amounts
@@ -19,7 +19,7 @@ Rank = tuple[int, int, int, float, int]
 def rank(pod: Object, asked: Amounts, node: Object, on_it: Load, liking: int) -> Rank:
     """The least is the best.  ``liking`` is what the pod's company adds (``company.Company.liking``)."""
     tolerations = base.maps(at(pod, "spec", "tolerations"))
-    disliked = sum(t.get("effect") == "PreferNoSchedule" and not fit.tolerated(t, tolerations) for t in fit.taints(node))
+    disliked = sum(t.get("effect") == "PreferNoSchedule" and not taints.tolerated(t, tolerations) for t in taints.of(node))
     family = load.family(pod)
     siblings = on_it.siblings[family] if family is not None else 0
     return disliked, -(liking + _preferred(pod, node)), siblings, _used(asked, node, on_it), len(on_it.pods)

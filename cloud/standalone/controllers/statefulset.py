@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cloud.core.writes import Write
-from cloud.standalone.controllers import amounts, base, claims, events, history
-from cloud.standalone.controllers.base import PODS, REVISIONS, STATEFULSETS, Controller, Object, Plan, Seen, View, at
+from cloud.standalone.controllers import amounts, base, claims, history
+from cloud.standalone.controllers.base import CLAIMS, PODS, REVISIONS, STATEFULSETS, Controller, Object, Plan, Seen, View, at
 from schemas import times
 from schemas.subjects import ObjectKey
 
@@ -151,18 +151,11 @@ def _roll(sts: _Set) -> list[Write]:
 
 def _create(view: View, sts: _Set, n: int) -> list[Write]:
     name = f"{sts.seen.key.name}-{n}"
-    claimed = base.maps(sts.spec.get("volumeClaimTemplates"))
-    served = view.kind_of("v1", "PersistentVolumeClaim")
-    if claimed and served is None:
-        message = f"create Pod {name} in StatefulSet {sts.seen.key.name} failed: this API serves no PersistentVolumeClaims"
-        return events.warn(view, sts.seen, "FailedCreate", message, sts.now_us, "statefulset-controller")
     writes = []
-    if served is not None:
-        kind, _ = served
-        for c in claimed:
-            claim = _claim(sts, c, name)
-            if view.get(ObjectKey(*kind, sts.seen.key.namespace, claim["metadata"]["name"])) is None:
-                writes.append(base.create(kind, sts.seen.key.namespace, claim, sts.seen))
+    for c in base.maps(sts.spec.get("volumeClaimTemplates")):
+        claim = _claim(sts, c, name)
+        if view.get(ObjectKey(*CLAIMS, sts.seen.key.namespace, claim["metadata"]["name"])) is None:
+            writes.append(base.create(CLAIMS, sts.seen.key.namespace, claim, sts.seen))
     return [*writes, base.create(PODS, sts.seen.key.namespace, _pod(sts, n, name), sts.seen)]
 
 

@@ -124,14 +124,18 @@ async def test_a_number_behind_a_cut_link_is_not_given_away(two: Cluster) -> Non
     assert (await two.get("", "pods", "db-1"))["metadata"]["uid"] != pod["metadata"]["uid"]
 
 
-async def test_claims_that_nobody_serves_are_told(two: Cluster) -> None:
-    claim = {"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}
-    await two.create("apps", "statefulsets", stateful(volumeClaimTemplates=[claim]))
-    await two.settle()
-    assert await two.list("", "pods") == []
-    (event,) = await two.list("", "events")
-    assert event["reason"] == "FailedCreate" and "serves no PersistentVolumeClaims" in event["message"]
-    assert event["involvedObject"]["kind"] == "StatefulSet"
+async def test_each_pod_has_its_own_claims(two: Cluster) -> None:
+    claim = {
+        "metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    }
+    await two.create("apps", "statefulsets", stateful(volumeClaimTemplates=[claim], podManagementPolicy="Parallel"))
+    await two.quiet()
+    claims = {c["metadata"]["name"]: c for c in await two.list("", "persistentvolumeclaims")}
+    assert sorted(claims) == ["data-db-0", "data-db-1", "data-db-2"]
+    assert claims["data-db-0"]["metadata"]["labels"] == {"app": "db"}
+    pod = await two.get("", "pods", "db-1")
+    assert pod["spec"]["volumes"] == [{"name": "data", "persistentVolumeClaim": {"claimName": "data-db-1"}}]
 
 
 async def test_what_may_not_change(two: Cluster) -> None:
