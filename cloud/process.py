@@ -26,12 +26,13 @@ import structlog
 from bus import connect, log, stamp
 from bus.hub import init, nudger, streams
 from bus.kube import registry, server
-from cloud import access_log, beats, epochs, hints, joining, leases, reports, sharding, sync, telemetry_sources
+from cloud import access_log, beats, behind, epochs, hints, joining, leases, reports, sharding, sync, telemetry_sources
 from cloud.bridge import bridge, credentials
 from cloud.core import reports as reports_core
 from cloud.node_api.serve import NodeApi
 from cloud.standalone import access, run_controllers, storage
 from schemas import identity
+from schemas import reports as node_reports
 
 logger = structlog.get_logger(__name__)
 
@@ -183,15 +184,21 @@ class CloudProcess:
             if message:
                 watch.tell(identity.AUDIT_CLONE, "clone", node, message)
 
+        def on_beat(node: str, beat: node_reports.Beat) -> None:
+            worker.beat(node)
+            checks.beat(node, beat)
+
         answers = beats.Beats(
             core,
-            lambda node, _: worker.beat(node),
+            on_beat,
             loaded,
             marks.mark,
             on_clone=on_clone,
             on_flood=watch.on_flood("beat"),
             grace_s=self.settings.grace_s,
         )
+        checks = behind.Behind(store, hub.shards, lambda node: answers.ask(node, renewed=True))
+        parts.create_task(checks.run(), name="behind")
         await answers.start()
         stack.push_async_callback(answers.stop)
         parts.create_task(answers.run(), name="beats")

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from bus import fold, log, replica, replica_core, replica_write
 from bus.stores import base
+from cloud import behind
 from ops.sim.swarm.schedule import MS, S, Schedule, Timer
 from schemas import codec, sync
 
@@ -86,11 +87,13 @@ class ReplicaRim:
             self._wake(1)
 
     def _refresh(self) -> None:
+        """Stands for the cloud's look at the cursors in beats, too: it comes as often, and ends in the same question."""
+
         def again() -> None:
             self.put(replica_core.Refresh())
             self._refresh()
 
-        self._later(int(replica.REFRESH_S * S * self._host.lots.uniform(0.8, 1.2)), again)
+        self._later(int(behind.CHECK_S * S * self._host.lots.uniform(0.8, 1.2)), again)
 
     # --- instructions
 

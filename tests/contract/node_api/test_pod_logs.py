@@ -51,7 +51,14 @@ def test_the_container_before_is_still_there_to_read(place: Place) -> None:
         "again",
         shell("c", script, volumeMounts=[{"name": "d", "mountPath": "/d"}]),
         volumes=[{"name": "d", "emptyDir": {}}],
+        ready=False,  # its first life may look ready for a moment
     )
+
+    def second_life() -> bool:
+        statuses = place.world.get("pod", "again").get("status", {}).get("containerStatuses", [{}])
+        return statuses[0].get("restartCount", 0) > 0 and "running" in statuses[0].get("state", {})
+
+    place.world.until("the second life runs", second_life, seconds=WAIT_S)
     assert place.ok("logs", "again") == b"life 1\n"
     assert place.ok("logs", "again", "-p") == b"life 0\n"
 
