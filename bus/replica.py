@@ -32,9 +32,8 @@ TRANSACTION_FACTS_MAX = 500  # LMDB's sweet spot (NATS-FACTS.md), and a bound on
 ANSWER_TIMEOUT_S = 10.0
 ASK_RETRY_S = 0.5
 ASK_RETRY_S_MAX = 15.0
-# The net under the net under the net: a live event that was lost is found by the next of its scope, a link that was away
-# catches up (cloud/hints.py), and the cloud looks at the cursors in our beats (cloud/behind.py).  An empty catch-up costs about
-# a kilobyte on the wire.
+# The net under the nets: a live event that was lost is found by the next of its scope, a link that was away catches up
+# (cloud/hints.py), the cloud looks at the cursors in beats (cloud/behind.py).  An empty catch-up is a kilobyte on the wire.
 REFRESH_S = 6 * 3600.0
 STORE_RETRY_S = 2.0
 REFUSED_REMEMBERED_MAX = 1024  # sequences; more than these and the oldest would be said twice, no harm

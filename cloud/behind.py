@@ -1,9 +1,9 @@
 """Finds nodes that lack an event and don't know it: every beat carries the node's cursors, and now and then they are held
 against the log.
 
-A live event that was lost is found by the next of its scope (its chain) or by the catch-up after a reconnect.  Without either
-the node would have to ask for itself again and again, and an empty catch-up costs its link about a kilobyte.  Here the
-question costs the link nothing: only a node that is behind is asked to beat as after a reconnect, and so catches up.
+A live event that was lost is found by the next of its scope (its chain) or by the catch-up after a reconnect.  Without
+either the node would have to ask for itself again and again, and an empty catch-up costs its link about a kilobyte.  Here
+the question costs the link nothing: only a node that is behind is asked to beat as after a reconnect, and so catches up.
 
 It asks rather too often than not at all: an event that was under way when the node beat is a catch-up with nothing in it.
 """
@@ -31,7 +31,9 @@ NODES_MAX = 200_000  # remembered; beyond it those checked longest ago are forgo
 class Reader(Protocol):
     """What is needed of ``bus.log.Log``."""
 
-    async def last(self, stream: str, filters: list[str], *, after: int = 0, bytes_max: int | None = None) -> log.LastState: ...
+    async def last(
+        self, stream: str, filters: list[str], *, after: int = 0, bytes_max: int | None = None
+    ) -> log.LastState: ...
 
 
 class Behind:
