@@ -99,8 +99,11 @@ async def run(
     from ops import logs  # before structlog is imported by the daemon's modules: it keeps them small
 
     logs.configure()
-    from bus.identity import join as joining
-    from edge import daemon
+    from edge import memory
+
+    with memory.without_public_cas():
+        from bus.identity import join as joining
+        from edge import daemon
 
     joining.load(data_dir)  # says at once when this machine has not joined
     told = _remember(data_dir, leaf_urls=list(leaf_urls) or None, leaf_port=leaf_port)
