@@ -22,6 +22,7 @@ MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 DEPTH_MAX = 32
 VARINT_BYTES_MAX = 10
 _CORE, _APPS, _BATCH = "io.k8s.api.core.v1.", "io.k8s.api.apps.v1.", "io.k8s.api.batch.v1."
+_POLICY = "io.k8s.api.policy.v1."
 
 # Fields in the order of their numbers, from 1; ``-`` is a number not known here.  ``*``: a pointer, so zero is said on
 # purpose; without it zero means absent.  ``~``: read over (the server makes its own).
@@ -64,7 +65,9 @@ _FIELDS: dict[str, str] = {
     + "CronJobSpec": "schedule startingDeadlineSeconds* concurrencyPolicy suspend* jobTemplate successfulJobsHistoryLimit* "
     "failedJobsHistoryLimit* timeZone*",
     _BATCH + "JobTemplateSpec": "metadata spec",
-    "io.k8s.api.policy.v1.Eviction": "metadata deleteOptions",
+    _POLICY + "Eviction": "metadata deleteOptions",
+    _POLICY + "PodDisruptionBudget": "metadata spec ~status",
+    _POLICY + "PodDisruptionBudgetSpec": "minAvailable* selector maxUnavailable* unhealthyPodEvictionPolicy*",
     typed.META
     + "ObjectMeta": "name generateName namespace ~selfLink uid resourceVersion ~generation ~creationTimestamp - - labels "
     "annotations ownerReferences finalizers",
@@ -85,7 +88,8 @@ _KINDS = {
     ("batch/v1", "Job"): _BATCH + "Job",
     ("batch/v1", "CronJob"): _BATCH + "CronJob",
     ("batch/v1", "DeleteOptions"): typed.META + "DeleteOptions",
-    ("policy/v1", "Eviction"): "io.k8s.api.policy.v1.Eviction",
+    ("policy/v1", "Eviction"): _POLICY + "Eviction",
+    ("policy/v1", "PodDisruptionBudget"): _POLICY + "PodDisruptionBudget",
     ("v1", "DeleteOptions"): typed.META + "DeleteOptions",
     ("policy/v1", "DeleteOptions"): typed.META + "DeleteOptions",
     ("apps/v1", "DeleteOptions"): typed.META + "DeleteOptions",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,30 +10,16 @@ from typing import Any
 
 import pytest
 
-from tests.contract.kube_served import Served, served
-from tests.unit.cloud_controllers.kubelets import Cluster, running
+from tests.contract.cloud.living import BEAT_S, living, rows
+from tests.contract.kube_served import Served
 
 pytestmark = pytest.mark.contract
-
-BEAT_S = 0.02  # how often the nodes look
 
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Served]:
-    async with served(tmp_path) as found, running(Cluster(found.storage, found.api)) as cluster:
-        for name in ("edge-1", "edge-2"):
-            await cluster.node(name)
-        nodes = asyncio.create_task(_live(cluster))
+    async with living(tmp_path) as found:
         yield found
-        nodes.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await nodes
-
-
-async def _live(cluster: Cluster) -> None:
-    while True:
-        await cluster.kubelets(ends=lambda p: "" if p["spec"]["restartPolicy"] == "Always" else "Succeeded")
-        await asyncio.sleep(BEAT_S)
 
 
 def template(name: str, image: str = "busybox:1", **pod: Any) -> dict[str, Any]:
@@ -44,10 +29,6 @@ def template(name: str, image: str = "busybox:1", **pod: Any) -> dict[str, Any]:
 def load(kind: str, name: str, image: str = "busybox:1", **spec: Any) -> dict[str, Any]:
     spec = {"selector": {"matchLabels": {"app": name}}, "template": template(name, image), **spec}
     return {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
-
-
-def rows(text: str) -> list[list[str]]:
-    return [line.split() for line in text.splitlines()]
 
 
 async def image_of(api: Served, what: str) -> str:
