@@ -14,7 +14,8 @@ from cloud.core.writes import Write
 from schemas.subjects import ObjectKey
 
 if TYPE_CHECKING:
-    from cloud.standalone.controllers.load import Load
+    from cloud.standalone.controllers.census import Census
+    from cloud.standalone.controllers.place import Place
 
 Object = dict[str, Any]
 Kind = tuple[str, str]  # (group, resource)
@@ -76,8 +77,19 @@ class View(Protocol):
     def pods_on(self, node: str) -> Sequence[Seen]:
         """Pods bound to a node that may still use it (neither Succeeded nor Failed)."""
 
-    def load(self, node: str) -> Load:
-        """What those pods take of the node together."""
+    def place(self, node: str) -> Place:
+        """A node with what those pods take of it together; raises KeyError for one that there is not."""
+
+    def places(self) -> Sequence[Place]:
+        """All nodes so, by name."""
+
+    @property
+    def census(self) -> Census:
+        """Pods on nodes, counted by what picks them."""
+
+    @property
+    def verdicts(self) -> dict[object, str]:
+        """Why pods of a shape find no node; emptied when anything happens that could change it."""
 
     def unscheduled(self) -> Sequence[Seen]:
         """Pods that are bound to no node."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cloud.core.writes import Write
-from cloud.standalone.controllers import amounts, base, claims, fit, history, selecting, taints
+from cloud.standalone.controllers import amounts, base, claims, history, selecting, taints
 from cloud.standalone.controllers.base import DAEMONSETS, NODES, PODS, REVISIONS, Controller, Object, Plan, Seen, View, at
 from schemas import times
 from schemas.subjects import ObjectKey
@@ -64,7 +64,7 @@ def _of_node(view: View, seen: Seen | None, old: Seen | None) -> Iterable[Object
 
 
 def _face(node: Object) -> tuple[object, ...]:
-    return base.labels(node), at(node, "spec"), fit.ready(node)
+    return base.labels(node), at(node, "spec"), taints.ready(node)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class _Place:
 
     @property
     def cut(self) -> bool:
-        return not fit.ready(self.node.object)
+        return not taints.ready(self.node.object)
 
 
 def reconcile(view: View, key: ObjectKey, now_us: int) -> Plan:

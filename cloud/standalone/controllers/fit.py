@@ -6,46 +6,65 @@ order of the filters is kube-scheduler's: the first that refuses is the one that
 
 from __future__ import annotations
 
-from cloud.standalone.controllers import base, load, resources, selecting, taints
-from cloud.standalone.controllers.base import Object, at
-from cloud.standalone.controllers.load import Load, Port
-from cloud.standalone.controllers.resources import Amounts
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from cloud.standalone.controllers import taints
+from cloud.standalone.controllers.demand import ANY_ADDRESS, Demand, Port
+from cloud.standalone.controllers.place import Place
+
+_CORDON = {"key": taints.UNSCHEDULABLE, "effect": "NoSchedule"}
 
 
-def refusals(pod: Object, asked: Amounts, node: Object, on_it: Load) -> list[str]:
-    """Why a node can't take a pod; empty when it can.  ``asked`` is ``resources.requested(pod)``."""
-    tolerations = base.maps(at(pod, "spec", "tolerations"))
-    if at(node, "spec", "unschedulable") and not taints.tolerated(
-        {"key": taints.UNSCHEDULABLE, "effect": "NoSchedule"}, tolerations
-    ):
-        return ["node(s) were unschedulable"]
-    for taint in keeping(node):
-        if taint.get("effect") in ("NoSchedule", "NoExecute") and not taints.tolerated(taint, tolerations):
-            return [f"node(s) had untolerated taint {{{taint.get('key')}: {taint.get('value') or ''}}}"]
-    if not selecting.node_matches(pod, node):
-        return ["node(s) didn't match Pod's node affinity/selector"]
-    if any(_collide(p, q) for p in load.host_ports(pod) for q in on_it.ports):
-        return ["node(s) didn't have free ports for the requested pod ports"]
-    return _too_little(asked, node, on_it)
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """``final``: taking other pods away would not help."""
+
+    why: tuple[str, ...]
+    final: bool = False
 
 
-def _too_little(asked: Amounts, node: Object, on_it: Load) -> list[str]:
-    has = resources.allocatable(node)
-    why = ["Too many pods"] if "pods" in has and 1000 * (len(on_it.pods) + 1) > has["pods"] else []
-    short = [name for name, n in sorted(asked.items()) if n and n > has.get(name, 0) - on_it.asked.get(name, 0)]
-    return why + [f"Insufficient {name}" for name in short]
+def refused(want: Demand, place: Place) -> Refusal | None:
+    """None: the node can take the pod, as far as only the two are concerned."""
+    if place.unschedulable and not taints.tolerated(_CORDON, want.tolerations):
+        return Refusal(("node(s) were unschedulable",), final=True)
+    for taint in place.keeping:
+        if not taints.tolerated(taint, want.tolerations):
+            told = f"{{{taint.get('key')}: {taint.get('value') or ''}}}"
+            return Refusal((f"node(s) had untolerated taint {told}",), final=True)
+    if (want.selector or want.terms is not None) and not want.matches(place.node):
+        return Refusal(("node(s) didn't match Pod's node affinity/selector",), final=True)
+    expected = _expected(want, place) if place.nominated else ()
+    if want.ports and any(_collide(p, q) for p in want.ports for q in _ports(place, expected)):
+        return Refusal(("node(s) didn't have free ports for the requested pod ports",))
+    return _too_little(want, place, expected)
 
 
-def keeping(node: Object) -> list[Object]:
-    """A node that isn't ready counts as tainted even before its taint is written."""
-    given = taints.of(node)
-    marked = any(t.get("key") in (taints.NOT_READY, taints.UNREACHABLE) for t in given)
-    return given if ready(node) or marked else [*given, {"key": taints.NOT_READY, "effect": "NoSchedule"}]
+def _expected(want: Demand, place: Place) -> list[Demand]:
+    """Pods for which room is being made here, and that go first."""
+    return [n for n in place.nominated if n.priority >= want.priority and n.key != want.key]
 
 
-def ready(node: Object) -> bool:
-    return (base.condition(node, "Ready") or {}).get("status") == "True"
+def _ports(place: Place, expected: Sequence[Demand]) -> Iterable[Port]:
+    yield from place.ports
+    for other in expected:
+        yield from other.ports
+
+
+def _too_little(want: Demand, place: Place, expected: Sequence[Demand]) -> Refusal | None:
+    has, taken = place.has, place.asked
+    pods_max = has.get("pods")
+    full = pods_max is not None and 1000 * (len(place.pods) + len(expected) + 1) > pods_max
+    short = []
+    for name, n in want.short:
+        free = has.get(name, 0) - taken.get(name, 0) - sum(o.asked.get(name, 0) for o in expected)
+        if n > free:
+            short.append(name)
+    if not short and not full:
+        return None
+    why = (["Too many pods"] if full else []) + [f"Insufficient {name}" for name in short]
+    return Refusal(tuple(why), final=any(n > has.get(name, 0) for name, n in want.short) or pods_max == 0)
 
 
 def _collide(a: Port, b: Port) -> bool:
-    return a[:2] == b[:2] and (a[2] == b[2] or a[2] in load.ANY_ADDRESS or b[2] in load.ANY_ADDRESS)
+    return a[:2] == b[:2] and (a[2] == b[2] or a[2] in ANY_ADDRESS or b[2] in ANY_ADDRESS)

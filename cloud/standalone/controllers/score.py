@@ -1,37 +1,33 @@
 """Which of the nodes that fit is best: an order, not a sum of weights, so that it can be read off and doesn't surprise.
 
-First what the pod and the node ask for (PreferNoSchedule taints, then preferred affinity), then replicas apart from each
-other, then room, then fewest pods, then the name.  kube-scheduler weighs the same things against each other; with the
-few and small nodes of a site, replicas on two machines are worth more than even use.
+First what the pod and the node ask for (PreferNoSchedule taints, then preferred affinity, then spread), then replicas apart
+from each other, then room, then fewest pods, then the name.  kube-scheduler weighs the same things against each other; with
+the few and small nodes of a site, replicas on two machines are worth more than even use.
 """
 
 from __future__ import annotations
 
-from cloud.standalone.controllers import base, load, resources, selecting, taints
-from cloud.standalone.controllers.base import Object, at
-from cloud.standalone.controllers.load import Load
-from cloud.standalone.controllers.resources import Amounts
+from cloud.standalone.controllers import selecting, taints
+from cloud.standalone.controllers.demand import Demand
+from cloud.standalone.controllers.place import Place
 
-_PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
-Rank = tuple[int, int, int, float, int]
+Rank = tuple[int, int, int, int, float, int, str]
 
 
-def rank(pod: Object, asked: Amounts, node: Object, on_it: Load, liking: int) -> Rank:
-    """The least is the best.  ``liking`` is what the pod's company adds (``company.Company.liking``)."""
-    tolerations = base.maps(at(pod, "spec", "tolerations"))
-    disliked = sum(t.get("effect") == "PreferNoSchedule" and not taints.tolerated(t, tolerations) for t in taints.of(node))
-    family = load.family(pod)
-    siblings = on_it.siblings[family] if family is not None else 0
-    return disliked, -(liking + _preferred(pod, node)), siblings, _used(asked, node, on_it), len(on_it.pods)
+def rank(want: Demand, place: Place, liking: int, crowd: int) -> Rank:
+    """The least is best.  ``liking``: what the pod's company adds; ``crowd``: how many it should spread from."""
+    disliked = sum(not taints.tolerated(t, want.tolerations) for t in place.disliked) if place.disliked else 0
+    preferred = sum(w for w, term in want.wishes if selecting.term_matches(term, place.node)) if want.wishes else 0
+    siblings = place.siblings.get(want.family, 0) if want.family is not None else 0
+    return disliked, -(liking + preferred), crowd, siblings, _used(want, place), len(place.pods), place.name
 
 
-def _preferred(pod: Object, node: Object) -> int:
-    wishes = base.maps(at(pod, "spec", "affinity", "nodeAffinity", _PREFERRED))
-    return sum(int(w.get("weight") or 0) for w in wishes if selecting.term_matches(at(w, "preference") or {}, node))
-
-
-def _used(asked: Amounts, node: Object, on_it: Load) -> float:
+def _used(want: Demand, place: Place) -> float:
     """How much of CPU and memory would be asked for with the pod: the mean of both parts."""
-    has = resources.allocatable(node)
-    parts = [(asked.get(k, 0) + on_it.asked.get(k, 0)) / has[k] for k in ("cpu", "memory") if has.get(k)]
-    return sum(parts) / len(parts) if parts else 0.0
+    total, parts = 0.0, 0
+    for name in ("cpu", "memory"):
+        has = place.has.get(name)
+        if has:
+            total += (want.asked.get(name, 0) + place.asked.get(name, 0)) / has
+            parts += 1
+    return total / parts if parts else 0.0

@@ -20,6 +20,10 @@ DEFAULT_STAY_US = 300 * times.US_PER_S
 _DEFAULTED = (NOT_READY, UNREACHABLE)
 
 
+def ready(node: Object) -> bool:
+    return (base.condition(node, "Ready") or {}).get("status") == "True"
+
+
 def of(node: Object) -> list[Object]:
     return base.maps(at(node, "spec", "taints"))
 

@@ -101,7 +101,8 @@ async def test_what_is_said_when_no_node_will_do(cluster: Cluster) -> None:
     assert await placed(cluster, "p") is None
     message = (
         "0/3 nodes are available: 1 Insufficient cpu, 1 Insufficient memory, "
-        "1 node(s) had untolerated taint {node.kubernetes.io/not-ready: }, 1 node(s) had untolerated taint {only: x}."
+        "1 node(s) had untolerated taint {node.kubernetes.io/not-ready: }, 1 node(s) had untolerated taint {only: x}. "
+        "preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
     )
     said = condition(await cluster.get("", "pods", "p"), "PodScheduled")
     assert (said["status"], said["reason"], said["message"]) == ("False", "Unschedulable", message)
@@ -150,7 +151,10 @@ async def test_a_link_that_is_lost_keeps_new_pods_away(cluster: Cluster) -> None
     await cluster.create("", "pods", pod("p"))
     assert await placed(cluster, "p") is None
     message = condition(await cluster.get("", "pods", "p"), "PodScheduled")["message"]
-    assert message == "0/1 nodes are available: 1 node(s) had untolerated taint {node.kubernetes.io/unreachable: }."
+    assert message == (
+        "0/1 nodes are available: 1 node(s) had untolerated taint {node.kubernetes.io/unreachable: }. "
+        "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+    )
 
 
 async def on_nodes(cluster: Cluster) -> list[str]:
@@ -221,7 +225,7 @@ async def test_replicas_that_refuse_each_other(cluster: Cluster) -> None:
         await cluster.quiet()
     assert await on_nodes(cluster) == ["None", "a1", "a2", "b1"]
     said = condition(await cluster.get("", "pods", "p3"), "PodScheduled")["message"]
-    assert said == "0/3 nodes are available: 3 node(s) didn't match pod anti-affinity rules."
+    assert said.startswith("0/3 nodes are available: 3 node(s) didn't match pod anti-affinity rules. preemption: ")
     await cluster.create("", "pods", app("alone", "y", apart=term("x", "zone")))
     assert await placed(cluster, "alone") is None, "a whole zone, not a node"
     # Both ways: who doesn't mind itself is kept away by who minds it.
@@ -231,7 +235,7 @@ async def test_replicas_that_refuse_each_other(cluster: Cluster) -> None:
     said = condition(await cluster.get("", "pods", "plain"), "PodScheduled")
     await cluster.quiet()
     said = condition(await cluster.get("", "pods", "plain"), "PodScheduled")["message"]
-    assert said == "0/4 nodes are available: 4 node(s) didn't satisfy existing pods anti-affinity rules."
+    assert said.startswith("0/4 nodes are available: 4 node(s) didn't satisfy existing pods anti-affinity rules. pre")
 
 
 async def test_a_pod_that_wants_company_waits_for_it(cluster: Cluster) -> None:
@@ -239,7 +243,7 @@ async def test_a_pod_that_wants_company_waits_for_it(cluster: Cluster) -> None:
     await cluster.create("", "pods", app("p", "web", near=term("db", "zone")))
     assert await placed(cluster, "p") is None
     said = condition(await cluster.get("", "pods", "p"), "PodScheduled")["message"]
-    assert said == "0/3 nodes are available: 3 node(s) didn't match pod affinity rules."
+    assert said.startswith("0/3 nodes are available: 3 node(s) didn't match pod affinity rules. preemption: ")
     await cluster.create("", "pods", app("other", "db", nodeSelector={"zone": "b"}))
     assert await placed(cluster, "other") == "b1"
     assert await placed(cluster, "p") == "b1", "woken by the pod that came"
@@ -337,11 +341,11 @@ async def test_what_a_node_carries_is_summed_once_a_change(cluster: Cluster) -> 
     await cluster.create("", "pods", pod("p", nodeName="a", container={"resources": {"requests": {"cpu": "100m"}}}))
     await cluster.quiet()
     view = cluster.runner._view
-    a, b = view.load("a"), view.load("b")
+    a, b = view.place("a"), view.place("b")
     await cluster.create("", "pods", pod("q", nodeName="a"))
     await cluster.quiet()
-    assert view.load("b") is b and view.load("a") is not a
-    assert (len(view.load("a").pods), view.load("a").asked["cpu"]) == (2, 100)
+    assert view.place("b") is b and view.place("a") is not a
+    assert (len(view.place("a").pods), view.place("a").asked["cpu"]) == (2, 100)
 
 
 async def test_whom_a_change_of_a_pod_wakes(cluster: Cluster) -> None:
@@ -385,4 +389,7 @@ async def test_a_node_is_full_at_its_number_of_pods(cluster: Cluster) -> None:
         await cluster.quiet()
     assert await on_nodes(cluster) == ["None", "a", "a"]
     said = condition(await cluster.get("", "pods", "p2"), "PodScheduled")["message"]
-    assert said == "0/1 nodes are available: 1 Too many pods."
+    assert said == (
+        "0/1 nodes are available: 1 Too many pods. "
+        "preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+    )
