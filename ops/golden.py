@@ -16,11 +16,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
-
 from bus.kube import memory, registry, server, upkeep
-from bus.kube.catalog import CRD_GROUP, CRD_RESOURCE
-from bus.kube.errors import StatusError
 from bus.kube.storage import Origin
 from cloud.standalone import run_controllers
 
@@ -35,17 +31,6 @@ def shared_folder() -> Path | None:
     beside = Path(__file__).resolve().parent.parent.parent / "shared"
     folder = Path(os.environ.get("SKERRY_SHARED") or beside)
     return folder if (folder / "kube-golden" / "golden.py").is_file() else None
-
-
-async def define(folder: Path, api: registry.Registry) -> None:
-    """KubeEdge's other definitions, which its samples need."""
-    for path in sorted((folder / "kubeedge" / "crds").glob("*.yaml")):
-        for crd in yaml.safe_load_all(path.read_text()):
-            try:
-                await api.create(CRD_GROUP, CRD_RESOURCE, "", crd, how=registry.Write(Origin("golden")))
-            except StatusError as e:
-                if e.reason != "AlreadyExists":
-                    raise
 
 
 async def check(folder: Path, url: str, token: str, only: str) -> int:
@@ -78,7 +63,6 @@ async def run(folder: Path, only: str) -> int:
     controllers = run_controllers.ControllerRunner(api)  # the recorded server had its controllers too
     running_controllers = asyncio.create_task(controllers.run())
     await upkeep.bootstrap(api, Origin("golden"))
-    await define(folder, api)
     running = await server.serve(server.make_app(api, authenticate=authenticate), "127.0.0.1", 0)
     try:
         failed = await check(folder, f"http://127.0.0.1:{running.port}", token, only)

@@ -1,7 +1,7 @@
-"""Makes the API's data files: the types of the built-in kinds, and KubeEdge's device definitions, compact.
+"""Makes the API's data files: the types of the built-in kinds, and KubeEdge's resource definitions, compact.
 
     python -m ops.kube_data types                 writes bus/kube/data/builtin.json
-    python -m ops.kube_data devices FOLDER        writes bus/kube/data/devices.json from KubeEdge's CRD manifests
+    python -m ops.kube_data kubeedge FOLDER       writes bus/kube/data/kubeedge.json from KubeEdge's CRD manifests
 
 The types come from the models of the official Python client (Apache-2.0), whose fields are the API's own.  What the
 client doesn't carry (how lists merge) is in the tables below: Kubernetes API reference, "patch merge key" and "map" of each
@@ -182,12 +182,14 @@ def without_descriptions(value: Any, names: bool = False) -> Any:
     return [without_descriptions(v) for v in value] if isinstance(value, list) else value
 
 
-def devices(folder: Path) -> list[dict[str, Any]]:
+def kubeedge(folder: Path) -> list[dict[str, Any]]:
+    """Every definition but those of its bookkeeping (reliablesyncs): that is what the log is for here."""
     yaml = importlib.import_module("yaml")
     out = []
-    for path in sorted(folder.glob("devices_*.yaml")):
+    for path in sorted(folder.glob("*.yaml")):
         crd = without_descriptions(yaml.safe_load(path.read_text()))
-        out.append({k: crd[k] for k in ("apiVersion", "kind", "metadata", "spec")})
+        if crd["spec"]["group"] != "reliablesyncs.kubeedge.io":
+            out.append({k: crd[k] for k in ("apiVersion", "kind", "metadata", "spec")})
     return out
 
 
@@ -198,8 +200,8 @@ def text_of(value: Any) -> str:
 def main(argv: list[str]) -> int:
     if argv[:1] == ["types"]:
         (DATA / "builtin.json").write_text(text_of(types()))
-    elif argv[:1] == ["devices"] and len(argv) == 2:
-        (DATA / "devices.json").write_text(text_of(devices(Path(argv[1]))))
+    elif argv[:1] == ["kubeedge"] and len(argv) == 2:
+        (DATA / "kubeedge.json").write_text(text_of(kubeedge(Path(argv[1]))))
     else:
         print(__doc__)
         return 2

@@ -2,7 +2,7 @@
 
 There is no state to keep in step: the definitions are read from the storage at every look, and only what changed since the
 last look is built again.  So several servers over one log agree, and a node's API serves whatever its replica knows.
-KubeEdge's device kinds are definitions too, shipped as data; a stored definition of the same name wins.
+KubeEdge's kinds are definitions too, shipped as data; a stored definition of the same name wins.
 """
 
 from __future__ import annotations
@@ -91,20 +91,21 @@ def _of_kind(kind: kinds.Kind) -> Resource:
 
 @functools.cache
 def builtin() -> dict[tuple[str, str], Resource]:
-    custom = {(c["spec"]["group"], c["spec"]["names"]["plural"]) for c in device_definitions()}
+    custom = {(c["spec"]["group"], c["spec"]["names"]["plural"]) for c in shipped_definitions()}
     return {(k.group, k.resource): _of_kind(k) for k in kinds.BUILTIN if (k.group, k.resource) not in custom}
 
 
 @functools.cache
-def device_definitions() -> list[Object]:
-    """KubeEdge's Device, DeviceModel and DeviceStatus, as CustomResourceDefinition objects.  Shared: copy before use."""
-    raw: list[Object] = json.loads(resources.files("bus.kube").joinpath("data/devices.json").read_text())
+def shipped_definitions() -> list[Object]:
+    """KubeEdge's resources (devices, node groups, rules, jobs ...) as CustomResourceDefinition objects.  Shared: copy before
+    use."""
+    raw: list[Object] = json.loads(resources.files("bus.kube").joinpath("data/kubeedge.json").read_text())
     return raw
 
 
 @functools.cache
 def _shipped() -> dict[tuple[str, str], Resource]:
-    found = [of_definition(d) for d in device_definitions()]
+    found = [of_definition(d) for d in shipped_definitions()]
     return {(r.group, r.resource): r for r in found}
 
 

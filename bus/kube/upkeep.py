@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bus.kube.catalog import CRD_GROUP, CRD_RESOURCE, device_definitions
+from bus.kube.catalog import CRD_GROUP, CRD_RESOURCE, shipped_definitions
 from bus.kube.decoding import clone
 from bus.kube.errors import StatusError
 from bus.kube.kinds.base import at
@@ -17,9 +17,9 @@ SYSTEM_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 
 
 async def bootstrap(registry: Registry, origin: Origin) -> None:
-    """What a new log needs before anybody can work: the system namespaces, the device definitions.  Can be repeated."""
+    """What a new log needs before anybody can work: the system namespaces, KubeEdge's definitions.  Can be repeated."""
     wanted: list[tuple[str, str, Any]] = [("", "namespaces", {"metadata": {"name": n}}) for n in SYSTEM_NAMESPACES]
-    wanted += [(CRD_GROUP, CRD_RESOURCE, d) for d in device_definitions()]
+    wanted += [(CRD_GROUP, CRD_RESOURCE, d) for d in shipped_definitions()]
     for group, resource, obj in wanted:
         if registry.reader.get(ObjectKey(group, resource, "", obj["metadata"]["name"])) is None:
             try:

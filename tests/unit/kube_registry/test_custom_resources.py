@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bus.kube.catalog import device_definitions
+from bus.kube.catalog import shipped_definitions
 from bus.kube.targets import Write
 from tests.unit.kube_registry.conftest import ME, NS, Api
 
@@ -200,7 +200,7 @@ async def test_definitions_keep_their_identity(widgets: Api, refused: Any) -> No
 
 async def test_device_kinds_are_served_without_a_stored_definition(api: Api) -> None:
     """As on a node, whose replica has devices but perhaps no definitions."""
-    for crd in device_definitions():
+    for crd in shipped_definitions():
         await api.delete(CRDS, crd["metadata"]["name"], GROUP, "")
     model = {"metadata": {"name": "m"}, "spec": {"properties": [{"name": "t", "type": "INT", "accessMode": "ReadOnly"}]}}
     got = await api.create("devicemodels", model, "devices.kubeedge.io")
