@@ -183,7 +183,9 @@ class Runtime:
             except RuntimeUnavailable:
                 raise
             except RuntimeFailure:
-                if not self._may_protect or body["HostConfig"]["OomScoreAdj"] >= 0:
+                if body["HostConfig"]["OomScoreAdj"] >= 0:
+                    # It may have been made by an earlier attempt, with what makes it fail in it: the next makes a new one.
+                    await self.remove(found.id)
                     raise
                 found = await self._start_unprotected(found, body, identity, reason)
         started = await self.inspect(found.id)

@@ -17,6 +17,7 @@ from edge.containers.images import Images
 from edge.containers.runtime import Runtime
 from edge.containers.settings import RuntimeSettings
 from edge.core.pod_spec import TcpSocket
+from edge.core.stimuli import Observed
 from edge.probes import Checker
 from tests.contract.edge import rim
 
@@ -45,6 +46,25 @@ async def test_a_sandbox_ends_on_sigterm_and_reaps(node: MakeNode, engine: rim.E
     async with asyncio.timeout(rim.WAIT_S):
         ended = await engine.client.containers.container(sandbox["Id"]).wait()
     assert ended["StatusCode"] == 0
+
+
+async def test_a_start_that_is_under_way_when_it_is_found_out_what_the_engine_may(
+    node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the engine may shield a process from the OOM killer is found out by the first start that fails; a container
+    that was made for the shield before is not tried for ever."""
+    n = node()
+    start_once = Runtime._start_once
+
+    async def late(runtime: Runtime, found: Observed, reason: str) -> None:
+        while found.pod == "late" and runtime._may_protect and not n.ready("first"):
+            await asyncio.sleep(0.01)
+        await start_once(runtime, found, reason)
+
+    monkeypatch.setattr(Runtime, "_start_once", late)
+    for name in ("first", "late"):
+        n.apply(rim.pod(name, rim.shell("main", rim.SLEEPER)))
+    await n.until(lambda: n.ready("first") and n.ready("late"))
 
 
 async def test_host_ports_names_and_limits_of_the_kernel(node: MakeNode, engine: rim.Engine) -> None:
