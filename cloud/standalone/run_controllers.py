@@ -15,14 +15,16 @@ from dataclasses import dataclass
 import structlog
 
 from bus import stamp
+from bus.kube import registry as registries
 from bus.kube import upkeep
 from bus.kube.errors import StatusError
-from bus.kube.registry import Registry
 from bus.kube.storage import Change, Expired, Origin, Stored
 from cloud import api
 from cloud.standalone import naming
 from cloud.standalone.controllers import (
     base,
+    binding,
+    claim_binder,
     cronjob,
     daemonset,
     deployment,
@@ -42,6 +44,7 @@ from cloud.standalone.controllers import (
 from cloud.standalone.controllers.base import Controller, Kind
 from cloud.standalone.view import IndexedView
 from cloud.standalone.workqueue import WorkQueue
+from schemas import local_volumes
 from schemas.subjects import ObjectKey
 
 logger = structlog.get_logger(__name__)
@@ -65,6 +68,7 @@ CONTROLLERS: dict[str, Controller] = {
         node_lifecycle.CONTROLLER,
         taint_eviction.CONTROLLER,
         disruption.CONTROLLER,
+        claim_binder.CONTROLLER,
         podgc.CONTROLLER,
         podgc.EVENT_TTL,
     )
@@ -74,6 +78,7 @@ RETRY_S = 0.05  # doubles: a conflict is over as soon as the other write is seen
 RETRY_S_MAX = 60.0
 RETRIES_MAX = 15  # about six minutes; after that a key waits for the next change of what it depends on
 BOOTSTRAP_S_MAX = 5.0
+BOOTSTRAP = Origin("system:controller:bootstrap")
 RELIST_S = 0.5  # after a watch fell behind
 
 _DEFINITIONS: Kind = ("apiextensions.k8s.io", "customresourcedefinitions")
@@ -95,7 +100,7 @@ class ControllerRunner:
     ``leads`` is asked before every write: with several cloud processes only one works (cloud/core/leases.py)."""
 
     def __init__(
-        self, registry: Registry, names: Iterable[str] | None = None, *, leads: Callable[[], bool] = lambda: True
+        self, registry: registries.Registry, names: Iterable[str] | None = None, *, leads: Callable[[], bool] = lambda: True
     ) -> None:
         wanted = list(CONTROLLERS) if names is None else list(names)
         unknown = [n for n in wanted if n not in CONTROLLERS]
@@ -133,7 +138,8 @@ class ControllerRunner:
         wait_s = RETRY_S
         while True:
             try:
-                await upkeep.bootstrap(self._registry, Origin("system:controller:bootstrap"))
+                await upkeep.bootstrap(self._registry, BOOTSTRAP)
+                await self._storage_class()
                 return
             except StatusError as e:
                 if e.code not in api.RETRY_CODES:
@@ -141,6 +147,16 @@ class ControllerRunner:
                 logger.warning("controllers.waiting", reason=str(e))
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, BOOTSTRAP_S_MAX)
+
+    async def _storage_class(self) -> None:
+        """The class for volumes on the nodes' own disks; one that people changed stays as they made it."""
+        how = registries.Write(BOOTSTRAP)
+        if self._reader.get(ObjectKey(*base.CLASSES, "", local_volumes.CLASS)) is None:
+            try:
+                await self._registry.create(*base.CLASSES, "", binding.local_class(), how=how)
+            except StatusError as e:
+                if e.reason != "AlreadyExists":
+                    raise
 
     # --- watching --------------------------------------------------------------------------------------------------
 

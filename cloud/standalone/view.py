@@ -164,6 +164,9 @@ class IndexedView:
         found = self._reader.get(ObjectKey(*base.NAMESPACES, "", namespace))
         return base.labels(found.object) if found is not None else None
 
+    def users(self, namespace: str, claim: str) -> Sequence[Stored]:
+        return [*self._find("claim", namespace, claim)]
+
     def unscheduled(self) -> Sequence[Stored]:
         return [*self._find("unscheduled")]
 
@@ -188,6 +191,8 @@ def _terms(stored: Stored) -> list[Term]:
     if kind == base.PODS:
         terms += [("label", *kind, stored.key.namespace, k, v) for k, v in base.labels(obj).items()]
         node = str(base.at(obj, "spec", "nodeName") or "")
+        if not base.finished(obj):
+            terms += [("claim", stored.key.namespace, name) for name in dict.fromkeys(base.claims(obj))]
         if not node:
             terms.append(("unscheduled",))
             if nominated := str(base.at(obj, "status", "nominatedNodeName") or ""):

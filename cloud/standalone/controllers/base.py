@@ -91,6 +91,9 @@ class View(Protocol):
     def verdicts(self) -> dict[object, str]:
         """Why pods of a shape find no node; emptied when anything happens that could change it."""
 
+    def users(self, namespace: str, claim: str) -> Sequence[Seen]:
+        """Pods that mount a claim and are not finished."""
+
     def unscheduled(self) -> Sequence[Seen]:
         """Pods that are bound to no node."""
 
@@ -186,6 +189,12 @@ def with_meta(obj: Object, **changed: Any) -> Object:
     """The object with fields of its metadata replaced; None takes one away."""
     new = {**meta(obj), **changed}
     return {**obj, "metadata": {k: v for k, v in new.items() if v is not None}}
+
+
+def claims(pod: Object) -> list[str]:
+    """The persistent volume claims that a pod mounts, by name."""
+    found = (at(v, "persistentVolumeClaim", "claimName") for v in maps(at(pod, "spec", "volumes")))
+    return [str(name) for name in found if name]
 
 
 def finished(pod: Object) -> bool:

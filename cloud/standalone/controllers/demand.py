@@ -106,9 +106,7 @@ def of(pod: Object) -> Demand:
         spreads=tuple(_spread(pod, c) for c in base.maps(spec.get("topologySpreadConstraints"))),
         family=_family(pod),
         priority=int(spec.get("priority") or 0),
-        claims=tuple(
-            name for v in base.maps(spec.get("volumes")) if (name := str(at(v, "persistentVolumeClaim", "claimName") or ""))
-        ),
+        claims=tuple(base.claims(pod)),
     )
 
 

@@ -14,11 +14,12 @@ from collections.abc import Iterable, Mapping
 
 from cloud.core.writes import Write
 from cloud.standalone.controllers import base, demand, events, fit, preempt, resources, score, taint_eviction, taints
-from cloud.standalone.controllers.base import NODES, PODS, Controller, Object, Plan, Seen, View, at
+from cloud.standalone.controllers.base import CLAIMS, CLASSES, NODES, PODS, VOLUMES, Controller, Object, Plan, Seen, View, at
 from cloud.standalone.controllers.company import Company
 from cloud.standalone.controllers.demand import Demand
 from cloud.standalone.controllers.fit import Refusal
 from cloud.standalone.controllers.spread import Spreading
+from cloud.standalone.controllers.volumes_fit import Storage
 from schemas import times
 from schemas.subjects import ObjectKey
 
@@ -35,6 +36,9 @@ def concerns(view: View, seen: Seen | None, old: Seen | None) -> Iterable[Object
     if s.key.resource == "nodes":
         if seen is None or old is None or _face(seen.object) != _face(old.object):
             yield from _waiting(view)
+        return
+    if s.key.resource != "pods":
+        yield from (key for key in _waiting(view) if _stored(view, key, s.key))
         return
     if seen is not None and _waits(seen.object):
         yield seen.key
@@ -60,6 +64,15 @@ def _turn(pod: Seen) -> tuple[int, str]:
 def _picky(view: View, key: ObjectKey) -> bool:
     pod = view.get(key)
     return pod is not None and demand.of(pod.object).picky
+
+
+def _stored(view: View, key: ObjectKey, changed: ObjectKey) -> bool:
+    """Whether a pod that waits could wait for a claim, a volume or a class."""
+    pod = view.get(key)
+    names = base.claims(pod.object) if pod is not None else []
+    if (changed.group, changed.resource) == CLAIMS:
+        return changed.namespace == key.namespace and changed.name in names
+    return bool(names)
 
 
 def _face(node: Object) -> tuple[object, ...]:
@@ -88,11 +101,18 @@ def reconcile(view: View, key: ObjectKey, now_us: int) -> Plan:
     if shape is not None and (known := view.verdicts.get(shape)) is not None:
         return _say(view, pod, known, now_us)
     places = view.places()
+    if not places:
+        return _say(view, pod, "no nodes available to schedule pods", now_us)
+    storage = Storage(view, want)
+    if storage.missing:
+        return _say(view, pod, _hopeless(len(places), storage.missing), now_us)
     company, spreading = Company(view.census, want, places), Spreading(view.census, want, places)
     refusals: dict[str, Refusal] = {}
     best: tuple[score.Rank, str] | None = None
     for p in places:
         why = fit.refused(want, p)
+        if why is None and storage.any:
+            why = storage.refused(p)
         if why is None and company.any:
             why = company.refused(p)
         if why is None and spreading.any:
@@ -103,10 +123,12 @@ def reconcile(view: View, key: ObjectKey, now_us: int) -> Plan:
         rank = score.rank(want, p, company.liking(p), spreading.crowd(p))
         if best is None or rank < best[0]:
             best = rank, p.name
+        if storage.open and p.name == storage.chosen:
+            return Plan()  # it fits there still, and its volumes are on the way
+    if best is not None and storage.open:
+        return Plan([_nominate(pod, best[1]), *storage.choose(best[1], pod)])
     if best is not None:
         return Plan(_bind(view, pod, best[1], now_us))
-    if not places:
-        return _say(view, pod, "no nodes available to schedule pods", now_us)
     choice = preempt.choose(view, want, places, refusals)
     if choice.node:
         return Plan(_make_room(view, pod, choice, now_us))
@@ -116,7 +138,7 @@ def reconcile(view: View, key: ObjectKey, now_us: int) -> Plan:
     return _say(view, pod, message, now_us)
 
 
-CONTROLLER = Controller("scheduler", (PODS, NODES), concerns, reconcile)
+CONTROLLER = Controller("scheduler", (PODS, NODES, CLAIMS, VOLUMES, CLASSES), concerns, reconcile)
 
 
 def _shape(want: Demand) -> object:
@@ -143,10 +165,15 @@ def _bind(view: View, pod: Seen, node: str, now_us: int) -> list[Write]:
     return [bind, *events.tell(view, pod, "Scheduled", message, now_us, NAME, kind="Normal")]
 
 
+def _nominate(pod: Seen, node: str) -> Write:
+    """Keeps the room on a node for the pod until it can be bound."""
+    status = {**(pod.object.get("status") or {}), "nominatedNodeName": node}
+    return base.status(pod, {**pod.object, "status": status})
+
+
 def _make_room(view: View, pod: Seen, choice: preempt.Choice, now_us: int) -> list[Write]:
     """The node is kept for the pod, then its victims are asked to go.  When they are gone it finds the room by itself."""
-    status = {**(pod.object.get("status") or {}), "nominatedNodeName": choice.node}
-    writes = [base.status(pod, {**pod.object, "status": status})]
+    writes = [_nominate(pod, choice.node)]
     for victim in choice.victims:
         found = preempt.seen(view, victim)
         if found is None or base.deleting(found.object):
@@ -155,6 +182,10 @@ def _make_room(view: View, pod: Seen, choice: preempt.Choice, now_us: int) -> li
         writes += events.tell(view, found, "Preempted", message, now_us, NAME, kind="Normal")
         writes += taint_eviction.disrupt(found, "PreemptionByScheduler", PREEMPTED, now_us, pod)
     return writes
+
+
+def _hopeless(nodes: int, why: str) -> str:
+    return f"0/{nodes} nodes are available: {why}. preemption: 0/{nodes} nodes are available: {nodes} {preempt.NOT_HELPFUL}."
 
 
 def _message(nodes: int, refusals: Mapping[str, Refusal]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cloud.core.writes import Write
-from cloud.standalone.controllers import amounts, base, claims, history
+from cloud.standalone.controllers import amounts, base, claims, history, retention
 from cloud.standalone.controllers.base import CLAIMS, PODS, REVISIONS, STATEFULSETS, Controller, Object, Plan, Seen, View, at
 from schemas import times
 from schemas.subjects import ObjectKey
@@ -83,7 +83,7 @@ def reconcile(view: View, key: ObjectKey, now_us: int) -> Plan:
     sts = _Set(seen, past, numbered, now_us)
     again: list[int] = []
     if not base.deleting(seen.object):
-        writes = _manage(view, sts, again)
+        writes = retention.writes(view, seen, numbered, sts.numbers) or _manage(view, sts, again)
         if not writes:
             used = [_revision(p.object).removeprefix(f"{key.name}-") for p in pods]
             used.append(sts.current.removeprefix(f"{key.name}-"))
@@ -160,9 +160,9 @@ def _create(view: View, sts: _Set, n: int) -> list[Write]:
 
 
 def _claim(sts: _Set, template: Object, pod: str) -> Object:
-    """A claim outlives its pod and its set (persistentVolumeClaimRetentionPolicy Retain): nothing owns it."""
+    """Nothing owns it at first: ``retention`` says who does."""
     labels = {**base.labels(template), **(at(sts.spec, "selector", "matchLabels") or {})}
-    meta = {"name": f"{base.meta(template).get('name')}-{pod}", "labels": labels}
+    meta = {"name": retention.claim_name(template, pod), "labels": labels}
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": template.get("spec") or {}}
 
 
