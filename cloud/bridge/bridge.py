@@ -16,6 +16,7 @@ from cloud.bridge.client import Client
 from cloud.bridge.credentials import Credentials
 from cloud.bridge.leases import Leases
 from cloud.bridge.mirror import RELIST_JITTER_S, RESYNC_S, Mirror
+from cloud.bridge.stays import Stays
 from cloud.bridge.writer import ClusterApi
 from cloud.core import reports as core
 from cloud.standalone.storage import ClusterStorage
@@ -78,7 +79,9 @@ class Bridge:
                 await mirror.loaded.wait()
                 api = ClusterApi(client, self._storage, mirror, leads=self._leads)
                 self.reports = reports.ReportsWorker(self._log, api, self._shards, grace_s=self._grace_s)
+                stays = Stays(client, self._storage, mirror, leads=self._leads)
                 tasks.create_task(self.leases.run(), name="bridge.leases")
+                tasks.create_task(stays.run(), name="bridge.stays")
                 tasks.create_task(self.reports.run(), name="reports")
                 await self.reports.loaded.wait()
                 self.ready.set()

@@ -50,7 +50,7 @@ class Pods(Strategy):
             out.append(errors.not_permitted("spec", IMMUTABLE))
         had = old["spec"].get("tolerations") or []
         now = obj["spec"].get("tolerations") or []
-        if any(t not in now for t in had):
+        if any(_lasting(t) not in map(_lasting, now) for t in had):
             out.append(
                 errors.not_permitted(
                     "spec.tolerations", "existing toleration can not be modified except its tolerationSeconds"
@@ -65,6 +65,11 @@ class Pods(Strategy):
             return 0
         grace: int = spec.get("terminationGracePeriodSeconds", 30) if asked_s is None else asked_s
         return max(grace, 1) if grace < 0 else grace
+
+
+def _lasting(toleration: Object) -> Object:
+    """What of a toleration may not change (pkg/apis/core/validation, validateOnlyAddedTolerations)."""
+    return {k: v for k, v in toleration.items() if k != "tolerationSeconds"}
 
 
 def _but_mutable(new: Object, old: Object) -> Object:
