@@ -308,7 +308,9 @@ class Daemon:
         while True:
             self._node_changed.clear()
             ready, reason = self.pods.runtime_ready
-            report = self._node_status.report(ready, reason, self.pods.engine, self.trouble)
+            report = self._node_status.report(
+                ready, reason, self.pods.engine, self.trouble, volumes=self.pods.volumes_in_use()
+            )
             if (report != said or self._say_again) and (
                 ready or said is not None or stamp.now_us() - self.started_us > ENGINE_WAIT_US
             ):

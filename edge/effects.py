@@ -30,10 +30,10 @@ from edge.core import stimuli as saw
 from edge.core.container_config import MountConfig
 from edge.core.pods import PodsCore
 from edge.core.settings import NodeFacts, PodSettings
-from edge.core.volumes_plan import HostPath, MemoryDir
+from edge.core.volumes_plan import HostPath, KeptDir, MemoryDir
 from edge.probes import HOOK_TIMEOUT_S, Checker, Probes
 from edge.volumes import VolumeError, Volumes
-from schemas import event
+from schemas import event, local_volumes
 
 logger = structlog.get_logger(__name__)
 
@@ -61,7 +61,8 @@ class PodsRim:
     """Pods of one node on its container engine.
 
     ``report(kind, namespace, name, payload, cause, trace)`` is called for every pod status (PodReport) and every
-    Kubernetes event (EventReport); it must not block.  ``ready_changed()`` is called when ``runtime_ready`` may differ.
+    Kubernetes event (EventReport); it must not block.  ``ready_changed()`` is called when ``runtime_ready`` or
+    ``volumes_in_use`` may differ.
     Construct it inside a running event loop."""
 
     def __init__(
@@ -107,6 +108,10 @@ class PodsRim:
     def engine(self) -> Mapping[str, Any]:
         """What the engine said about itself when it was last reached (Docker's /info); empty before that."""
         return self._runtime.info
+
+    def volumes_in_use(self) -> list[str]:
+        """The folders of persistent volumes on this node, as its status names them."""
+        return [local_volumes.in_use(handle) for handle in self._volumes.kept()]
 
     @property
     def core(self) -> PodsCore:
@@ -186,6 +191,10 @@ class PodsRim:
                 task = asyncio.create_task(self._effect(instruction), name=type(instruction).__name__)
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
+            case do.RemoveKept(handle=handle):
+                task = asyncio.create_task(self._remove_kept(handle), name="RemoveKept")
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
             case do.StartProbe():
                 self._probes.start(instruction)
             case do.StopProbe(container_id=container_id, kind=kind):
@@ -233,6 +242,18 @@ class PodsRim:
         self._feed(
             saw.ProbeResult(*self._now(), spec.pod_uid, spec.container, spec.container_id, spec.probe.kind, ok, message)
         )
+
+    async def _remove_kept(self, handle: str) -> None:
+        try:
+            await asyncio.to_thread(self._volumes.remove_kept, handle)
+            logger.info("the data of a volume was removed", volume=handle)
+        except VolumeError as e:
+            logger.warning("the data of a volume is still there", volume=handle, reason=str(e))
+        self._look_at_kept()
+
+    def _look_at_kept(self) -> None:
+        """The folders may be others now: that is part of what the node says of itself."""
+        self._ready_changed()
 
     # --- effects ----------------------------------------------------------------------------------------------------
 
@@ -288,6 +309,8 @@ class PodsRim:
                 await self._runtime.remove(effect.container_id)
             case do.WriteVolumes():
                 await asyncio.to_thread(self._volumes.write, effect.pod_uid, effect.volumes, effect.group)
+                if any(isinstance(v, KeptDir) for v in effect.volumes):
+                    self._look_at_kept()
             case do.RemoveVolumes():
                 await self._runtime.remove_memory_volumes(effect.pod_uid)
                 await asyncio.to_thread(self._volumes.remove, effect.pod_uid)
@@ -311,6 +334,8 @@ class PodsRim:
     def _source(self, uid: str, mount: MountConfig) -> Path:
         if isinstance(mount.source, HostPath):
             base = Path(mount.source.path)
+        elif isinstance(mount.source, KeptDir):
+            base = self._volumes.kept_path(mount.source.handle)
         else:
             assert isinstance(mount.source, str)
             base = self._volumes.path(uid, mount.source)

@@ -11,7 +11,7 @@ import os
 import platform
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +42,24 @@ class NodeStatus:
     def facts(self) -> NodeFacts:
         return facts(self._node)
 
-    def report(self, ready: bool, reason: str, engine: Mapping[str, Any], trouble: str = "") -> NodeReport:
-        """``ready``, ``reason``: PodsRim.runtime_ready; ``engine``: PodsRim.engine; ``trouble``: of the store, if any."""
+    def report(
+        self,
+        ready: bool,
+        reason: str,
+        engine: Mapping[str, Any],
+        trouble: str = "",
+        *,
+        volumes: Sequence[str] = (),
+    ) -> NodeReport:
+        """``ready``, ``reason``: PodsRim.runtime_ready; ``engine``: PodsRim.engine; ``trouble``: of the store, if any;
+        ``volumes``: PodsRim.volumes_in_use."""
         status = {
             **self._sizes(),
             "addresses": self._addresses(),
             "conditions": self._conditions(),
             "nodeInfo": node_info(engine),
             "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}},  # reached through the cloud, never directly
+            "volumesInUse": list(volumes),
         }
         return NodeReport(
             status=status,

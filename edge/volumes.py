@@ -17,7 +17,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from edge.core.volumes_plan import EmptyDir, FilesVolume, HostPath, Volume
+from edge.core.volumes_plan import EmptyDir, FilesVolume, HostPath, KeptDir, Volume
 
 DATA = "..data"
 GENERATION = "..g"  # prefix of the hidden directories
@@ -31,6 +31,7 @@ class Volumes:
     def __init__(self, data_dir: Path, secret_dir: Path | None = None) -> None:
         """``secret_dir``, when given, is where secret volumes go: a directory on a tmpfs keeps them off the disk."""
         self._pods = data_dir / "pods"
+        self._kept = data_dir / "volumes"
         self._secret_pods = secret_dir / "pods" if secret_dir is not None else self._pods
 
     def pod_uids(self) -> tuple[str, ...]:
@@ -58,6 +59,27 @@ class Volumes:
                 continue
             except OSError as e:
                 raise VolumeError(f"can't remove the volumes of pod {uid}: {e}") from e
+
+    def kept(self) -> tuple[str, ...]:
+        """The folders of persistent volumes."""
+        try:
+            return tuple(sorted(e.name for e in os.scandir(self._kept) if not e.name.startswith(".")))
+        except FileNotFoundError:
+            return ()
+
+    def kept_path(self, handle: str) -> Path:
+        return self._kept / handle
+
+    def remove_kept(self, handle: str) -> None:
+        """With all that is in it; raises VolumeError.  First it gets another name, so that half of it is never mounted."""
+        leaving = self._kept / f".{handle}"
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                (self._kept / handle).rename(leaving)
+            if leaving.exists():
+                shutil.rmtree(leaving)
+        except OSError as e:
+            raise VolumeError(f"can't remove the data of volume {handle}: {e}") from e
 
     def path(self, uid: str, volume: str) -> Path:
         """Directory of a volume that was written."""
@@ -92,6 +114,8 @@ class Volumes:
     def _one(self, uid: str, volume: Volume, group: int | None) -> None:
         if isinstance(volume, HostPath):
             _host_path(volume)
+        elif isinstance(volume, KeptDir):
+            self._keep(volume, group)
         elif isinstance(volume, EmptyDir):
             path = self._directory(self._pods, uid, volume.name)
             path.chmod(0o2777 if group is not None else 0o777)
@@ -100,6 +124,15 @@ class Volumes:
             path = self._directory(self._secret_pods if volume.secret else self._pods, uid, volume.name)
             if not volume.missing:
                 _swap(path, volume, group)
+
+    def _keep(self, volume: KeptDir, group: int | None) -> None:
+        """Made once; its mode and group are set then, and afterwards belong to who uses it."""
+        self._kept.mkdir(mode=0o711, parents=True, exist_ok=True)
+        path = self._kept / volume.handle
+        if not path.exists():
+            path.mkdir()
+            path.chmod(0o2777 if group is not None else 0o777)
+            _own(path, group)
 
     def _directory(self, root: Path, uid: str, name: str) -> Path:
         pod = self._pod(root, uid)

@@ -36,3 +36,9 @@ def of(volume: Mapping[str, Any]) -> tuple[str, str] | None:
     if not isinstance(handle, str) or not _HANDLE.match(handle) or not isinstance(node, str) or not node:
         return None
     return handle, node
+
+
+def goes_with_claim(volume: Mapping[str, Any]) -> bool:
+    """Whether its data is to be removed with it (reclaim policy Delete)."""
+    spec = volume.get("spec")
+    return isinstance(spec, dict) and spec.get("persistentVolumeReclaimPolicy") == "Delete"

@@ -121,6 +121,7 @@ class Dispatcher:
         self._graves: dict[ObjectKey, Cause] = {}  # while loading: deletions of objects that some scope may hold
         self._any: dict[ObjectKey, dict[ObjectKey, None]] = {}  # needs.ANY key -> the objects that it covers
         self._claims: dict[ObjectKey, needs.Needs] = {}  # referrer -> what it needs now
+        self._followed: dict[ObjectKey, tuple[ObjectKey, ...]] = {}  # object -> what goes where it goes
         self._needed_by: dict[ObjectKey, dict[str, None]] = {}  # object, or needs.ANY key -> scopes
         self._scopes: dict[str, _Scope] = {}
         self._ready: deque[str] = deque()
@@ -188,6 +189,7 @@ class Dispatcher:
             if wildcard is not None:
                 self._any.setdefault(wildcard, {})[key] = None
             self._claim(key, needs.of(key, ev.data), cause)
+            self._follow(key, needs.follow(key, ev.data), cause)
         if self._loaded:
             for scope in self._scopes_needing(key):
                 self._mark(scope, key, cause)
@@ -197,6 +199,7 @@ class Dispatcher:
         if not self._loaded:
             self._graves[key] = cause
         self._claim(key, None, cause)
+        self._follow(key, (), cause)
         wildcard = needs.any_of(key)
         if wildcard is not None and wildcard in self._any:
             self._any[wildcard].pop(key, None)
@@ -298,10 +301,25 @@ class Dispatcher:
             for key in before.keys:
                 self._need_no_more(self._scopes[before.scope], key, cause)
 
+    def _follow(self, key: ObjectKey, now: tuple[ObjectKey, ...], cause: Cause) -> None:
+        """What an object brings along, wherever it is needed.  Adds before it drops, as above."""
+        before = self._followed.pop(key, ())
+        if now:
+            self._followed[key] = now
+        if now == before:
+            return
+        for name in list(self._needed_by.get(key, ())):
+            for other in now:
+                self._need(self._scopes[name], other, cause)
+            for other in before:
+                self._need_no_more(self._scopes[name], other, cause)
+
     def _need(self, scope: _Scope, key: ObjectKey, cause: Cause) -> None:
         scope.needs[key] = scope.needs.get(key, 0) + 1
         if scope.needs[key] == 1:
             self._needed_by.setdefault(key, {})[scope.name] = None
+            for other in self._followed.get(key, ()):
+                self._need(scope, other, cause)
             self._mark_covered(scope, key, cause)
 
     def _need_no_more(self, scope: _Scope, key: ObjectKey, cause: Cause) -> None:
@@ -311,6 +329,8 @@ class Dispatcher:
             del self._needed_by[key][scope.name]
             if not self._needed_by[key]:
                 del self._needed_by[key]
+            for other in self._followed.get(key, ()):
+                self._need_no_more(scope, other, cause)
             self._mark_covered(scope, key, cause)
 
     def _mark_covered(self, scope: _Scope, key: ObjectKey, cause: Cause) -> None:

@@ -5,7 +5,7 @@ Everything here reads one object and answers from it alone, so the dispatcher's 
 object that changed, never the number of nodes.  Objects come from users: a field of the wrong shape is a field that
 names nothing.
 
-Sources: Kubernetes API reference, PodSpec and Volume (which fields name a ConfigMap or a Secret); KubeEdge Device
+Sources: Kubernetes API reference, PodSpec and Volume (which fields name a ConfigMap, a Secret or a claim); KubeEdge Device
 v1beta1 (``deviceModelRef`` is a local reference: the device's own namespace).
 """
 
@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from schemas import local_volumes
 from schemas.subjects import ObjectKey
 
 Object = Mapping[str, Any]
@@ -23,7 +24,11 @@ DEVICES = "devices.kubeedge.io"
 ANY = "*"  # in a need: every object of that resource and namespace.  Not a Kubernetes name, so it can't collide
 
 REFERRERS = frozenset({("", "pods"), ("", "nodes"), (DEVICES, "devices")})
-DISPATCHED = REFERRERS | {("", "configmaps"), ("", "secrets"), ("", "services"), (DEVICES, "devicemodels")}
+CLAIMS, VOLUMES = ("", "persistentvolumeclaims"), ("", "persistentvolumes")
+DISPATCHED = REFERRERS | {
+    *(("", "configmaps"), ("", "secrets"), ("", "services"), (DEVICES, "devicemodels")),
+    *(CLAIMS, VOLUMES),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,10 @@ def of(key: ObjectKey, obj: Object) -> Needs | None:
     kind = (key.group, key.resource)
     if kind == ("", "nodes"):
         return Needs(key.name, (key,))
+    if kind == VOLUMES:
+        # A folder on a node's own disk: the node has it, and removes it when it is told to, whether a pod is there or not.
+        local = local_volumes.of(obj)
+        return Needs(local[1], (key,)) if local is not None else None
     if kind not in REFERRERS:
         return None
     spec = _map(obj.get("spec"))
@@ -47,6 +56,14 @@ def of(key: ObjectKey, obj: Object) -> Needs | None:
         return None
     named = _of_pod(key.namespace, spec) if kind == ("", "pods") else _of_device(key.namespace, spec)
     return Needs(node, tuple(dict.fromkeys((*named, key))))
+
+
+def follow(key: ObjectKey, obj: Object) -> tuple[ObjectKey, ...]:
+    """What whoever needs an object needs as well: the volume of a claim."""
+    if (key.group, key.resource) != CLAIMS:
+        return ()
+    name = _text(_map(obj.get("spec")).get("volumeName"))
+    return (ObjectKey(*VOLUMES, "", name),) if name else ()
 
 
 def any_of(key: ObjectKey) -> ObjectKey | None:
@@ -72,6 +89,7 @@ def _of_volumes(spec: Object) -> Iterator[tuple[str, str]]:
     for volume in _maps(spec.get("volumes")):
         yield "configmaps", _text(_map(volume.get("configMap")).get("name"))
         yield "secrets", _text(_map(volume.get("secret")).get("secretName"))
+        yield "persistentvolumeclaims", _text(_map(volume.get("persistentVolumeClaim")).get("claimName"))
         for source in _maps(_map(volume.get("projected")).get("sources")):
             yield "configmaps", _text(_map(source.get("configMap")).get("name"))
             yield "secrets", _text(_map(source.get("secret")).get("name"))

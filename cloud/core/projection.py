@@ -15,7 +15,16 @@ from typing import Any
 from schemas.subjects import ObjectKey
 
 FINISHED = ("Succeeded", "Failed")
-_STATUS_COMES_FROM_EDGE = frozenset({("", "pods"), ("", "nodes"), ("devices.kubeedge.io", "devices")})
+# Of volumes and claims the status tells a node nothing; the others' comes from there.
+_WITHOUT_STATUS = frozenset(
+    {
+        ("", "pods"),
+        ("", "nodes"),
+        ("devices.kubeedge.io", "devices"),
+        ("", "persistentvolumes"),
+        ("", "persistentvolumeclaims"),
+    }
+)
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 DIGEST_BYTES = 16  # one in 2^64 for two versions of one object to look alike by chance
 
@@ -26,7 +35,7 @@ def project(key: ObjectKey, obj: Mapping[str, Any]) -> dict[str, Any]:
     meta = obj.get("metadata")
     if isinstance(meta, dict):
         out["metadata"] = _project_metadata(meta)
-    if (key.group, key.resource) in _STATUS_COMES_FROM_EDGE:
+    if (key.group, key.resource) in _WITHOUT_STATUS:
         status = out.pop("status", None)
         phase = status.get("phase") if isinstance(status, dict) else None
         if key.resource == "pods" and phase in FINISHED:

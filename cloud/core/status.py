@@ -83,8 +83,10 @@ def node_status(current: Object, report: reports.NodeReport | None, unknown: str
         now = [*said, _ready(report)]
     else:
         return current
-    conditions = merge_conditions(old.get("conditions"), now, now_us)
-    return {**current, "status": {**old, **told, "conditions": conditions}}
+    merged = {**old, **told, "conditions": merge_conditions(old.get("conditions"), now, now_us)}
+    if not merged.get("volumesInUse"):
+        merged.pop("volumesInUse", None)  # no volumes is no field, as the API stores it
+    return {**current, "status": merged}
 
 
 def _unknown(name: object, since: str) -> Object:

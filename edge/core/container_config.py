@@ -14,7 +14,7 @@ from edge.core.pod_spec import Container, Hook, InvalidPod, Pod, Port, reading
 from edge.core.references import References
 from edge.core.settings import NodeFacts, PodSettings
 from edge.core.spec_hash import spec_hash
-from edge.core.volumes_plan import HostPath, MemoryDir, Plan
+from edge.core.volumes_plan import HostPath, KeptDir, MemoryDir, Plan
 
 SHARES_PER_CPU = 1024  # cgroup v1 cpu.shares of one CPU; engines convert to cpu.weight
 SHARES_MIN = 2  # the kernel's least
@@ -57,9 +57,9 @@ class SandboxConfig:
 
 @dataclass(frozen=True, slots=True)
 class MountConfig:
-    """``source``: the name of a pod volume on disk, a tmpfs volume, or a path of the host."""
+    """``source``: the name of a pod volume on disk, a tmpfs volume, a path of the host, or a folder that is kept."""
 
-    source: str | MemoryDir | HostPath
+    source: str | MemoryDir | HostPath | KeptDir
     target: str
     read_only: bool
     sub_path: str
@@ -219,6 +219,7 @@ def _mounts(container: Container, plan: Plan, variables: Mapping[str, str]) -> t
             raise InvalidPod(f"container {container.name}: subPath {sub_path[:80]!r} is not a relative path without '..'")
         if sub_path and isinstance(volume, MemoryDir):
             raise InvalidPod(f"container {container.name}: subPath of the memory volume {m.volume} is not supported")
-        source = volume if isinstance(volume, MemoryDir | HostPath) else volume.name
-        mounts.append(MountConfig(source, m.path, m.read_only, sub_path, m.propagation))
+        source = volume if isinstance(volume, MemoryDir | HostPath | KeptDir) else volume.name
+        read_only = m.read_only or (isinstance(volume, HostPath | KeptDir) and volume.read_only)
+        mounts.append(MountConfig(source, m.path, read_only, sub_path, m.propagation))
     return tuple(mounts)

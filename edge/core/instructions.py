@@ -149,4 +149,12 @@ class EmitEvent:
     trace: str
 
 
-Instruction = Effect | StartProbe | StopProbe | SetTimer | ReportPod | EmitEvent
+@dataclass(frozen=True, slots=True)
+class RemoveKept:
+    """The folder of a persistent volume that is being deleted with its data.  What failed is tried again when the daemon
+    starts: the volume stays in the replica until the folder is gone."""
+
+    handle: str
+
+
+Instruction = RemoveKept | Effect | StartProbe | StopProbe | SetTimer | ReportPod | EmitEvent

@@ -16,7 +16,16 @@ from typing import Any
 
 from edge.core import dying, effects_done, living, observe, pod_parse, running, status, volumes_plan
 from edge.core.context import Context
-from edge.core.instructions import SANDBOX_LANE, SNAPSHOT_LANE, Inspect, Instruction, ReportPod, SetTimer, TakeSnapshot
+from edge.core.instructions import (
+    SANDBOX_LANE,
+    SNAPSHOT_LANE,
+    Inspect,
+    Instruction,
+    RemoveKept,
+    ReportPod,
+    SetTimer,
+    TakeSnapshot,
+)
 from edge.core.pod_spec import InvalidPod, Pod
 from edge.core.pod_state import Lane, PodState
 from edge.core.references import References
@@ -35,9 +44,10 @@ from edge.core.stimuli import (
     Tick,
 )
 from edge.core.times import rfc3339
+from schemas import local_volumes
 from schemas.reports import Hop, PodReport
 
-REFERENCES = ("configmaps", "secrets", "services")
+REFERENCES = ("configmaps", "secrets", "services", "persistentvolumeclaims", "persistentvolumes")
 WAITS_FOR_OBJECT = ("CreateContainerConfigError",)
 
 
@@ -177,11 +187,22 @@ class PodsCore:
     def _reference_applied(self, applied: ObjectApplied) -> list[PodState]:
         key = applied.key
         self._ctx.refs.apply(key.resource, key.namespace, key.name, applied.obj)
-        near = [s for s in self._pods.values() if s.namespace == key.namespace and s.pod is not None and not s.doomed]
+        if key.resource == "persistentvolumes" and applied.obj is not None:
+            self._keep(applied.obj)
+        spaces = (s for s in self._pods.values() if key.namespace in ("", s.namespace))
+        near = [s for s in spaces if s.pod is not None and not s.doomed]
         for state in near:
             if self._changes(state):
                 self._because(state, applied)
         return near
+
+    def _keep(self, volume: Mapping[str, Any]) -> None:
+        """A folder of this node goes only when its volume says so itself: it is on its way out, to be deleted with its data.
+        A volume that merely isn't there any more (a hub restored from an older backup) is no reason to lose anything."""
+        local = local_volumes.of(volume)
+        leaving = _text(volume, "deletionTimestamp") and local_volumes.goes_with_claim(volume)
+        if local is not None and local[1] == self._ctx.node.name and leaving:
+            self._ctx.out.append(RemoveKept(local[0]))
 
     def _changes(self, state: PodState) -> bool:
         """Whether a new config map or secret is the reason for what this pod does next."""

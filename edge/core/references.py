@@ -1,4 +1,4 @@
-"""What pods refer to: config maps, secrets and services of this node, and the fields of a pod itself.
+"""What pods refer to: config maps, secrets, services, claims and volumes of this node, and the fields of a pod itself.
 
 Only what containers can see is kept (not whole objects): a node's memory is small.
 """
@@ -15,6 +15,7 @@ from edge.core.pod_spec import Container, Pod
 from edge.core.settings import NodeFacts
 
 Files = dict[str, bytes]
+BY_SPEC = ("services", "persistentvolumeclaims", "persistentvolumes")
 
 
 class Missing(Exception):
@@ -22,20 +23,20 @@ class Missing(Exception):
 
 
 class References:
-    """Config maps and secrets as bytes by key, services as raw specs; by namespace and name."""
+    """Config maps and secrets as bytes by key; services, claims and volumes as raw specs; by namespace and name."""
 
     def __init__(self) -> None:
         self._files: dict[tuple[str, str, str], Files] = {}
         self._types: dict[tuple[str, str], str] = {}
-        self._services: dict[tuple[str, str], Mapping[str, Any]] = {}
+        self._specs: dict[tuple[str, str, str], Mapping[str, Any]] = {}
 
     def apply(self, resource: str, namespace: str, name: str, obj: Mapping[str, Any] | None) -> None:
-        """A config map, secret or service; None removes it.  Values that are not text are left out, as the API would."""
-        if resource == "services":
+        """One of those; None removes it.  Values that are not text are left out, as the API would."""
+        if resource in BY_SPEC:
             if obj is None:
-                self._services.pop((namespace, name), None)
+                self._specs.pop((resource, namespace, name), None)
             else:
-                self._services[namespace, name] = _map(obj, "spec")
+                self._specs[resource, namespace, name] = _map(obj, "spec")
         elif obj is None:
             self._files.pop((resource, namespace, name), None)
         else:
@@ -56,7 +57,24 @@ class References:
         return files[key]
 
     def services(self, namespace: str) -> list[tuple[str, Mapping[str, Any]]]:
-        return sorted((name, spec) for (ns, name), spec in self._services.items() if ns == namespace)
+        found = ((name, spec) for (kind, ns, name), spec in self._specs.items() if kind == "services" and ns == namespace)
+        return sorted(found, key=lambda f: f[0])
+
+    def volume(self, namespace: str, claim: str) -> Mapping[str, Any]:
+        """The spec of the PersistentVolume that a claim is bound to; raises Missing, in the kubelet's words."""
+        spec = self._specs.get(("persistentvolumeclaims", namespace, claim))
+        if spec is None:
+            raise Missing(f'persistentvolumeclaim "{claim}" not found')
+        name = spec.get("volumeName")
+        if not name:
+            raise Missing(f"PVC is not bound: {namespace}/{claim}")
+        volume = self._specs.get(("persistentvolumes", "", str(name)))
+        if volume is None:
+            raise Missing(f'failed to fetch PV {name} from API server: persistentvolumes "{name}" not found')
+        ref = _map(volume, "claimRef")
+        if (ref.get("namespace"), ref.get("name")) != (namespace, claim):
+            raise Missing(f"PV {name} is not bound to the claim {namespace}/{claim}")
+        return volume
 
 
 def _map(obj: Mapping[str, Any], key: str) -> Mapping[str, Any]:

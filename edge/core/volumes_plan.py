@@ -1,8 +1,9 @@
 """What must be on the node's disk for a pod's volumes, and what a container mounts from there.
 
 A plan is compared by its digest: a changed config map, secret, label or annotation makes a new plan, which the rim swaps in
-atomically (edge/volumes.py).  Volumes that need a storage driver (claims, CSI, cloud disks) are not known here: the pod
-waits and says so.
+atomically (edge/volumes.py).  A claim is the volume that it is bound to: a path of this node, or a folder that the daemon
+keeps (schemas/local_volumes.py).  Volumes that need a storage driver (CSI, cloud disks) are not known here: the pod waits
+and says so.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from edge.core import quantities, references
 from edge.core.pod_spec import InvalidPod, Pod, reading
 from edge.core.references import Missing, References
 from edge.core.settings import NodeFacts
+from schemas import local_volumes
 
 DEFAULT_MODE = 0o644  # Kubernetes: defaultMode of config map, secret and projected volumes
 
@@ -56,9 +58,27 @@ class HostPath:
     name: str
     path: str
     type: str
+    read_only: bool = False
 
 
-Volume = FilesVolume | EmptyDir | MemoryDir | HostPath
+@dataclass(frozen=True, slots=True)
+class KeptDir:
+    """A folder that outlives its pods: of a claim."""
+
+    name: str
+    handle: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A claim whose volume is not known here yet."""
+
+    name: str
+    missing: str
+
+
+Volume = FilesVolume | EmptyDir | MemoryDir | HostPath | KeptDir | Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +89,7 @@ class Plan:
     @property
     def missing(self) -> str:
         """The first thing that a volume waits for, in the kubelet's words; empty when all is there."""
-        return next((v.missing for v in self.volumes if isinstance(v, FilesVolume) and v.missing), "")
+        return next((v.missing for v in self.volumes if isinstance(v, FilesVolume | Waiting) and v.missing), "")
 
 
 def plan(pod: Pod, refs: References, node: NodeFacts) -> Plan:
@@ -110,8 +130,34 @@ def _volume(raw: Mapping[str, Any], pod: Pod, refs: References, node: NodeFacts)
             return _projected(name, projected, pod, refs, node)
         except Missing as e:
             return FilesVolume(name, (), True, str(e))
+    claim = raw.get("persistentVolumeClaim")
+    if isinstance(claim, dict):
+        try:
+            volume = refs.volume(pod.namespace, str(claim.get("claimName") or ""))
+        except Missing as e:
+            return Waiting(name, str(e))
+        return _claimed(name, volume, bool(claim.get("readOnly")), node)
     kind = next((k for k in raw if k != "name"), "nothing")
     raise InvalidPod(f"pod.spec.volumes.{name}: volumes of type {kind} are not supported on an edge node")
+
+
+def _claimed(name: str, spec: Mapping[str, Any], read_only: bool, node: NodeFacts) -> Volume:
+    local = local_volumes.of({"spec": spec})
+    if local is not None:
+        handle, where = local
+        if where != node.name:
+            raise InvalidPod(f"pod.spec.volumes.{name}: the volume is on node {where}")
+        return KeptDir(name, handle, read_only)
+    for field, kind in (("local", "Directory"), ("hostPath", "")):
+        source = spec.get(field)
+        if isinstance(source, dict):
+            path = source.get("path")
+            if not isinstance(path, str) or not path.startswith("/") or ".." in path.split("/"):
+                raise InvalidPod(f"pod.spec.volumes.{name}: {field}.path: an absolute path without '..' is needed")
+            return HostPath(name, path, str(source.get("type") or kind), read_only)
+    known = ("accessModes", "capacity", "claimRef", "mountOptions", "nodeAffinity", "storageClassName", "volumeMode")
+    other = next((k for k, v in spec.items() if k not in known and isinstance(v, dict)), "nothing")
+    raise InvalidPod(f"pod.spec.volumes.{name}: persistent volumes of type {other} are not supported on an edge node")
 
 
 def _projected(name: str, projected: Mapping[str, Any], pod: Pod, refs: References, node: NodeFacts) -> FilesVolume:

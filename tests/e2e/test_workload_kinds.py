@@ -46,7 +46,14 @@ spec:
     metadata: {labels: {app: db}}
     spec:
       terminationGracePeriodSeconds: 0
-      containers: [{name: c, image: "busybox:1.36", command: [sleep, "100000"]}]
+      containers:
+      - name: c
+        image: "busybox:1.36"
+        command: [sh, -c, "echo born >> /data/lives; sleep 100000"]
+        volumeMounts: [{name: data, mountPath: /data}]
+  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
 """
 
 
@@ -64,6 +71,26 @@ def world(tmp_path: Path) -> Iterator[World]:
         setting.down(w)
 
 
+def _folders(w: World) -> list[str]:
+    return sorted(p.name for node in NODES for p in (w.node_dir(node) / "pods" / "volumes").glob("pvc-*"))
+
+
+def _data_outlives_its_pod(w: World) -> None:
+    """What a pod of a stateful set wrote is there for the next one of its name, on the node where it is."""
+    before = w.get("pod", "db-0")
+    w.kubectl("delete", "pod", "db-0", "--wait=false")
+
+    def reborn() -> bool:
+        now = w.get("pod", "db-0")
+        return bool(now) and now["metadata"]["uid"] != before["metadata"]["uid"] and pod_ready(now)
+
+    w.until("db-0 is made anew", reborn, seconds=60)
+    assert w.kubectl("exec", "db-0", "--", "cat", "/data/lives").split() == ["born", "born"]
+    claims = w.get("pvc")["items"]
+    assert {c["metadata"]["name"]: c["status"]["phase"] for c in claims} == {"data-db-0": "Bound", "data-db-1": "Bound"}
+    assert _folders(w) == sorted(c["spec"]["volumeName"] for c in claims)
+
+
 def test_daemon_set_job_and_stateful_set_run_on_nodes_and_go(world: World) -> None:
     w = world
     w.until("two Ready nodes", lambda: sum(node_ready(n) == "True" for n in w.get("nodes").get("items", [])) == 2)
@@ -76,7 +103,11 @@ def test_daemon_set_job_and_stateful_set_run_on_nodes_and_go(world: World) -> No
     assert sorted(p["spec"]["nodeName"] for n, p in pods.items() if n.startswith("agent-")) == list(NODES)
     assert sum(p["status"]["phase"] == "Succeeded" for n, p in pods.items() if n.startswith("once-")) == 3
     assert w.kubectl("logs", "job/once").strip() == "done"
+    _data_outlives_its_pod(w)
     w.kubectl("delete", "job/once", "daemonset/agent", "statefulset/db")
     w.until("all pods are gone", lambda: not w.pods(), seconds=60)
+    w.kubectl("delete", "pvc", "--all")
+    w.until("the volumes are gone, and their folders before them", lambda: not w.get("pv").get("items"), seconds=60)
+    assert _folders(w) == []
     # Pods without grace are gone from the API at once, as on any cluster; their containers follow.
     w.until("and their containers with them", lambda: not any(w.containers(node) for node in NODES), seconds=60)

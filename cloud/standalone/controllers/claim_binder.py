@@ -245,7 +245,7 @@ def _released(view: View, volume: Seen, now_us: int) -> list[Write]:
 def _removed(view: View, volume: Object) -> bool:
     """Whether nothing of the data is left where somebody could remove it."""
     local = local_volumes.of(volume)
-    if local is None or at(volume, "spec", "persistentVolumeReclaimPolicy") != "Delete":
+    if local is None or not local_volumes.goes_with_claim(volume):
         return True  # not ours to remove
     handle, name = local
     node = view.get(ObjectKey(*NODES, "", name))

@@ -55,6 +55,51 @@ def test_a_changed_config_goes_to_every_node_that_uses_it_and_no_other(world: tu
     assert core.scopes_of(key("ConfigMap", "c2")) == ["edge-2", "edge-3"]
 
 
+def claim(name: str, volume: str, **more: Any) -> dict[str, Any]:
+    return thing("PersistentVolumeClaim", name, spec={"volumeName": volume} if volume else {}, **more)
+
+
+def kept(name: str, node: str, **more: Any) -> dict[str, Any]:
+    """A folder on a node's own disk."""
+    csi = {"driver": "skerry.io/local", "volumeHandle": name, "volumeAttributes": {"skerry.io/node": node}}
+    return thing("PersistentVolume", name, spec={"csi": csi}, **more)
+
+
+def test_a_claim_brings_its_volume_when_it_is_bound_and_takes_it_along(world: tuple[Cluster, Meta]) -> None:
+    cluster, meta = world
+    core, _ = start(cluster, meta)
+    run(core, cluster, meta, thing("PersistentVolume", "v1", spec={"hostPath": {"path": "/a"}}))
+    run(core, cluster, meta, thing("PersistentVolume", "v2", spec={"hostPath": {"path": "/b"}}))
+    assert run(core, cluster, meta, claim("k1", "")) == []
+    assert run(core, cluster, meta, pod("p", "edge-1", uses=("k1",))) == [("edge-1", "k1", True), ("edge-1", "p", True)]
+    assert run(core, cluster, meta, claim("k1", "v1")) == [("edge-1", "v1", True), ("edge-1", "k1", True)]
+    assert run(core, cluster, meta, claim("k1", "v1", status={"phase": "Bound"})) == [], "a status tells a node nothing"
+    assert sorted(run(core, cluster, meta, pod("q", "edge-2", uses=("k1",)))) == [
+        ("edge-2", "k1", True),
+        ("edge-2", "q", True),
+        ("edge-2", "v1", True),
+    ]
+    landed = run(core, cluster, meta, claim("k1", "v2"))
+    assert sorted(landed) == [(f"edge-{n}", *w) for n in (1, 2) for w in (("k1", True), ("v1", False), ("v2", True))]
+    gone = run(core, cluster, meta, pod("p", "edge-1"), deleted=True)
+    assert gone[0] == ("edge-1", "p", False) and sorted(gone[1:]) == [("edge-1", "k1", False), ("edge-1", "v2", False)]
+    assert sorted(run(core, cluster, meta, claim("k1", ""), deleted=True)) == [
+        ("edge-2", "k1", False),
+        ("edge-2", "v2", False),
+    ]
+    assert core.scopes_of(key("PersistentVolume", "v2")) == []
+
+
+def test_a_folder_of_a_node_is_known_there_with_or_without_a_pod(world: tuple[Cluster, Meta]) -> None:
+    cluster, meta = world
+    core, _ = start(cluster, meta)
+    assert run(core, cluster, meta, kept("v1", "edge-1")) == [("edge-1", "v1", True)]
+    run(core, cluster, meta, claim("k1", "v1"))
+    run(core, cluster, meta, pod("p", "edge-1", uses=("k1",)))
+    assert run(core, cluster, meta, pod("p", "edge-1"), deleted=True) == [("edge-1", "p", False), ("edge-1", "k1", False)]
+    assert run(core, cluster, meta, kept("v1", "edge-1"), deleted=True) == [("edge-1", "v1", False)]
+
+
 def test_services_of_the_namespaces_that_have_a_pod_on_the_node(world: tuple[Cluster, Meta]) -> None:
     cluster, meta = world
     core, _ = start(cluster, meta)
@@ -331,24 +376,37 @@ def owed(cluster: Cluster, node: str) -> dict[Any, Any]:
             out[k] = o
             text = repr(o["spec"])
             for other, data in objects.items():
-                named = other.resource in ("configmaps", "secrets", "devicemodels") and f"'{other.name}'" in text
+                kinds = ("configmaps", "secrets", "devicemodels", "persistentvolumeclaims")
+                named = other.resource in kinds and f"'{other.name}'" in text
                 if named or (other.resource == "services" and k.resource == "pods"):
                     out[other] = data
+                    volume = key("PersistentVolume", data.get("spec", {}).get("volumeName", ""))
+                    if other.resource == "persistentvolumeclaims" and volume in objects:
+                        out[volume] = objects[volume]
+        if k.resource == "persistentvolumes" and f"'{node}'" in repr(o["spec"]):
+            out[k] = o
     return out
 
 
 def random_change(rng: random.Random, cluster: Cluster, step: int) -> stimuli.ClusterEvent:
-    kind = rng.choice(["Pod", "Pod", "Pod", "ConfigMap", "Secret", "Service", "Node", "Device", "DeviceModel"])
+    kind = rng.choice([*["Pod"] * 3, "ConfigMap", "Secret", "Service", "Node", "Device", "DeviceModel", "Claim", "Volume"])
     name = f"{kind[0].lower()}{rng.randrange(4)}"
     node = f"edge-{rng.randrange(3)}"
     uid = f"u{step if rng.random() < 0.2 else 0}"
     if kind == "Pod":
-        uses = tuple(rng.sample(["c0", "c1", "c2", "s0", "s1"], rng.randrange(3)))
+        uses = tuple(rng.sample(["c0", "c1", "c2", "s0", "s1", "k0", "k1"], rng.randrange(3)))
         obj = pod(name, rng.choice([node, node, None]), uses=uses, uid=uid, x=step)
     elif kind == "Device":
         obj = thing("Device", name, uid=uid, spec={"nodeName": node, "deviceModelRef": {"name": f"d{rng.randrange(2)}"}})
     elif kind == "Node":
         obj = thing("Node", node, uid=uid, x=step)
+    elif kind == "Claim":
+        obj = claim(f"k{rng.randrange(2)}", rng.choice(["", "v0", "v1", "v2"]), uid=uid, x=step)
+    elif kind == "Volume":
+        volume = f"v{rng.randrange(3)}"
+        path = {"hostPath": {"path": "/a"}}
+        at_node = rng.random() < 0.5
+        obj = kept(volume, node, uid=uid) if at_node else thing("PersistentVolume", volume, uid=uid, spec=path)
     elif kind == "DeviceModel":
         obj = thing("DeviceModel", f"d{rng.randrange(2)}", uid=uid, x=step)
     else:

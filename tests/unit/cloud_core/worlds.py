@@ -21,17 +21,21 @@ PLURAL = {
     "Device": (DEVICES, "devices"),
     "DeviceModel": (DEVICES, "devicemodels"),
     "Deployment": ("apps", "deployments"),
+    "PersistentVolumeClaim": ("", "persistentvolumeclaims"),
+    "PersistentVolume": ("", "persistentvolumes"),
 }
+CLUSTER_WIDE = ("Node", "PersistentVolume")
 
 
 def key(kind: str, name: str, namespace: str = "default") -> ObjectKey:
     group, resource = PLURAL[kind]
-    return ObjectKey(group, resource, "" if kind == "Node" else namespace, name)
+    return ObjectKey(group, resource, "" if kind in CLUSTER_WIDE else namespace, name)
 
 
 def pod(name: str, node: str | None, *, uses: tuple[str, ...] = (), uid: str = "", **extra: Any) -> dict[str, Any]:
-    """``uses``: names of config maps (``c...``) and secrets (``s...``), as volumes."""
-    volumes = [{"name": u, **({"configMap": {"name": u}} if u[0] == "c" else {"secret": {"secretName": u}})} for u in uses]
+    """``uses``: names of config maps (``c...``), secrets (``s...``) and claims (``k...``), as volumes."""
+    sources = {"c": ("configMap", "name"), "s": ("secret", "secretName"), "k": ("persistentVolumeClaim", "claimName")}
+    volumes = [{"name": u, sources[u[0]][0]: {sources[u[0]][1]: u}} for u in uses]
     spec: dict[str, Any] = {"containers": [{"name": "a", "image": "busybox"}], "volumes": volumes}
     if node:
         spec["nodeName"] = node
@@ -44,7 +48,7 @@ def pod(name: str, node: str | None, *, uses: tuple[str, ...] = (), uid: str = "
 
 
 def thing(kind: str, name: str, *, uid: str = "", **extra: Any) -> dict[str, Any]:
-    meta = {"name": name, "uid": uid or f"u-{name}"} | ({} if kind == "Node" else {"namespace": "default"})
+    meta = {"name": name, "uid": uid or f"u-{name}"} | ({} if kind in CLUSTER_WIDE else {"namespace": "default"})
     return {"kind": kind, "metadata": meta, **extra}
 
 

@@ -323,12 +323,73 @@ def test_volumes_of_every_kind() -> None:
         {"name": "v", "configMap": {"name": "m", "items": [{"key": "a", "path": "/etc/passwd"}]}},
         {"name": "v", "hostPath": {"path": "relative"}},
         {"name": "v", "hostPath": {"path": "/a/../b"}},
-        {"name": "v", "persistentVolumeClaim": {"claimName": "c"}},
     ],
 )
 def test_volumes_that_lead_astray_are_refused(volume: dict[str, Any]) -> None:
     with pytest.raises(InvalidPod, match=r"pod\.spec\.volumes"):
         volumes_plan.plan(read(volumes=[volume]), refs(), NODE)
+
+
+def bound(source: dict[str, Any], **claim: Any) -> References:
+    found = refs()
+    found.apply("persistentvolumeclaims", "default", "c", {"spec": {"volumeName": "pv", **claim}})
+    ref = {"namespace": "default", "name": "c"}
+    found.apply("persistentvolumes", "", "pv", {"spec": {"capacity": {"storage": "1Gi"}, "claimRef": ref, **source}})
+    return found
+
+
+def kept(node: str, handle: str = "pvc-1") -> dict[str, Any]:
+    return {"csi": {"driver": "skerry.io/local", "volumeHandle": handle, "volumeAttributes": {"skerry.io/node": node}}}
+
+
+CLAIMED = {"name": "v", "persistentVolumeClaim": {"claimName": "c"}}
+
+
+@pytest.mark.parametrize(
+    ("source", "volume"),
+    [
+        ({"hostPath": {"path": "/data"}}, volumes_plan.HostPath("v", "/data", "")),
+        ({"hostPath": {"path": "/data", "type": "File"}}, volumes_plan.HostPath("v", "/data", "File")),
+        ({"local": {"path": "/disk"}}, volumes_plan.HostPath("v", "/disk", "Directory")),
+        (kept(NODE.name), volumes_plan.KeptDir("v", "pvc-1")),
+    ],
+)
+def test_a_claim_is_the_volume_that_it_is_bound_to(source: dict[str, Any], volume: volumes_plan.Volume) -> None:
+    plan = volumes_plan.plan(read(volumes=[CLAIMED]), bound(source), NODE)
+    assert plan.volumes == (volume,) and plan.missing == ""
+
+
+def test_a_claim_that_is_mounted_to_read_only() -> None:
+    claimed = {"name": "v", "persistentVolumeClaim": {"claimName": "c", "readOnly": True}}
+    plan = volumes_plan.plan(read(volumes=[claimed]), bound(kept(NODE.name)), NODE)
+    assert plan.volumes == (volumes_plan.KeptDir("v", "pvc-1", True),)
+
+
+@pytest.mark.parametrize(
+    ("found", "missing"),
+    [
+        (refs(), 'persistentvolumeclaim "c" not found'),
+        (bound({}, volumeName=""), "PVC is not bound: default/c"),
+        (bound({}, volumeName="no"), 'failed to fetch PV no from API server: persistentvolumes "no" not found'),
+        (bound({"claimRef": {"namespace": "x", "name": "c"}}), "PV pv is not bound to the claim default/c"),
+    ],
+)
+def test_what_a_claim_waits_for(found: References, missing: str) -> None:
+    assert volumes_plan.plan(read(volumes=[CLAIMED]), found, NODE).missing == missing
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ({"nfs": {"server": "s", "path": "/"}}, "persistent volumes of type nfs are not supported"),
+        ({"hostPath": {"path": "/a/../b"}}, "without '..'"),
+        (kept("edge-9"), "the volume is on node edge-9"),
+        (kept(NODE.name, "../up"), "type csi are not supported"),
+    ],
+)
+def test_volumes_that_a_node_can_not_have(source: dict[str, Any], why: str) -> None:
+    with pytest.raises(InvalidPod, match=why):
+        volumes_plan.plan(read(volumes=[CLAIMED]), bound(source), NODE)
 
 
 def test_pull_secrets_of_both_types_and_broken_ones() -> None:

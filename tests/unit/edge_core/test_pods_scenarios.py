@@ -555,3 +555,45 @@ def test_a_malformed_pod_does_not_stop_the_one_that_runs() -> None:
     w.apply_pod(broken)
     w.run(60)
     assert w.ready("p") and "InvalidPod" in w.reasons()
+
+
+# --- claims ---------------------------------------------------------------------------------------------------------
+
+
+def kept_volume(node: str = "edge-1", policy: str = "Delete", **meta: Any) -> Obj:
+    csi = {"driver": "skerry.io/local", "volumeHandle": "pvc-1", "volumeAttributes": {"skerry.io/node": node}}
+    ref = {"namespace": "default", "name": "c"}
+    spec = {"csi": csi, "claimRef": ref, "persistentVolumeReclaimPolicy": policy}
+    return {"metadata": {"name": "pvc-1", **meta}, "spec": spec}
+
+
+def test_a_pod_waits_for_its_claim_to_be_bound() -> None:
+    w = running()
+    mounts = [{"name": "v", "mountPath": "/v"}]
+    volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]
+    w.apply_pod(pod("p", "u1", {"name": "main", "volumeMounts": mounts}, volumes=volumes))
+    w.run(2)
+    assert not w.engine.running("main")
+    w.apply("persistentvolumeclaims", "c", {"metadata": {"name": "c"}, "spec": {"volumeName": "pvc-1"}})
+    w.run(2)
+    assert not w.engine.running("main")
+    w.apply("persistentvolumes", "pvc-1", kept_volume())
+    w.run(2)
+    assert w.engine.running("main") and w.ready("p")
+
+
+@pytest.mark.parametrize(
+    ("volume", "removed"),
+    [
+        (kept_volume(), False),
+        (kept_volume(deletionTimestamp="2026-01-01T00:00:00Z"), True),
+        (kept_volume(policy="Retain", deletionTimestamp="2026-01-01T00:00:00Z"), False),
+        (kept_volume("edge-2", deletionTimestamp="2026-01-01T00:00:00Z"), False),
+        (None, False),
+    ],
+)
+def test_a_folder_goes_only_when_its_volume_is_being_deleted_with_its_data(volume: Obj | None, removed: bool) -> None:
+    w = running()
+    w.apply("persistentvolumes", "pvc-1", kept_volume())
+    w.apply("persistentvolumes", "pvc-1", volume)
+    assert of(w, do.RemoveKept) == ([do.RemoveKept("pvc-1")] if removed else [])

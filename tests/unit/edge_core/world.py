@@ -31,7 +31,7 @@ Obj = dict[str, Any]
 
 
 def key(resource: str, name: str) -> ObjectKey:
-    return ObjectKey("", resource, "default", name)
+    return ObjectKey("", resource, "" if resource == "persistentvolumes" else "default", name)
 
 
 def event_id(n: int) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.core.volumes_plan import EmptyDir, File, FilesVolume, HostPath
+from edge.core.volumes_plan import EmptyDir, File, FilesVolume, HostPath, KeptDir
 from edge.volumes import VolumeError, Volumes
 
 
@@ -142,3 +142,28 @@ def test_a_disk_that_says_no_is_named(tmp_path: Path) -> None:
     (tmp_path / "pods").write_text("a file where a directory should be")
     with pytest.raises(VolumeError, match="volume v: "):
         Volumes(tmp_path).write("u", [files(a="1")], None)
+
+
+def test_what_a_claim_keeps_outlives_its_pods_and_goes_whole(tmp_path: Path) -> None:
+    volumes = Volumes(tmp_path)
+    assert volumes.kept() == ()
+    volumes.write("u1", [KeptDir("v", "pvc-1")], None)
+    path = volumes.kept_path("pvc-1")
+    (path / "data").write_text("precious")
+    path.chmod(0o700)
+    volumes.remove("u1")
+    volumes.write("u2", [KeptDir("v", "pvc-1"), KeptDir("w", "pvc-2", True)], 1234)
+    assert (path / "data").read_text() == "precious" and path.stat().st_mode & 0o7777 == 0o700
+    assert volumes.kept() == ("pvc-1", "pvc-2") and volumes.kept_path("pvc-2").stat().st_mode & 0o7777 == 0o2777
+    volumes.remove_kept("pvc-1")
+    volumes.remove_kept("pvc-1")
+    assert volumes.kept() == ("pvc-2",) and not path.exists()
+
+
+def test_a_removal_that_was_cut_short_goes_on(tmp_path: Path) -> None:
+    volumes = Volumes(tmp_path)
+    volumes.write("u", [KeptDir("v", "pvc-1")], None)
+    volumes.kept_path("pvc-1").rename(tmp_path / "volumes" / ".pvc-1")  # the daemon died just after this
+    assert volumes.kept() == ()
+    volumes.remove_kept("pvc-1")
+    assert list((tmp_path / "volumes").iterdir()) == []
