@@ -44,7 +44,7 @@ lint:
 
 # seeded simulation of hub, cloud and edges with faults (--seed N repeats one)
 sim *args:
-    python -m ops.sim.swarm {{ args }}
+    python -m ops.sim {{ args }}
 
 # faults on real processes in network namespaces, and a scorecard of what each cost (--rows cut,kill-leaf; --list)
 chaos *args:

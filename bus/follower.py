@@ -76,12 +76,12 @@ class Follower:
             try:
                 self._pending = await self._start()
                 if self._left() == 0:
-                    yield Batch([], 0)
+                    yield Batch([], 0, self._epoch or "")
                 while True:
                     records = await self._records()
                     if records:
                         self._failures = 0
-                        yield Batch(records, self._left())
+                        yield Batch(records, self._left(), self._epoch or "")
             except EpochChanged:
                 raise
             except (_Gap, LogError) as e:

@@ -61,6 +61,7 @@ DIRECT_BATCH = 512  # messages of one paged direct get; bounded by bytes as well
 DIRECT_BYTES_MAX = 4 << 20
 EPOCH_METADATA = "skerry.epoch"
 HORIZON_METADATA = "skerry.horizon"
+EPOCH_HEADER = "Skerry-Epoch"  # of a META event: the epoch that its writer's view is of; republished with it
 
 _HDR_ID = "Nats-Msg-Id"
 _HDR_EXPECT = "Nats-Expected-Last-Subject-Sequence"
@@ -109,12 +110,17 @@ class Log:
         horizon = int(meta.get(HORIZON_METADATA, 0))
         return StreamInfo(stream, epoch, horizon, s["first_seq"], s["last_seq"], s["messages"], s["bytes"], a["config"])
 
-    async def append(self, subject: str, ev: event.Event, *, expect: Expect | None = None) -> int:
-        """The sequence at which the event is stored (also when it already was: a repeated id within the server's window)."""
-        return await self.append_bytes(subject, codec.encode_event(ev), ev.id, expect=expect)
+    async def append(self, subject: str, ev: event.Event, *, expect: Expect | None = None, epoch: str = "") -> int:
+        """The sequence at which the event is stored (also when it already was: a repeated id within the server's window).
+        ``epoch``: of the stream, as the writer knows it; live readers of another one don't take the event for theirs."""
+        return await self.append_bytes(subject, codec.encode_event(ev), ev.id, expect=expect, epoch=epoch)
 
-    async def append_bytes(self, subject: str, payload: bytes, msg_id: str, *, expect: Expect | None = None) -> int:
+    async def append_bytes(
+        self, subject: str, payload: bytes, msg_id: str, *, expect: Expect | None = None, epoch: str = ""
+    ) -> int:
         headers = {_HDR_ID: msg_id}
+        if epoch:
+            headers[EPOCH_HEADER] = epoch
         if expect is not None:
             headers[_HDR_EXPECT] = str(expect.seq)
             if expect.filter is not None:

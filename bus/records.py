@@ -95,10 +95,12 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Records in stream order; ``pending`` is how many more the server knew of after the last one (0: caught up)."""
+    """Records in stream order; ``pending`` is how many more the server knew of after the last one (0: caught up);
+    ``epoch`` is the stream's."""
 
     records: list[Recorded]
     pending: int
+    epoch: str = ""
 
 
 @dataclass(frozen=True, slots=True)

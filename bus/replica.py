@@ -19,6 +19,7 @@ from nats.aio.msg import Msg
 
 from bus import fold, replica_core, replica_write
 from bus.connect import Connection, NotConnected
+from bus.log import EPOCH_HEADER
 from bus.replica_write import Applied
 from bus.stores import base
 from schemas import codec, subjects, sync
@@ -184,7 +185,7 @@ class Replica:
             return
         self.stats.live_events += 1
         self.stats.live_bytes += len(msg.data) + len(msg.subject)
-        self._put(replica_core.Live(scope, key, seq, msg.data))
+        self._put(replica_core.Live(scope, key, seq, msg.data, headers.get(EPOCH_HEADER, "")))
 
     # --- instructions
 

@@ -37,12 +37,15 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """One message of the live subscription: subject's scope and key, the stream's sequence, the event's bytes."""
+    """One message of the live subscription: subject's scope and key, the stream's sequence, the event's bytes, and the epoch
+    of the log ("" when its writer didn't say).  A log that was restored gives the numbers of a lost one again: without the
+    epoch its events could look as if they went on from our cursor."""
 
     scope: str
     key: subjects.ObjectKey
     seq: int
     payload: bytes
+    epoch: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +234,9 @@ class ReplicaCore:
         facts: list[fold.Fact] = []
         gap = False
         for live in lives:
+            if live.epoch and live.epoch != s.cursor.epoch:
+                gap = True
+                break
             if live.seq <= s.cursor.seq:
                 continue
             try:

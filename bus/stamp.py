@@ -22,6 +22,17 @@ def mono_us() -> int:
     return time.monotonic_ns() // 1000
 
 
+class SteadyClock:
+    """Wall time as it was when this was made, going on by the monotonic clock: what waits and grace periods are counted by
+    must not jump because somebody sets the clock."""
+
+    def __init__(self) -> None:
+        self._off_us = now_us() - mono_us()
+
+    def now_us(self) -> int:
+        return mono_us() + self._off_us
+
+
 def new_id() -> str:
     """A new UUIDv7."""
     return event.uuid7(now_us(), os.urandom(10))

@@ -27,12 +27,15 @@ ASKS = 3
 CLONES_LOOK_S = 60.0
 # A node beats once in minutes, once a second while it looks for the cloud, and when it is asked.
 BEATS_A_S, BEATS_AT_ONCE = 5.0, 30.0
+SPOKEN_S = 30.0  # a machine that was started anew says within seconds what is: until then its last words are older
 
 
 class Beats:
     """``on_beat(node, beat)`` for each; ``ready`` says whether to answer, ``mark(node)`` what (cloud/epochs.py).
 
     ``on_clone(node, message)``: two daemons live on one identity (cloud/clones.py); "" when that is over.
+    ``spoken_for(node, boot)``: whether what is known of the node comes from another machine than the one that beats.  Then a
+    clone spoke for the node, and the true one is asked to say everything again.
     ``on_flood(node, dropped)``: who beats too often."""
 
     def __init__(
@@ -44,12 +47,13 @@ class Beats:
         *,
         on_clone: Callable[[str, str], None] = lambda *_: None,
         on_flood: Callable[[str, int], None] = lambda *_: None,
+        spoken_for: Callable[[str, str], bool] = lambda *_: False,
         grace_s: float = 60.0,
     ) -> None:
         self._connection, self._on_beat, self._ready, self._mark = connection, on_beat, ready, mark
         self._on_clone, self._clones = on_clone, Clones()
         self._shares = Shares("beat", BEATS_A_S, BEATS_AT_ONCE, on_flood=on_flood)
-        self._grace_s = grace_s
+        self._spoken_for, self._grace_s = spoken_for, grace_s
         self._seen: dict[str, float] = {}  # in the order of the last beat
         self._asked: dict[str, float] = {}
         self._sub: Subscribed | None = None
@@ -116,7 +120,8 @@ class Beats:
         self._seen[node] = now
         self._asked.pop(node, None)
         self._on_beat(node, beat)
-        await self._answer(msg, self._mark(node))
+        again = verdict.known_s >= SPOKEN_S and self._spoken_for(node, beat.boot)
+        await self._answer(msg, (reports.AGAIN if again else b"") + self._mark(node))
 
     async def _answer(self, msg: Message, data: bytes) -> None:
         if msg.reply:

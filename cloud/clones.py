@@ -30,11 +30,12 @@ NODES_MAX = 200_000
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """``fenced``: this beat is not the identity's.  ``news``: what should be told, "" when it is known already.  ``new``: a
-    restart or a clone; if the run before it can be heard, it is a clone."""
+    restart or a clone; if the run before it can be heard, it is a clone.  ``known_s``: since when the run is heard."""
 
     fenced: bool = False
     news: str = ""
     new: bool = False
+    known_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -75,13 +76,13 @@ class Clones:
         if known.clones_at is None:
             if not came_back:
                 known.holder = run  # a restart, as far as anybody can tell
-                return Verdict(new=new)
+                return Verdict(new=new, known_s=now_s - known.first[run])
             known.clones_at, known.settled = now_s, True
             known.holder, other = sorted((run, last), key=lambda r: (known.first[r], r))
             news = f"two daemons live on the identity of {node}: run {known.holder} is kept, run {other} is fenced"
             return Verdict(fenced=run != known.holder, news=news)
         if run == known.holder:
-            return Verdict()
+            return Verdict(known_s=now_s - known.first[run])
         if now_s - known.runs.get(known.holder, 0.0) > TURN_S:
             known.holder = run  # the one that was kept is gone
             return Verdict()

@@ -49,6 +49,7 @@ class DispatcherWorker:
         self._reloads = asyncio.Semaphore(RELOADS_MAX)
         self._loaded = asyncio.Event()
         self._source = stamp.source("cloud/dispatcher")
+        self._epochs: dict[int, str] = {}  # of META, by shard
         self._lost = False  # a log out of reach is said once down, once up
         self.stats = Stats()
 
@@ -100,6 +101,7 @@ class DispatcherWorker:
         stream = f"META-{shard}"
         async with contextlib.aclosing(self._log.follow(stream, last_per_subject=True)) as batches:
             async for batch in batches:
+                self._epochs[shard] = batch.epoch
                 for r in batch.records:
                     entry = self._meta_event(r, read=not self._loaded.is_set())
                     if entry is not None:
@@ -163,7 +165,8 @@ class DispatcherWorker:
         try:
             subject = subjects.meta(a.scope, a.key, self._shards)
             expect = log.Expect(a.prev, subjects.meta_scope(a.scope, self._shards))
-            seq = await self._log.append(subject, self._event(a), expect=expect)
+            epoch = self._epochs.get(subjects.shard_of(a.scope, self._shards), "")
+            seq = await self._log.append(subject, self._event(a), expect=expect, epoch=epoch)
         except log.WrongSequence:
             self.stats.conflicts += 1
             return stimuli.AppendConflict(a.scope)

@@ -195,6 +195,7 @@ class CloudProcess:
             marks.mark,
             on_clone=on_clone,
             on_flood=watch.on_flood("beat"),
+            spoken_for=worker.spoken_for,
             grace_s=self.settings.grace_s,
         )
         checks = behind.Behind(store, hub.shards, lambda node: answers.ask(node, renewed=True))

@@ -48,6 +48,7 @@ class ReportsWorker:
         self._log, self._registry, self._reader, self._shards = store, registry, registry.reader, shards
         self._grace_us = int(grace_s * 1e6)
         self._core = core.Reports(self._grace_us)
+        self._clock = stamp.SteadyClock()
         self._effects: asyncio.TaskGroup | None = None
         self._ready = asyncio.Event()
         self._lost = False
@@ -62,26 +63,30 @@ class ReportsWorker:
     def idle(self) -> bool:
         return self._core.idle
 
+    def spoken_for(self, node: str, boot: str) -> bool:
+        """Whether what is known of the node was said by another machine than the one booted as ``boot``."""
+        return self._core.spoken_for(node, boot)
+
     def beat(self, node: str) -> None:
         """A node's sign of life."""
         if self._ready.is_set():
-            self._tell(words.BeatSeen(node, stamp.now_us()))
+            self._tell(words.BeatSeen(node, self._clock.now_us()))
 
     def link_down(self, node: str) -> None:
         """The hub closed or lost the node's connection."""
         if self._ready.is_set():
-            self._tell(words.LinkDown(node, stamp.now_us()))
+            self._tell(words.LinkDown(node, self._clock.now_us()))
 
     def duplicate(self, node: str, message: str) -> None:
         """Two daemons live on one identity; "" when that is over."""
         if self._ready.is_set():
-            self._tell(words.Duplicate(node, message, stamp.now_us()))
+            self._tell(words.Duplicate(node, message, self._clock.now_us()))
 
     async def run(self) -> None:
         while True:
             try:
                 async with asyncio.TaskGroup() as self._effects:
-                    self._core = core.Reports(self._grace_us)
+                    self._core, self._clock = core.Reports(self._grace_us), stamp.SteadyClock()
                     await self._session(self._effects)
             except* (log.EpochChanged, Expired) as e:
                 logger.warning("reports.restart", error=str(e.exceptions[0]))
@@ -101,11 +106,11 @@ class ReportsWorker:
             tasks.create_task(self._follow(shard, loaded[shard]), name=f"reports.follow.{shard}")
         for event in loaded:
             await event.wait()
-        self._tell(words.Loaded(stamp.now_us()))
+        self._tell(words.Loaded(self._clock.now_us()))
         self._ready.set()
         while True:
             await asyncio.sleep(TICK_S)
-            self._tell(words.Tick(stamp.now_us()))
+            self._tell(words.Tick(self._clock.now_us()))
 
     async def _deleted_nodes(self) -> None:
         """A list shows no tombstones, but a deleted Node must not come back by a report from before its deletion."""
@@ -129,7 +134,7 @@ class ReportsWorker:
             if change.stored is not None:
                 gone = change.type == "DELETED"
                 obj = None if gone else change.stored.object
-                self._tell(words.ApiEvent(change.rev, change.stored.key, obj, stamp.now_us()))
+                self._tell(words.ApiEvent(change.rev, change.stored.key, obj, change.time_us))
 
     async def _follow(self, shard: int, loaded: asyncio.Event) -> None:
         async with contextlib.aclosing(self._log.follow(f"REPORT-{shard}", last_per_subject=True)) as batches:

@@ -76,7 +76,7 @@ def open_store(path: Path, key_file: Path | None = None) -> base.Store:
         store_check.check(path)
         store = _opened(path, key)
         try:
-            _read_all(store)
+            read_all(store)
         except base.StoreCorrupt:
             store.close()
             raise
@@ -112,7 +112,7 @@ def _opened(path: Path, key: bytes | None) -> base.Store:
     return store
 
 
-def _read_all(store: base.Store) -> None:
+def read_all(store: base.Store) -> None:
     """Whether what is in the store can be understood: a sound tree may hold damaged bytes.  Raises StoreCorrupt."""
     for _, cursor in store.items("cursors"):
         fold.Cursor.from_bytes(cursor)
@@ -168,11 +168,11 @@ class Daemon:
             on_answer=self._marked,
             beat_s=settings.beat_s,
         )
-        self._node_status = NodeStatus(node, settings.data_dir, settings.labels)
         self._node_changed = asyncio.Event()
         self._say_again = False
         # Short: 8 characters in every beat are 2 kB a day.
         self._run, self._boot = secrets.token_urlsafe(6), stamp.boot_id()[:8]
+        self._node_status = NodeStatus(node, settings.data_dir, settings.labels)
 
     async def run(self) -> None:
         facts = self.replica.facts()
@@ -236,7 +236,10 @@ class Daemon:
         return sync.epochs_mark([c.epoch for c in self.replica.cursors().values()])
 
     def _marked(self, mark: bytes) -> None:
-        """The cloud says of which epochs our cursors must be (cloud/epochs.py)."""
+        """The cloud says of which epochs our cursors must be (cloud/epochs.py), and when a clone spoke for us."""
+        if mark.startswith(reports.AGAIN):
+            mark = mark.removeprefix(reports.AGAIN)
+            self._say_all("another daemon spoke as this node")
         if self.replica.synced and mark and mark != self._mark():
             logger.warning("replica.epoch_changed", node=self.node)
             self.replica.link_up()
@@ -249,13 +252,16 @@ class Daemon:
         if not self.replica.synced or (mark := self._mark()) == (before := self.state.get(TOLD_TO)):
             return
         if before is not None:
-            logger.warning("reports.again", node=self.node, reason="the log is of another epoch")
-            self.pods.report_all()
-            if self.twins is not None:
-                self.twins.report_all()
-            self._say_again = True
-            self.report_node()
+            self._say_all("the log is of another epoch")
         self.state.commit({TOLD_TO: mark}, [])
+
+    def _say_all(self, why: str) -> None:
+        logger.warning("reports.again", node=self.node, reason=why)
+        self.pods.report_all()
+        if self.twins is not None:
+            self.twins.report_all()
+        self._say_again = True
+        self.report_node()
 
     async def _asked(self, msg: connect.Message) -> None:
         """The cloud wants a beat: the hub told of our link, or we were silent for long."""

@@ -88,4 +88,5 @@ class Beat(Model):
 
 
 RENEWED = b"renewed"  # the cloud asks for a beat (``cmd.<node>.beat``): the link was away, something may have been missed
+AGAIN = b"again:"  # begins the answer to a beat: another daemon spoke as this node, say everything again
 FENCED = b"fenced"  # answer to a beat: another daemon holds this identity

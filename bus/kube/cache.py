@@ -102,7 +102,14 @@ class WatchCache:
     # --- the feeder's side -------------------------------------------------------------------------------------
 
     def apply(
-        self, rev: int, key: ObjectKey, obj: Object | None, event_id: str = "", trace: str = "", source_rev: int = 0
+        self,
+        rev: int,
+        key: ObjectKey,
+        obj: Object | None,
+        event_id: str = "",
+        trace: str = "",
+        source_rev: int = 0,
+        time_us: int = 0,
     ) -> Change | None:
         """Fold one change; ``obj`` None is a deletion.  A revision that was seen already is ignored (None), so a feeder
         may repeat itself.  ``obj`` becomes shared: the caller never changes it again."""
@@ -115,11 +122,11 @@ class WatchCache:
         old = bucket.get(key)
         if obj is not None:
             stored = Stored(key, rev, obj, event_id, trace, source_rev)
-            change = Change("MODIFIED" if old else "ADDED", rev, stored, old)
+            change = Change("MODIFIED" if old else "ADDED", rev, stored, old, time_us)
             bucket.put(stored)
         elif old is not None:
             bucket.pop(key)
-            change = Change("DELETED", rev, Stored(key, rev, old.object, event_id, trace, source_rev), old)
+            change = Change("DELETED", rev, Stored(key, rev, old.object, event_id, trace, source_rev), old, time_us)
         else:  # a tombstone of something that we never saw, as in a fold of last states
             self.advance(rev)
             return None

@@ -43,12 +43,13 @@ class Stored:
 class Change:
     """One change in revision order.  ``stored`` is the object after it (for DELETED: its last state, with the revision of
     the deletion); ``old`` the one before, which a selector needs to tell MODIFIED from ADDED and DELETED.
-    A BOOKMARK has neither: all before ``rev`` was told."""
+    A BOOKMARK has neither: all before ``rev`` was told.  ``time_us``: when the log stored it, 0 where that isn't known."""
 
     type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
     rev: int
     stored: Stored | None = None
     old: Stored | None = None
+    time_us: int = 0
 
 
 Listing = list[Stored]  # a name of its own: inside a class with a ``list`` method, ``list`` is that method

@@ -51,6 +51,10 @@ class Bridge:
             self.reports.beat(node)
             self.leases.beat(node)
 
+    def spoken_for(self, node: str, boot: str) -> bool:
+        """Whether what is known of the node was said by another machine than the one booted as ``boot``."""
+        return self.reports is not None and self.reports.spoken_for(node, boot)
+
     def link_down(self, node: str) -> None:
         """The hub closed or lost the node's connection."""
         if self.reports is not None:

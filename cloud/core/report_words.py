@@ -1,7 +1,7 @@
 """What the reports core is told, and what it asks for.  ``cloud/reports.py`` speaks these words with log and registry.
 
-Times are microseconds since 1970 by the cloud's clock: ``now_us`` by the worker's, ``time_us`` by the log's (when the hub
-stored the event).  The edge's own clock is never compared with them.
+Times are microseconds since 1970: ``now_us`` by the worker's clock, which only goes on, ``time_us`` by the log's (when the
+hub stored the event).  The edge's own clock is never compared with them.
 """
 
 from __future__ import annotations

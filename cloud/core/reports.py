@@ -99,9 +99,12 @@ class Reports:
         self._pods: dict[tuple[str, ObjectKey], _Said[reports.PodReport]] = {}
         self._gone: dict[tuple[str, ObjectKey], _Said[reports.PodReport]] = {}
         self._twins: dict[tuple[str, ObjectKey], _Said[reports.TwinReport]] = {}
+        self._twins_on: dict[str, dict[ObjectKey, None]] = {}  # statuses of the devices that are on a node now
         self._events: dict[ObjectKey, _Said[reports.EventReport]] = {}
         self._duplicates: dict[str, str] = {}  # node -> what is said of it; "" that it is one again
-        self._buried: dict[str, int] = {}  # when a Node was deleted: only a later report registers it again
+        # When a Node was deleted, by the log's clock: only a later report registers it again.  One that is told after the
+        # deletion was is later, whatever the clocks say.
+        self._buried: dict[str, int] = {}
         self._writes = attempts.Attempts(WRITES_IN_FLIGHT_MAX)
         self._out: list[Instruction] = []
 
@@ -112,6 +115,14 @@ class Reports:
 
     def link_unknown(self, node: str) -> str | None:
         return self._links.unknown(node)
+
+    def spoken_for(self, node: str, boot: str) -> bool:
+        """Whether another machine than the one that was booted as ``boot`` (or the beginning of it) said something that
+        counts: of the node, its pods or its devices."""
+        said: list[_Said[Any] | None] = [self._nodes.get(node)]
+        said += [self._pods.get((node, key)) for key in self._pods_on.get(node, ())]
+        said += [self._twins.get((node, key)) for key in self._twins_on.get(node, ())]
+        return bool(boot) and any(s is not None and s.event.boot and not s.event.boot.startswith(boot) for s in said)
 
     # --- the one mutator -------------------------------------------------------------------------------------------
 
@@ -138,6 +149,8 @@ class Reports:
             return
         if old is not None and key.resource == "pods":
             self._pods_on.get(old.node, {}).pop(key, None)
+        if old is not None and key.resource == "devices":
+            self._twins_on.get(old.node, {}).pop(_status_of(key), None)
         if s.object is None:
             self._objects.pop(key, None)
             self._removed(key, old, s.time_us)
@@ -155,7 +168,9 @@ class Reports:
                 self._buried.pop(key.name, None)
                 if self._loaded and not self._links.knows(key.name) and _is_edge(known):
                     self._links.seen(key.name, self._now_us)  # its grace begins now
-            case "devices" if self._loaded:
+            case "devices":
+                if known.node:
+                    self._twins_on.setdefault(known.node, {})[_status_of(key)] = None
                 self._settle(_status_of(key))
 
     def _removed(self, key: ObjectKey, old: _Known | None, time_us: int) -> None:
@@ -185,7 +200,7 @@ class Reports:
 
     def _node_report(self, s: Reported) -> None:
         said = _said(reports.NodeReport, s)
-        if said.time_us > self._buried.get(said.node, -1):
+        if self._loaded or said.time_us > self._buried.get(said.node, -1):
             self._nodes[said.node] = said
             self._settle(_node(said.node))
 

@@ -78,9 +78,13 @@ class ClusterStorage:
                 await self._follow()
             except log.EpochChanged as e:
                 logger.warning("cluster.epoch_changed", error=str(e))
-                self._loaded.clear()
-                self._gone.clear()
-                self._anew = {}
+                self._forget()
+
+    def _forget(self) -> None:
+        """What comes next is another log."""
+        self._loaded.clear()
+        self._gone.clear()
+        self._anew = {}
 
     async def _follow(self) -> None:
         loading, last = True, 0
@@ -119,7 +123,7 @@ class ClusterStorage:
         else:
             self._gone.pop(ev.key, None)
         if self._anew is None:
-            self.cache.apply(r.seq, ev.key, data, ev.id, ev.trace, ev.rev)
+            self.cache.apply(r.seq, ev.key, data, ev.id, ev.trace, ev.rev, r.time_us)
         elif data is None:
             self._anew.pop(ev.key, None)
         else:
@@ -186,7 +190,7 @@ class ClusterStorage:
     async def _write(
         self, key: ObjectKey, obj: Object | None, expect: int, origin: Origin, *, last: Stored | None = None
     ) -> Stored:
-        now, new_id = stamp.now_us(), stamp.new_id()
+        now, new_id = self._stamp()
         uid = ((obj or (last.object if last else {})).get("metadata") or {}).get("uid", "")
         ev = event.Event(
             id=new_id,
@@ -224,15 +228,28 @@ class ClusterStorage:
             except log.LogUnavailable as e:
                 if attempt == APPEND_TRIES - 1:
                     raise Unavailable(str(e)) from e
-                await asyncio.sleep(0.1 * (attempt + 1))
+                await self._pause(0.1 * (attempt + 1))
         raise AssertionError
 
     async def _seen(self, seq: int) -> None:
         try:
-            async with asyncio.timeout(FOLD_TIMEOUT_S):
-                await self.cache.wait_for(seq)
+            await self._folded(seq)
         except TimeoutError as e:
             raise Unavailable(f"written as #{seq}, but not seen within {FOLD_TIMEOUT_S:g} s") from e
+
+    # --- time and chance, which a simulation has others of
+
+    def _stamp(self) -> tuple[int, str]:
+        """Now, and a new id."""
+        return stamp.now_us(), stamp.new_id()
+
+    async def _pause(self, s: float) -> None:
+        await asyncio.sleep(s)
+
+    async def _folded(self, seq: int) -> None:
+        """Raises TimeoutError."""
+        async with asyncio.timeout(FOLD_TIMEOUT_S):
+            await self.cache.wait_for(seq)
 
     async def _refresh(self, key: ObjectKey) -> None:
         """After a lost race: fold at least as far as what beat us."""

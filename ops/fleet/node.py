@@ -101,7 +101,9 @@ class HollowNode:
 
     def _beat(self) -> reports.Beat:
         heads = {s: c.seq for s, c in self.replica.cursors().items()}
-        return reports.Beat(boot=self._boot, time=stamp.now_us(), heads=heads, outbox=self.box.pending, run=self._run)
+        return reports.Beat(
+            boot=stamp.boot_id()[:8], time=stamp.now_us(), heads=heads, outbox=self.box.pending, run=self._run
+        )
 
     def _changed(self, changes: list[replica.Applied]) -> None:
         now_ns = time.monotonic_ns()

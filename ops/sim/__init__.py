@@ -1,7 +1,10 @@
-"""Seeded simulation: the real cores of cloud and edge on a model of the hub, with everything that can go wrong going wrong.
+"""The seeded simulation: hub log, cloud and edges in one thread, in virtual time, with faults drawn by the seed.
 
-One seed is one run, down to the last random number: virtual time, no threads, no sockets, no clock.  What runs is the code
-that decides in production (dispatcher, reports, replica, pods, the API's rules, the outbox's and the replica's writing);
-what is modelled is what surrounds it (the log, links, container engines, and the rims' loops).  The checkers look from
-outside, at the log and the stores alone.
+What decides in production decides here: the cores (replica, dispatcher, reports, pods, twins, clones), the API's rules and
+its storage, the outbox, the node's state, and the code that writes a replica to its store.  What is modelled is around them:
+the log, the wire, the clocks, the disks, the container engine, the mappers.  The checkers look only at the log, the stores
+and the engines, and work out by themselves what must be there.
+
+One seed is one run, bit for bit: no real time, no threads, no asyncio, one random generator for each concern and each step.
+What it found, and how to use it: docs/SIMULATION.md.
 """

@@ -1,137 +1,149 @@
-"""The standalone API in virtual time: its real rules (Registry) over the model's CLUSTER stream.
+"""An API server in the simulation: the real rules over the real storage, whose log, time and chance are the model's.
 
-The registry is written with ``await``, but over this storage nothing ever waits, so a call runs to its end at once.
+Several serve at once, each with its own cache that may be behind: what keeps them from overwriting each other is the
+expectation in every write.  Users call whichever they like, and don't hear from one that dies.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from bus import log
 from bus.kube import registry as registries
-from bus.kube.deletion import DeleteOptions
 from bus.kube.errors import StatusError
-from bus.kube.storage import AlreadyExists, Change, Conflict, Listing, Object, Origin, Stored
+from bus.kube.storage import Origin
+from cloud.standalone import storage
 from ops.sim.hub import Hub
-from ops.sim.world import World
-from schemas import event, subjects
-from schemas.subjects import ObjectKey
+from ops.sim.schedule import MS, S, Schedule
+from ops.sim.wire import Wire
+from ops.sim.worker import Worker
+from schemas import event
 
-T = TypeVar("T")
-
-
-def run_now(coro: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that never really waits."""
-    try:
-        coro.send(None)
-    except StopIteration as done:
-        result: T = done.value
-        return result
-    coro.close()
-    raise AssertionError("this coroutine waits for something that the simulation doesn't have")
+USER = registries.Write(Origin("user"), manager="user")
+LOOK_US = 10 * MS
+Told = Callable[[Worker, int, Any], None]  # (server, revision, object) of a write that was acknowledged
 
 
-class SimStorage:
-    """Implements ``Storage``, without watches."""
+class WorkersLog(log.Log):
+    """The calls of the log that a storage makes."""
 
-    def __init__(self, hub: Hub, world: World) -> None:
-        self._hub, self._world = hub, world
-        self._objects: dict[ObjectKey, Stored] = {}
-        self._gone: dict[ObjectKey, int] = {}
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
 
-    def revision(self) -> int:
-        return self._hub.streams["CLUSTER"].seq
+    async def append_bytes(
+        self, subject: str, payload: bytes, msg_id: str, *, expect: log.Expect | None = None, epoch: str = ""
+    ) -> int:
+        hub = self._worker.hub
+        seq: int = await self._worker.request(lambda: hub.append(subject, payload, msg_id, expect), write=True)
+        return seq
 
-    def get(self, key: ObjectKey) -> Stored | None:
-        return self._objects.get(key)
-
-    def list(self, group: str, resource: str, namespace: str | None = None) -> Listing:
-        found = [s for k, s in self._objects.items() if (k.group, k.resource) == (group, resource)]
-        return sorted((s for s in found if namespace in (None, s.key.namespace)), key=lambda s: s.key)
-
-    def list_at(self, group: str, resource: str, namespace: str | None, rev: int) -> Listing:
-        return self.list(group, resource, namespace)
-
-    def watch(self, group: str, resource: str, namespace: str | None = None, *, after: int) -> AsyncIterator[Change]:
-        raise NotImplementedError("nobody watches in the simulation: the processes follow the stream")
-
-    async def create(self, key: ObjectKey, obj: Object, origin: Origin) -> Stored:
-        if key in self._objects:
-            raise AlreadyExists(str(key))
-        return self._write(key, obj, self._gone.get(key, 0), origin)
-
-    async def replace(self, key: ObjectKey, obj: Object, expect: int, origin: Origin) -> Stored:
-        return self._write(key, obj, expect, origin)
-
-    async def delete(self, key: ObjectKey, expect: int, origin: Origin) -> Stored:
-        return self._write(key, None, expect, origin)
-
-    def _write(self, key: ObjectKey, obj: Object | None, expect: int, origin: Origin) -> Stored:
-        old = self._objects.get(key)
-        ident = self._world.new_id()
-        ev = event.Event(
-            id=ident,
-            type=event.OBJECT_DELETED if obj is None else event.OBJECT_APPLIED,
-            group=key.group,
-            resource=key.resource,
-            namespace=key.namespace,
-            name=key.name,
-            uid=str((obj or (old.object if old else {})).get("metadata", {}).get("uid", "")),
-            time=self._world.now_us,
-            source="sim/api",
-            actor=origin.actor,
-            cause=origin.cause,
-            trace=origin.trace or ident,
-            data=obj,
-        )
-        try:
-            seq = self._hub.append(subjects.cluster(key), ev, log.Expect(expect))
-        except log.WrongSequence as e:
-            raise Conflict(str(e), old.rev if old else None) from e
-        if obj is None:
-            assert old is not None
-            del self._objects[key]
-            self._gone[key] = seq
-            return Stored(key, seq, old.object, ev.id, ev.trace)
-        self._gone.pop(key, None)
-        self._objects[key] = Stored(key, seq, obj, ev.id, ev.trace)
-        return self._objects[key]
+    async def last_of(self, stream: str, subject: str) -> log.Recorded | None:
+        hub = self._worker.hub
+        last: log.Recorded | None = await self._worker.request(lambda: hub.last_of(subject))
+        return last
 
 
-class Api:
-    """What users and processes call."""
+class WorkersStorage(storage.ClusterStorage):
+    """``take`` and ``begin`` are called by the worker, which follows CLUSTER for it."""
 
-    def __init__(self, hub: Hub, world: World) -> None:
-        self.world = world
-        self.storage = SimStorage(hub, world)
-        self.registry = registries.Registry(
-            self.storage, clock=lambda: world.now_us, random=lambda n: world.rng.randbytes(n)
-        )
-        self.create("", "namespaces", {"metadata": {"name": "default"}}, "")
+    def __init__(self, worker: Worker) -> None:
+        super().__init__(WorkersLog(worker))
+        self._worker = worker
+        self._last = 0
+
+    def take(self, r: log.Recorded) -> None:
+        self._take(r)
+        self._last = r.seq
+
+    def begin(self) -> None:
+        self._begin(self._last)
+
+    def forget(self) -> None:
+        self._forget()
 
     @property
-    def how(self) -> registries.Write:
-        return registries.Write(Origin("user"))
+    def current(self) -> bool:
+        """False while another log is read: who changes nothing is answered from the old state then."""
+        return self._loaded.is_set()
 
-    def create(self, group: str, resource: str, obj: Object, namespace: str = "default") -> bool:
-        return self._try(self.registry.create(group, resource, namespace, obj, how=self.how))
+    def _stamp(self) -> tuple[int, str]:
+        now_us = self._worker.clock.now_us
+        return now_us, event.uuid7(now_us, self._worker.lots.randbytes(10))
 
-    def patch(self, group: str, resource: str, name: str, patch: Object) -> bool:
-        return self._try(self.registry.patch(group, resource, "default", name, patch, kind="merge", how=self.how))
+    async def _pause(self, s: float) -> None:
+        await self._worker.sleep(int(s * S))
 
-    def delete(self, group: str, resource: str, name: str, *, grace_s: int | None = None) -> bool:
-        options = DeleteOptions(grace_s)
-        return self._try(self.registry.delete(group, resource, "default", name, how=self.how, options=options))
+    async def _folded(self, seq: int) -> None:
+        until_us = self._worker.schedule.now_us + int(storage.FOLD_TIMEOUT_S * S)
+        while self.cache.revision() < seq:
+            if self._worker.schedule.now_us > until_us:
+                raise TimeoutError
+            await self._worker.sleep(LOOK_US)
 
-    def _try(self, coro: Coroutine[Any, Any, Any]) -> bool:
-        """Users do things that are refused; whether this was."""
-        try:
-            run_now(coro)
-        except StatusError as e:
-            self.world.note("user", f"refused: {e.message}")
-            return False
-        return True
 
-    def objects(self, resource: str, group: str = "") -> list[Stored]:
-        return list(self.storage.list(group, resource))
+class ApiWorker(Worker):
+    """A process with the API's rules in it."""
+
+    def __init__(
+        self, name: str, schedule: Schedule, hub: Hub, wire: Wire, make_storage: type[WorkersStorage] = WorkersStorage
+    ) -> None:
+        super().__init__(name, schedule, hub, wire)
+        self._make_storage = make_storage
+        self.made()
+
+    def made(self) -> None:
+        self.storage = self._make_storage(self)
+        self.registry = registries.Registry(
+            self.storage, clock=lambda: self.clock.now_us, random=lambda n: self.lots.randbytes(n)
+        )
+
+
+class ApiServer(ApiWorker):
+    def __init__(
+        self,
+        name: str,
+        schedule: Schedule,
+        hub: Hub,
+        wire: Wire,
+        acknowledged: Told,
+        storage: type[WorkersStorage] = WorkersStorage,
+    ) -> None:
+        super().__init__(name, schedule, hub, wire, storage)
+        self._acknowledged = acknowledged
+
+    def begin(self) -> None:
+        self.made()
+        self.follow("CLUSTER", lambda r, _: self.storage.take(r), self._loaded)
+
+    def another_epoch(self) -> None:
+        """The process goes on, with whatever it is doing."""
+        self.epoch = self.hub.epoch
+        self.storage.forget()
+        self.follow("CLUSTER", lambda r, _: self.storage.take(r), self._loaded)
+
+    def _loaded(self) -> None:
+        self.storage.begin()
+
+    def serve(self, act: Callable[[ApiServer], Coroutine[Any, Any, None]], refused: Callable[[str], None]) -> None:
+        """What one user does with this server; ends with it."""
+        if not self.running:
+            refused("no server")
+            return
+
+        def done(answer: Any) -> None:
+            if isinstance(answer, StatusError):
+                refused(f"{answer.code} {answer.reason}")
+            elif isinstance(answer, Exception):
+                raise answer
+
+        self.later(self.lots.randrange(1, 20 * MS), lambda: self.spawn(act(self), done))
+
+    async def answered(self, call: Coroutine[Any, Any, Any]) -> Any:
+        """One request that writes; the answer is on its way to the user, who hears it or doesn't."""
+        epoch = self.epoch
+        obj = await call
+        told = getattr(obj, "object", obj)
+        if epoch == self.epoch and self.storage.current and "resourceVersion" in told.get("metadata", {}):
+            self._acknowledged(self, int(told["metadata"]["resourceVersion"]), told)
+        return told

@@ -1,225 +1,421 @@
-"""What must hold whatever happened, looked at from outside: the journal of the log, the stores, the engines, the API.
+"""What must hold at every moment, worked out from the log and the stores alone.
 
-Nothing here calls what it checks: keys and values of a store are taken apart by hand, what a node is owed is computed from
-the objects of the API in the plainest way.
+Nothing of the code under test is used: events are read as plain msgpack, stores as plain bytes, and each rule is written
+down once more, as simply as possible.  ``Violation`` says which rule, where, and what was seen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgpack
 
-from bus import log
-from ops.sim.world import SimulationError
-from schemas import codec, event, subjects
-from schemas.subjects import ObjectKey
+from bus import fold, log
+from ops.sim.edge import Edge
+from ops.sim.hub import Hub, Stream
+from ops.sim.worker import Worker
+from schemas import event
 
-if TYPE_CHECKING:
-    from ops.sim.edge import EdgeNode
-    from ops.sim.scenario import Simulation
+Address = tuple[str, ...]  # (scope, group, resource, namespace, name)
+ANYWHERE_LOOKS = 12  # cursors of each stream that are tried at the end
 
-Held = dict[ObjectKey, tuple[int, bytes]]  # (sequence, event bytes)
+
+class Violation(AssertionError):
+    def __init__(self, rule: str, what: str) -> None:
+        super().__init__(f"{rule}: {what}")
+        self.rule = rule
+
+
+def read(payload: bytes) -> dict[str, Any]:
+    raw: dict[str, Any] = msgpack.unpackb(payload)
+    return raw
+
+
+def address(raw: dict[str, Any]) -> Address:
+    return tuple(str(raw.get(k, "")) for k in ("scope", "group", "resource", "namespace", "name"))
+
+
+# --- the log ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass
-class _Folded:
-    """One node's scope, folded from the journal as far as its cursor."""
+class LogChecker:
+    """The chain of every scope, and no older version of an object after a newer one from the same epoch."""
 
-    position: int = 0
-    cursor: int = 0
-    held: Held = field(default_factory=dict)
+    hub: Hub
+    heads: dict[tuple[str, str], int] = field(default_factory=dict)  # (epoch, scope)
+    revs: dict[tuple[str, Address], int] = field(default_factory=dict)
 
+    def appended(self, record: log.Recorded) -> None:
+        if not record.stream.startswith("META-"):
+            return
+        raw = read(record.payload)
+        scope, epoch = raw["scope"], self.hub.epoch
+        head = self.heads.get((epoch, scope), 0)
+        if raw.get("prev", None) != head:
+            raise Violation("chain", f"{record.subject} #{record.seq}: prev {raw.get('prev')}, its scope was at {head}")
+        self.heads[epoch, scope] = record.seq
+        of_epoch = raw["source"].endswith("@" + epoch)
+        if raw["type"] == "object.applied" and of_epoch:
+            at = (epoch, address(raw))
+            rev = raw.get("rev", 0)
+            if rev < self.revs.get(at, 0):
+                raise Violation("fencing", f"{record.subject} #{record.seq}: version {rev} after {self.revs[at]}")
+            self.revs[at] = rev
 
-class Checkers:
-    def __init__(self, sim: Simulation) -> None:
-        self.sim = sim
-        self._folded: dict[tuple[str, str], _Folded] = {}
-        self._heads: dict[str, int] = {}
-        self._revs: dict[tuple[str, ObjectKey], int] = {}
-        self.reported: dict[str, list[event.Event]] = {}
-        self.commits = 0
+    def restored(self) -> None:
+        """The new epoch begins with what the backup has."""
+        for stream in self.hub.streams.values():
+            for record in stream.history:
+                if record.stream.startswith("META-"):
+                    scope = read(record.payload)["scope"]
+                    self.heads[self.hub.epoch, scope] = record.seq
 
-    # --- while it runs ---------------------------------------------------------------------------------------------
+    def last_stays(self) -> None:
+        """Invariant 1: the last event of every subject is in the stream, tombstones included.
 
-    def meta_stored(self, r: log.Recorded, ev: event.Event) -> None:
-        """The chain is exact, and no scope ever gets an old version after a new one."""
-        if ev.prev != self._heads.get(ev.scope, 0):
-            raise SimulationError(f"#{r.seq} {r.subject}: prev is {ev.prev}, it follows #{self._heads.get(ev.scope, 0)}")
-        self._heads[ev.scope] = r.seq
-        if ev.data is not None:
-            at = (ev.scope, ev.key)
-            if ev.rev < self._revs.get(at, 0):
-                raise SimulationError(f"#{r.seq} {r.subject}: revision {ev.rev} after {self._revs[at]}")
-            self._revs[at] = ev.rev
+        Below the horizon of a compaction only what is an object's state must be."""
+        for stream in self.hub.streams.values():
+            last = {r.subject: r for r in stream.history}
+            for subject, r in last.items():
+                if r.seq not in stream.records and not (r.seq < stream.horizon and over(r)):
+                    raise Violation("last event stays", f"{stream.name} #{r.seq} {subject} is gone")
 
-    def replica_committed(self, node: EdgeNode, scope: str) -> None:
-        """fold(log up to cursor) == replica, after every transaction (DESIGN.md, invariant 2)."""
-        self.commits += 1
-        raw = node.store.get("cursors", scope.encode())
-        _, cursor = msgpack.unpackb(raw) if raw is not None else ("", 0)
-        f = self._folded.setdefault((node.name, scope), _Folded())
-        if cursor < f.cursor:
-            raise SimulationError(f"{node.name}: the cursor of {scope} went back from {f.cursor} to {cursor}")
-        f.cursor = cursor
-        shard = subjects.shard_of(scope, self.sim.hub.shards)
-        journal = self.sim.hub.streams[f"META-{shard}"].journal
-        while f.position < len(journal) and journal[f.position].seq <= cursor:
-            _fold(f.held, journal[f.position], scope)
-            f.position += 1
-        held = replica_of(node, scope)
-        want = f.held
-        if scope in node.between_pages:
-            # Pages are state, not history: until the last of them, what it brings may be missing or still an older version.
-            later = {r.event().key for r in journal[f.position :] if r.event().scope == scope}
-            held, want = ({k: v for k, v in h.items() if k not in later} for h in (held, want))
-        if held != want:
-            raise SimulationError(f"{node.name}, scope {scope} at #{cursor}: {_difference(want, held)}")
-
-    def report_kept(self, node: EdgeNode, subject: str, ev: event.Event) -> None:
-        self.reported.setdefault(subject, []).append(ev)
-
-    # --- at the end ------------------------------------------------------------------------------------------------
-
-    def finally_(self) -> None:
-        self.sim.hub.check()
-        self._catch_up_from_anywhere()
-        self._nothing_reported_is_lost()
-
-    def _catch_up_from_anywhere(self) -> None:
-        """From any cursor, the state after it leads to the same end as the history (invariant 1)."""
-        for s in self.sim.hub.streams.values():
-            if not s.name.startswith("META"):
+    def catch_up_from_anywhere(self) -> None:
+        """Invariant 1, seen by a replica: from any cursor that is not below the horizon, what the stream holds after it
+        leads to where the whole history leads."""
+        for stream in self.hub.streams.values():
+            if not stream.name.startswith("META-"):
                 continue
-            whole = _folded_scopes(s.journal)
-            step = max(1, len(s.journal) // 20)
-            for i in range(0, len(s.journal) + 1, step):
-                then = s.journal[i - 1].seq if i else 0
-                partly = _folded_scopes([*s.journal[:i], *self.sim.hub.last(s.name, after=then).records])
-                if partly != whole:
-                    raise SimulationError(f"{s.name}: catching up from #{then} ends elsewhere")
-
-    def _nothing_reported_is_lost(self) -> None:
-        """What was committed is in the log, each subject in its order, the last one last (invariant 3)."""
-        stored: dict[str, list[str]] = {}
-        for s in self.sim.hub.streams.values():
-            if s.name.startswith("REPORT"):
-                for r in s.journal:
-                    stored.setdefault(r.subject, []).append(r.event().id)
-        for subject, told in self.reported.items():
-            have = list(dict.fromkeys(stored.get(subject, [])))
-            want = [e.id for e in told]
-            if have != want:
-                missing = [i for i in want if i not in have]
-                raise SimulationError(f"{subject}: {len(missing)} of {len(want)} reports are missing or out of order")
-            if stored[subject][-1] != want[-1]:
-                raise SimulationError(f"{subject}: an old report came after the newest")
-
-    # --- convergence -----------------------------------------------------------------------------------------------
-
-    def not_yet(self) -> str:
-        """What still differs from what everything should come to; "" when nothing does."""
-        sim = self.sim
-        for node in sim.nodes:
-            if not node.up:
-                return f"{node.name} is down"
-            if node.store.count("outbox"):
-                return f"{node.name} has {node.store.count('outbox')} reports to send"
-            wanted = owed(sim, node.name)
-            held = {k: codec.decode_event(v[1]) for k, v in replica_of(node, node.name).items()}
-            if {k: _content(o) for k, o in wanted.items()} != {k: _content(e.data or {}) for k, e in held.items()}:
-                return f"{node.name} holds {sorted(map(str, held))}, is owed {sorted(map(str, wanted))}"
-            if why := self._containers(node):
-                return why
-        return self._statuses()
-
-    def _containers(self, node: EdgeNode) -> str:
-        """Every pod runs, once; nothing else is left."""
-        want = set()
-        for p in self.sim.api.objects("pods"):
-            if p.object["spec"].get("nodeName") == node.name:
-                names = ["", *(c["name"] for c in p.object["spec"]["containers"])]
-                want |= {(p.object["metadata"]["uid"], n) for n in names}
-        have = [(b.pod_uid, b.container) for b in node.engine.running()]
-        if len(have) != len(set(have)) or set(have) != want:
-            return f"{node.name} runs {sorted(have)}, should run {sorted(want)}"
-        known = {uid for uid, _ in want}
-        left = {b.pod_uid for b in node.engine.boxes.values()} - known | node.engine.volumes - known
-        return f"{node.name} has leftovers of {sorted(left)}" if left else ""
-
-    def _statuses(self) -> str:
-        for s in self.sim.api.objects("nodes"):
-            if _condition(s.object, "Ready") != "True" or s.object["spec"].get("taints"):
-                return f"node {s.key.name} is {_condition(s.object, 'Ready')}, {s.object['spec'].get('taints')}"
-        if len(self.sim.api.objects("nodes")) != len(self.sim.nodes):
-            return "not every node is registered"
-        for s in self.sim.api.objects("pods"):
-            if s.object["metadata"].get("deletionTimestamp"):
-                return f"{s.key} is still being deleted"
-            if s.object["status"].get("phase") != "Running" or _condition(s.object, "Ready") != "True":
-                return f"{s.key} is {s.object['status']}"
-        return ""
+            whole = _folded(stream.history)
+            for seq in range(0, stream.last_seq + 1, max(1, stream.last_seq // ANYWHERE_LOOKS)):
+                if 0 < seq < stream.horizon:
+                    continue
+                after = [r for r in stream.records.values() if r.seq > seq]
+                if _folded([*stream.history[:seq], *after]) != whole:
+                    raise Violation("last event stays", f"{stream.name}: catching up from #{seq} ends elsewhere")
 
 
-def replica_of(node: EdgeNode, scope: str) -> Held:
-    prefix = scope.encode() + b"\0"
-    out: Held = {}
-    for _, value in node.store.items("objects", prefix):
-        ev = codec.decode_event(value[8:])
-        out[ev.key] = (int.from_bytes(value[:8], "big"), value[8:])
-    return out
+def over(record: log.Recorded) -> bool:
+    """Whether a record says that something is no more: a tombstone, or the report that a pod is gone."""
+    raw = read(record.payload)
+    data = raw.get("data")
+    gone = raw["resource"] == "pod" and raw["type"] == event.REPORT and (data or {}).get("status") is None
+    return raw["type"] == event.OBJECT_DELETED or gone
 
 
-def owed(sim: Simulation, node: str) -> dict[ObjectKey, dict[str, Any]]:
-    """From the API's objects alone: what lives on the node, and every config map and secret that a pod there names."""
-    out: dict[ObjectKey, dict[str, Any]] = {}
-    for s in sim.api.objects("nodes"):
-        if s.key.name == node:
-            out[s.key] = s.object
-    pods = [s for s in sim.api.objects("pods") if s.object["spec"].get("nodeName") == node]
-    for p in pods:
-        out[p.key] = p.object
-    text = repr([p.object["spec"] for p in pods])
-    for resource in ("configmaps", "secrets"):
-        for s in sim.api.objects(resource):
-            if f"'{s.key.name}'" in text:
-                out[s.key] = s.object
-    if pods:
-        out |= {s.key: s.object for s in sim.api.objects("services")}
-    return out
-
-
-def _content(obj: dict[str, Any]) -> dict[str, Any]:
-    """What of an object must be the same on both sides."""
-    meta = obj["metadata"]
-    kept = {f: meta.get(f) for f in ("name", "uid", "labels", "deletionTimestamp")}
-    return {"metadata": kept} | {f: obj[f] for f in ("spec", "data", "type") if f in obj}
-
-
-def _condition(obj: dict[str, Any], kind: str) -> str | None:
-    return next((c["status"] for c in obj.get("status", {}).get("conditions", []) if c["type"] == kind), None)
-
-
-def _fold(held: Held, r: log.Recorded, scope: str) -> None:
-    ev = codec.decode_event(r.payload)
-    if ev.scope == scope:
-        if ev.type == "object.deleted":
-            held.pop(ev.key, None)
-        else:
-            held[ev.key] = (r.seq, r.payload)
-
-
-def _folded_scopes(records: Sequence[log.Recorded]) -> dict[str, Held]:
-    out: dict[str, Held] = {}
+def _folded(records: Sequence[log.Recorded]) -> dict[Address, int]:
+    out: dict[Address, int] = {}
     for r in records:
-        _fold(out.setdefault(codec.decode_event(r.payload).scope, {}), r, codec.decode_event(r.payload).scope)
-    return {scope: held for scope, held in out.items() if held}
+        raw = read(r.payload)
+        if raw["type"] == event.OBJECT_DELETED:
+            out.pop(address(raw), None)
+        else:
+            out[address(raw)] = r.seq
+    return out
 
 
-def _difference(want: Held, have: Held) -> str:
-    parts = [f"lacks {k} (#{want[k][0]})" for k in want if k not in have]
-    parts += [f"has {k} (#{have[k][0]}), which the log has not" for k in have if k not in want]
-    parts += [f"has {k} of #{have[k][0]} instead of #{want[k][0]}" for k in want if k in have and want[k] != have[k]]
-    return "the replica is not the fold of the log: " + "; ".join(parts[:5])
+# --- the API ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class ClusterChecker:
+    """No write is lost: what was acknowledged is in the log as it was told, no write overwrites one that it did not see (a
+    counter rises by one each time), and no object takes the place of another that was not deleted."""
+
+    hub: Hub
+    uids: dict[str, str] = field(default_factory=dict)  # subject -> uid of what is there
+    counter: int = 0
+    writes: int = 0
+
+    def appended(self, record: log.Recorded) -> None:
+        if record.stream != "CLUSTER":
+            return
+        raw = read(record.payload)
+        if raw["type"] == event.OBJECT_DELETED:
+            self.uids.pop(record.subject, None)
+            return
+        before = self.uids.get(record.subject)
+        if before is not None and before != raw["uid"]:
+            raise Violation("api", f"{record.subject} #{record.seq}: {raw['uid']} in the place of {before}, not deleted")
+        self.uids[record.subject] = raw["uid"]
+        if raw["name"] == "counter" and raw["resource"] == "configmaps":
+            now = int(raw["data"]["data"]["n"])
+            if now != self.counter and now != self.counter + 1:
+                raise Violation("api", f"an update is lost: #{record.seq} sets the counter from {self.counter} to {now}")
+            if now == self.counter and before is not None and self._bare(raw) != self._bare_last(record):
+                raise Violation("api", f"an update is lost: #{record.seq} counts to {now} once more")
+            self.counter = now
+
+    def _bare(self, raw: dict[str, Any]) -> Any:
+        return raw["data"]["data"]
+
+    def _bare_last(self, record: log.Recorded) -> Any:
+        """What the counter was before this record."""
+        for r in reversed(self.hub.streams["CLUSTER"].history[: record.seq - 1]):
+            if r.subject == record.subject:
+                return self._bare(read(r.payload))
+        return None
+
+    def acknowledged(self, server: Worker, rev: int, obj: dict[str, Any]) -> None:
+        """A user was told that this is stored; and the server must show it from now on."""
+        self.writes += 1
+        stream = self.hub.streams["CLUSTER"]
+        if server.epoch != stream.epoch:
+            return  # of a log that is no more: a restore loses what came after the backup
+        found = stream.history[rev - 1] if rev <= stream.last_seq else None
+        if found is None or read(found.payload)["uid"] != obj["metadata"]["uid"]:
+            raise Violation("api", f"{server.name} acknowledged #{rev} of {obj['metadata']['name']}, which the log has not")
+
+    def restored(self) -> None:
+        self.uids, self.counter = {}, 0
+        for r in self.hub.streams["CLUSTER"].history:
+            raw = read(r.payload)
+            if raw["type"] == event.OBJECT_DELETED:
+                self.uids.pop(r.subject, None)
+            else:
+                self.uids[r.subject] = raw["uid"]
+                if raw["name"] == "counter" and raw["resource"] == "configmaps":
+                    self.counter = int(raw["data"]["data"]["n"])
+
+
+# --- replicas --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Fold:
+    """One scope of the log of one epoch, folded up to a sequence."""
+
+    at: int = 0
+    state: dict[Address, bytes] = field(default_factory=dict)
+
+    def advance(self, stream: Stream, scope: str, to: int) -> None:
+        if to < self.at:
+            self.at, self.state = 0, {}
+        # History has every sequence, from 1.
+        for record in stream.history[self.at : to]:
+            raw = read(record.payload)
+            if raw["scope"] == scope:
+                if raw["type"] == "object.deleted":
+                    self.state.pop(address(raw), None)
+                else:
+                    self.state[address(raw)] = record.seq.to_bytes(8, "big") + record.payload
+        self.at = to
+
+
+@dataclass
+class ReplicaChecker:
+    """Invariant 2: after every commit, fold(log up to the cursor) == replica, bit for bit.
+
+    Between two pages of one catch-up it is weaker: a page is state, so an object that changed again after the page's end is
+    not in it but on a later one, and until then the replica may have an older version of it, or none."""
+
+    hub: Hub
+    partial: set[tuple[str, str, int]]  # (scope, epoch, sequence): ends of pages that were not the last
+    folds: dict[tuple[str, str, str], _Fold] = field(default_factory=dict)  # (node, scope, epoch)
+    checked: int = 0
+
+    def committed(self, edge: Edge, shard_of: dict[str, int]) -> None:
+        for scope in edge.scopes:
+            raw = edge.disk.raw.get("cursors", scope.encode())
+            held = {
+                tuple(p.decode() for p in key.split(b"\0")): value
+                for key, value in edge.disk.raw.items("objects", scope.encode() + b"\0")
+            }
+            if raw is None:
+                if held:
+                    raise Violation("replica", f"{edge.ident} holds {len(held)} objects of {scope} without a cursor")
+                continue
+            epoch, seq = msgpack.unpackb(raw)
+            stream = self._stream(f"META-{shard_of[scope]}", epoch)
+            if seq > stream.last_seq:
+                raise Violation("replica", f"{edge.ident} {scope}: cursor {seq}, the log ends at {stream.last_seq}")
+            fold = self.folds.setdefault((edge.ident, scope, epoch), _Fold())
+            fold.advance(stream, scope, seq)
+            self.checked += 1
+            if held != fold.state and not (
+                (scope, epoch, seq) in self.partial and _overtaken(stream, seq, fold.state, held)
+            ):
+                raise Violation("replica", f"{edge.ident} {scope} at {epoch}/{seq}: {_difference(fold.state, held)}")
+
+    def _stream(self, name: str, epoch: str) -> Stream:
+        for streams in (*self.hub.past, self.hub.streams):
+            if streams[name].epoch == epoch:
+                return streams[name]
+        raise Violation("replica", f"a cursor of epoch {epoch}, which never was")
+
+
+def _overtaken(stream: Stream, at: int, want: dict[Address, bytes], held: dict[Address, bytes]) -> bool:
+    """Whether all that differs has a later event in the log, and nothing held is newer than the cursor."""
+    later = {address(read(r.payload)) for r in stream.history[at:]}
+    differ = {k for k in {*want, *held} if want.get(k) != held.get(k)}
+    return differ <= later and all(int.from_bytes(v[:8], "big") <= at for v in held.values())
+
+
+def _difference(want: dict[Address, bytes], held: dict[Address, bytes]) -> str:
+    missing = sorted(set(want) - set(held))
+    extra = sorted(set(held) - set(want))
+    other = sorted(k for k in set(want) & set(held) if want[k] != held[k])
+    return f"missing {missing}, not to be there {extra}, of another version {other}"
+
+
+# --- who looks at a node ---------------------------------------------------------------------------------------------
+
+
+@dataclass
+class ObserverChecker:
+    """Whatever lives from a replica (pods, devices, a watcher) never sees an older version of an object after a newer one:
+    through live events, catch-ups, restarts and lost stores.  Only a log of another epoch may take it back.
+
+    A withdrawal is no version: what isn't needed any more may be needed again as it was.  The end of an object is one."""
+
+    hub: Hub
+    seen: dict[tuple[str, Address], tuple[int, int, int]] = field(default_factory=dict)
+    told_of: int = 0
+
+    def told(self, edge: Edge, fact: fold.Fact) -> None:
+        raw = read(fact.payload)
+        if fact.deleted and not self._ended(raw):
+            return
+        cursor = edge.disk.raw.get("cursors", fact.scope.encode())
+        of_log = msgpack.unpackb(cursor)[0] if cursor is not None else "e0"
+        of_writer = raw["source"].rpartition("@")[2]
+        now = (int(of_log[1:]), int(of_writer[1:]), raw.get("rev", 0))
+        at = (edge.ident, address(raw))
+        before = self.seen.get(at, (0, 0, 0))
+        if now < before:
+            raise Violation("observer", f"{edge.ident} shows {address(raw)} of {now} after {before}")
+        self.seen[at] = now
+        self.told_of += 1
+
+    def _ended(self, raw: dict[str, Any]) -> bool:
+        """Whether the object itself was deleted, at the revision that the tombstone names."""
+        history, rev = self.hub.streams["CLUSTER"].history, raw.get("rev", 0)
+        if not 0 < rev <= len(history) or raw["type"] != event.OBJECT_DELETED:
+            return False
+        cause = read(history[rev - 1].payload)
+        return cause["type"] == event.OBJECT_DELETED and address(cause)[1:] == address(raw)[1:]
+
+
+# --- reports ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Said:
+    ident: str
+    subject: str
+    id: str
+    order: int  # of being made
+    logged: bool = False
+
+
+@dataclass
+class ReportChecker:
+    """Invariant 3: what an edge committed is logged before it leaves the outbox, each subject in the order of being made.
+
+    A report that a full disk refused is held in memory.  It is bound by the same order, and by the same promise for as long
+    as the daemon lives: in the end it is logged, or one made after it is stored or logged.  A crash may lose it: the state
+    that it told of was not stored either, so the next life finds it anew, which is checked from the engine's side
+    (outcome.py).  What two machines with one identity say has an order on each; a copied store has copies of reports."""
+
+    said: dict[str, _Said] = field(default_factory=dict)  # by event id
+    waiting: dict[str, dict[int, _Said]] = field(default_factory=dict)  # machine -> outbox
+    held: dict[str, dict[str, _Said]] = field(default_factory=dict)  # machine -> subject -> in memory only
+    newest: dict[tuple[str, str], int] = field(default_factory=dict)  # (machine, subject): stored or logged
+    last_logged: dict[tuple[str, str], int] = field(default_factory=dict)  # (machine, subject)
+    copied: set[str] = field(default_factory=set)  # ids that two machines have
+    overtaken: int = 0
+    held_ever: int = 0
+
+    def committed(self, edge: Edge) -> None:
+        box: dict[int, _Said] = {}
+        before = self.waiting.get(edge.ident, {})
+        for key, value in edge.disk.raw.items("outbox"):
+            number = int.from_bytes(key, "big")
+            known = before.get(number)
+            if known is None:
+                subject, ident, _ = msgpack.unpackb(value)
+                known = self._say(edge, subject, ident)
+                self._kept(known)
+            box[number] = known
+        for number, old in before.items():
+            if number not in box and not old.logged:
+                if self.newest[edge.ident, old.subject] <= old.order:
+                    raise Violation("report", f"{edge.ident} dropped {old.subject} ({old.id}): not logged, not overtaken")
+                self.overtaken += 1
+        self.waiting[edge.ident] = box
+
+    def refused(self, edge: Edge, subject: str, ev: event.Event) -> None:
+        self.held_ever += 1
+        self.held.setdefault(edge.ident, {})[subject] = self._say(edge, subject, ev.id)
+
+    def _kept(self, said: _Said) -> None:
+        at = (said.ident, said.subject)
+        self.newest[at] = max(self.newest.get(at, 0), said.order)
+        held = self.held.get(said.ident, {}).get(said.subject)
+        if held is not None and held.order <= said.order:
+            del self.held[said.ident][said.subject]
+
+    def _say(self, edge: Edge, subject: str, ident: str) -> _Said:
+        if ident not in self.said:
+            self.said[ident] = _Said(edge.ident, subject, ident, len(self.said) + 1)
+        return self.said[ident]
+
+    def crashed(self, edge: Edge) -> None:
+        self.held.pop(edge.ident, None)
+
+    def disk_lost(self, edge: Edge) -> None:
+        self.waiting[edge.ident] = {}
+
+    def cloned(self, clone: Edge) -> None:
+        """Its store is a copy: what waits in it is said by two."""
+        box: dict[int, _Said] = {}
+        for key, value in clone.disk.raw.items("outbox"):
+            subject, ident, _ = msgpack.unpackb(value)
+            self.copied.add(ident)
+            copy = self.said[ident]
+            box[int.from_bytes(key, "big")] = _Said(clone.ident, subject, ident, copy.order, copy.logged)
+            self.newest[clone.ident, subject] = copy.order
+        self.waiting[clone.ident] = box
+
+    def appended(self, record: log.Recorded) -> None:
+        if not record.stream.startswith("REPORT-"):
+            return
+        ident = read(record.payload)["id"]
+        said = self.said.get(ident)
+        if said is None:
+            raise Violation("report", f"{record.subject} #{record.seq} was never made by its node")
+        said.logged = True
+        at = (said.ident, record.subject)
+        if ident not in self.copied:
+            if said.order < self.last_logged.get(at, 0):
+                raise Violation("report order", f"{record.subject} #{record.seq} is older than the one logged before it")
+            self.last_logged[at] = said.order
+        for box in self.waiting.values():
+            for copy in box.values():
+                if copy.id == ident:
+                    copy.logged = True
+        self._kept(said)
+
+    def owed(self) -> list[str]:
+        boxes = [s for box in self.waiting.values() for s in box.values()]
+        held = [s for of in self.held.values() for s in of.values()]
+        return [f"{s.subject} ({s.id})" for s in (*boxes, *held) if not s.logged]
+
+
+# --- containers ------------------------------------------------------------------------------------------------------
+
+
+def never_two(edge: Edge) -> None:
+    """Never two running containers of one pod and name, never two pods of one name."""
+    running: dict[tuple[str, str, str], str] = {}
+    for seen in edge.engine.containers.values():
+        if seen.state == "running":
+            at = (seen.namespace, seen.pod, seen.container)
+            if at in running:
+                raise Violation(
+                    "never two", f"{edge.ident} runs {seen.namespace}/{seen.pod} {seen.container or '(sandbox)'} twice"
+                )
+            running[at] = seen.id

@@ -1,332 +1,339 @@
-"""An edge node: real replica and pods cores, the real outbox format, on a store and an engine that outlive the daemon."""
+"""One edge node: disk and engine, which survive, and a daemon, which doesn't: replica, outbox, pods, twins, link.
+
+Two of them may have one name: then one is a clone (``ident`` tells them apart here, nobody else can).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
-import msgpack
-from pydantic import BaseModel
-
-from bus import fold, outbox, replica_core, replica_write
+from bus import fold, link, log, outbox, replica_core, replica_write
 from bus.stores import base
-from bus.stores.memory import MemoryStore
-from edge.core import instructions as do
-from edge.core import stimuli as saw
+from cloud.core.dispatcher import Dispatcher
+from cloud.core.reports import Reports
+from edge import daemon
 from edge.core.pods import PodsCore
 from edge.core.settings import NodeFacts, PodSettings
-from ops.sim.cloud import TIMEOUT_US, ReportsProcess, SyncModel
+from edge.state import Report
+from ops.sim.api import WorkersStorage
+from ops.sim.catching_up import SyncService
+from ops.sim.devices import Mapper, SimTwins
+from ops.sim.disk import Disk
 from ops.sim.engine import Engine
 from ops.sim.hub import Hub
-from ops.sim.world import MS, Process, S, SimulationError, World
+from ops.sim.replicating import ANSWER_TIMEOUT_US, ReplicaRim, Writer, write_group
+from ops.sim.running_pods import PodsRim
+from ops.sim.saying import OutboxRim, SimNodeState
+from ops.sim.schedule import MS, Clock, S, Schedule, Timer
+from ops.sim.wire import Link, Wire
 from schemas import codec, event, reports, subjects, sync
-from schemas.subjects import ObjectKey
 
-BEAT_US = 20 * S
-REFRESH_US = 300 * S
-ASK_RETRY_US = 500 * MS
-ENGINE_US = 3 * S  # the longest effect
-SENDS_MAX = 8
+DEVICES = "devices.kubeedge.io"
+OUTBOX_EVENTS_MAX = 60  # far below production's, so that long cuts compact
+BEAT_TIMEOUT_US = int(link.ANSWER_TIMEOUT_S * S)
+TOLD_TO = daemon.TOLD_TO
 
 
-class EdgeNode(Process):
-    """``cut``: nothing gets through.  ``on_commit`` and ``on_report`` are the checkers."""
+@dataclass(frozen=True)
+class Parts:
+    """What is simulated; a mutant replaces one of them."""
 
-    def __init__(self, world: World, name: str, hub: Hub, syncs: SyncModel, cloud: list[ReportsProcess]) -> None:
-        super().__init__(world, name)
-        self.hub, self.syncs, self.cloud = hub, syncs, cloud
+    dispatcher: Callable[[int], Dispatcher] = Dispatcher
+    replica: Callable[[dict[str, fold.Cursor]], replica_core.ReplicaCore] = replica_core.ReplicaCore
+    write: Writer = write_group
+    outbox: type[outbox.Outbox] = outbox.Outbox
+    state: type[SimNodeState] = SimNodeState
+    pods: Callable[[PodSettings, NodeFacts], PodsCore] = PodsCore
+    twins: type[SimTwins] = SimTwins
+    reports: Callable[[], Reports] = Reports
+    storage: type[WorkersStorage] = WorkersStorage
+    hub: type[Hub] = Hub
+    fenced: bool = True
+
+
+@dataclass(frozen=True)
+class Watching:
+    """Who is told what an edge does: the checkers, and the cloud's half of a beat."""
+
+    beat: Callable[[Edge], bytes | None]
+    committed: Callable[[Edge], None]
+    refused: Callable[[Edge, str, event.Event], None]
+    crashed: Callable[[Edge], None]
+    disk_lost: Callable[[Edge], None]
+    told: Callable[[Edge, fold.Fact], None]
+
+
+class Edge:
+    def __init__(
+        self,
+        name: str,
+        schedule: Schedule,
+        hub: Hub,
+        wire: Wire,
+        service: SyncService,
+        parts: Parts,
+        watching: Watching,
+        *,
+        ident: str = "",
+    ) -> None:
+        self.name, self.schedule, self._hub, self._wire, self._service = name, schedule, hub, wire, service
+        self.ident = ident or name
+        self.machine = f"boot of {self.ident}!"  # the kernel's boot id: of the machine, whichever daemon runs on it
+        self._parts, self._watching = parts, watching
+        self.lots = schedule.lots(self.ident)
+        self.shards = hub.shards
+        self.link = Link(self.ident)
         self.scopes = [name, "all"]
-        self.store = MemoryStore()
-        self.engine = Engine(name)
-        self.cut = False
-        self.on_commit: Callable[[EdgeNode, str], None] = lambda n, s: None
-        self.on_report: Callable[[EdgeNode, str, event.Event], None] = lambda n, s, e: None
-        self.core: replica_core.ReplicaCore
-        self.pods: PodsCore
-        self.box: outbox.Outbox
-        self.link = "unknown"
-        self.between_pages: set[str] = set()  # scopes whose last transaction was a page with more to come: durable, like it
-        self._more: dict[str, bool] = {}
-        self._skew_us = world.rng.randrange(-3600 * S, 3600 * S)  # edge clocks are wrong
-        self._failures = self._asks = self._ask_failures = 0
-        self._timer = 0
-        self._late: dict[str, event.Event] = {}
-        self._flying: set[int] = set()
-        self._busy: set[str] = set()
+        self.clock = Clock(schedule)
+        self.disk = Disk(self.crashed, lambda: watching.committed(self))
+        self.engine = Engine(schedule, schedule.lots(f"{self.ident}/engine"), self._hinted)
+        self.engine.clock = self.clock
+        self.mapper = Mapper(schedule, schedule.lots(f"{self.ident}/mapper"), self.clock)
+        self.alive = False
+        self.gone = False  # switched off for good
+        self.boots = 0
 
-    # --- life ------------------------------------------------------------------------------------------------------
+    # --- life
 
-    def on_start(self) -> None:
-        self.core = self.make_replica_core(self._cursors())
-        self.pods = PodsCore(PodSettings(), NodeFacts(self.name))
-        self.box = outbox.Outbox(self.store)
-        self.link, self._failures, self._ask_failures = "unknown", 0, 0
-        self._late, self._flying, self._busy = {}, set(), set()
+    def boot(self) -> None:
+        if self.gone:
+            return
+        self.boots += 1
+        self.alive = True
+        self._failures = 0
+        self._link_state = "unknown"
+        self._renewed = self._asking = self._nudged = False
+        self._beat_timer: Timer | None = None
+        self.fenced = False
+        self.run = f"{self.ident}/{self.boots}"
+        self.schedule.note(f"{self.ident} boots ({self.boots})")
+        self._open()
+        box = self._parts.outbox(self.disk, events_max=OUTBOX_EVENTS_MAX)
+        self.outbox = OutboxRim(self, box)
+        self.state = self._parts.state(self, self.name, self._hub.shards, self.disk, self.outbox, self.machine)
+        self.replica = ReplicaRim(self, self.disk, self.scopes, self._parts.replica, self._parts.write)
+        self.pods = PodsRim(self, self.name, self._parts.pods)
+        self.twins = self._parts.twins(self, self.name)
         for scope in self.scopes:
-            for _, value in self.store.items("objects", fold.scope_prefix(scope)):
-                self._give(codec.decode_event(fold.split_value(value)[1]), loaded=True)
-        if all(self.core.cursor(s).epoch for s in self.scopes):
-            self._pods(saw.ReplicaComplete(*self._now()))
-        self.later(self.world.latency_us(), self._runtime_up)
-        self.later(self.world.latency_us(), self._beat)
-        self.later(REFRESH_US, self._refresh)
-        self.later(S, self._sending)
+            for _, value in list(self.disk.items("objects", fold.scope_prefix(scope))):
+                seq, payload = fold.split_value(value)
+                ev = codec.decode_event(payload)
+                self._give(fold.Fact(scope, ev.key, seq, payload, ev), loaded=True)
+        self.twins.objects_loaded()
+        self.mapper.daemon = self.twins
+        if self.replica.complete:
+            self.pods.complete()
+        if self.engine.up:
+            self.pods.runtime(True)
+        self._say_node()
+        self._beat()
 
-    def make_replica_core(self, cursors: dict[str, fold.Cursor]) -> replica_core.ReplicaCore:
-        return replica_core.ReplicaCore(cursors)
+    def _open(self) -> None:
+        """As the daemon's open_store: what can't be read is set aside."""
+        if self.disk.torn:
+            self.disk.tear(self.lots)
+        try:
+            daemon.read_all(self.disk)
+        except base.StoreCorrupt as e:
+            self.schedule.note(f"{self.ident} sets its store aside: {e}")
+            self.disk.replace()
+            self._watching.disk_lost(self)
 
-    def _runtime_up(self) -> None:
-        self._pods(saw.RuntimeUp(*self._now()))
-        info = {"operatingSystem": "linux", "architecture": "arm64"}
-        status = {"capacity": {"pods": "110"}, "allocatable": {"pods": "110"}, "nodeInfo": info}
-        self._report("node", "", "", reports.NodeReport(status=status, ready=True, boot=str(self._life)), None, None)
+    def step(self) -> None:
+        self.disk.step()
 
-    def _now(self) -> tuple[int, int]:
-        return self.world.now_us + self._skew_us, self.world.now_us
+    def refused(self, subject: str, ev: event.Event) -> None:
+        """The disk is full as a report is made: it is held in memory until it can be stored or was sent."""
+        self._watching.refused(self, subject, ev)
 
-    def _step(self) -> bool:
-        return self.step(self.world.faults.crash_edge)
+    def crashed(self) -> None:
+        """kill -9: memory is gone, the disk is as the last commit left it, the engine doesn't care."""
+        if not self.alive:
+            return
+        self._end("crashes")
+        self.schedule.after(self.lots.randrange(100 * MS, 20 * S), self._restart)
 
-    # --- link ------------------------------------------------------------------------------------------------------
+    def _end(self, how: str) -> None:
+        self.schedule.note(f"{self.ident} {how}")
+        self.alive = False
+        self.boots += 1
+        self.mapper.daemon = None
+        self.outbox.crash()
+        self.disk.crash_in = None
+        self._watching.crashed(self)
+
+    def _restart(self) -> None:
+        if not self.alive:
+            self.boot()
+
+    def switch_off(self) -> None:
+        """For good: what it had to say is never said."""
+        self.gone = True
+        if self.alive:
+            self._end("is switched off")
+        self.disk.replace()
+        self._watching.disk_lost(self)
+
+    def mine(self, run: Callable[[], None]) -> Callable[[], None]:
+        """``run`` only in this life of the daemon."""
+        boots = self.boots
+        return lambda: run() if boots == self.boots and self.alive else None
+
+    def lose_disk(self) -> None:
+        """The daemon dies, and comes back with an empty store."""
+        self.crashed()
+        self.disk.replace()
+        self._watching.disk_lost(self)
+        self.schedule.note(f"{self.ident} lost its store")
+
+    # --- wire
+
+    def live(self, record: log.Recorded) -> None:
+        """META republishes; the subscription is the daemon's, so one that is dead gets nothing."""
+        if not self.alive:
+            return
+        _, scope, key = subjects.parse_meta(record.subject)
+        if scope in self.scopes:
+            epoch = (record.headers or {}).get(log.EPOCH_HEADER, "")
+            stimulus = replica_core.Live(scope, key, record.seq, record.payload, epoch)
+            self._wire.publish(self.link, self.mine(lambda: self.replica.put(stimulus)))
+
+    def ask_sync(self, request: sync.SyncRequest, done: Callable[[sync.SyncAnswer | log.LogError], None]) -> None:
+        guarded = self._guard(done)
+        self._wire.request(self.link, lambda: self._service.answer(self.name, request), guarded, ANSWER_TIMEOUT_US)
+
+    def append(self, subject: str, payload: bytes, msg_id: str, done: Callable[[int | log.LogError], None]) -> None:
+        self._wire.request(self.link, lambda: self._hub.append(subject, payload, msg_id), self._guard(done))
+
+    def _guard(self, done: Callable[..., None]) -> Callable[..., None]:
+        boots = self.boots
+        return lambda answer: done(answer) if boots == self.boots and self.alive else None
+
+    # --- link: as bus/link.py
+
+    def nudge(self, renewed: bool = False) -> None:
+        """The cloud asks for a beat, or the connection was made anew (``renewed``)."""
+        if not self.alive:
+            return
+        self._renewed = self._renewed or renewed
+        self._nudged = True
+        if not self._asking:
+            self._beat()
+
+    def asked(self, renewed: bool) -> None:
+        """The cloud's question for a beat, if it arrives."""
+        self._wire.publish(self.link, self.mine(lambda: self.nudge(renewed)))
 
     def _beat(self) -> None:
-        w = self.world
-        reached = not self.cut and not w.chance(w.faults.request_lost)
-        answered = reached and any([r.beat(self.name) for r in self.cloud])
-        if answered and not w.chance(w.faults.answer_lost):
-            self.later(w.latency_us(), self._beaten, True)
-        else:
-            self.later(TIMEOUT_US, self._beaten, False)
+        if self._beat_timer is not None:
+            self._beat_timer.cancel()
+        self._asking, self._nudged = True, False
 
-    def _beaten(self, ok: bool) -> None:
-        self._failures = 0 if ok else self._failures + 1
-        if ok and self.link != "up":
-            self.link = "up"
-            self._replica(replica_core.Connected())
-        elif not ok and self.link != "down" and (self._failures >= 2 or self.link == "unknown"):
-            self.link = "down"
-            self._replica(replica_core.Disconnected())
-        if self.up:
-            self.later(BEAT_US if ok else S, self._beat)
+        def served() -> bytes:
+            answer = self._watching.beat(self)
+            if answer is None:
+                raise log.LogUnavailable("nobody is loaded")
+            return answer
 
-    def _refresh(self) -> None:
-        self._replica(replica_core.Refresh())
-        self.later(REFRESH_US, self._refresh)
+        def done(answer: bytes | log.LogError) -> None:
+            self._asking = False
+            self._answered(answer)
+            wait_s = link.BEAT_S if self._failures == 0 or self.fenced else link.RETRY_S_MAX
+            if self._nudged:
+                wait_s = 0.01
+            self._beat_timer = self.schedule.after(int(wait_s * S * self.lots.uniform(0.9, 1.1)), self.mine(self._beat))
 
-    def live(self, scope: str, key: ObjectKey, seq: int, payload: bytes) -> None:
-        """One republished message, unless the link is cut when it arrives."""
-        if self.up and not self.cut:
-            self._replica(replica_core.Live(scope, key, seq, payload))
+        self._wire.request(self.link, served, self._guard(done), BEAT_TIMEOUT_US)
 
-    # --- replica ---------------------------------------------------------------------------------------------------
-
-    def _cursors(self) -> dict[str, fold.Cursor]:
-        return {s: fold.Cursor.from_bytes(self.store.get("cursors", s.encode())) for s in self.scopes}
-
-    def _replica(self, stimulus: replica_core.Stimulus) -> None:
-        if not self.up or not self._step():
-            return
-        group: list[replica_core.Instruction] = []
-        for i in self.core.handle(stimulus):
-            if isinstance(i, replica_core.Apply | replica_core.Stage | replica_core.Finish):
-                group.append(i)
-                continue
-            if not self._commit(group):
+    def _answered(self, answer: bytes | log.LogError) -> None:
+        if not isinstance(answer, log.LogError):
+            self.fenced = answer == reports.FENCED
+            if not self.fenced:
+                self._failures = 0
+                if self._link_state != "up" or self._renewed:
+                    self._link_state, self._renewed = "up", False
+                    self.replica.put(replica_core.Connected())
+                    self.outbox.link_up()
+                self._marked(answer)
                 return
-            group = []
-            match i:
-                case replica_core.Ask():
-                    self._start_ask(i)
-                case replica_core.Synced():
-                    self._pods(saw.ReplicaComplete(*self._now()))
-                case replica_core.Refuse(scope, seq, about, reason):
-                    raise SimulationError(f"{self.name} refuses {scope} #{seq} {about}: {reason}")
-        self._commit(group)
+        self._failures += 1
+        if self._link_state != "down" and (self._failures >= link.FAILURES_MAX or self._link_state == "unknown"):
+            self._link_state = "down"
+            self.replica.put(replica_core.Disconnected())
 
-    def _commit(self, group: list[replica_core.Instruction]) -> bool:
-        """One transaction; False when it failed or the daemon died, and the rest must wait."""
-        if not group:
-            return True
-        if self.world.chance(self.world.faults.store_full):
-            for i in self.core.handle(replica_core.Lost(self._cursors())):
-                if isinstance(i, replica_core.Ask):
-                    self._start_ask(i)
-            return False
-        with self.store.transact() as txn:
-            changed = [a for i in group for a in replica_write.write(txn, i)]
-        for scope, more in self._more.items():
-            (self.between_pages.add if more else self.between_pages.discard)(scope)
-        self._more = {}
-        for scope in self.scopes:
-            self.on_commit(self, scope)
-        if not self._step():
-            return False
-        for a in changed:
-            if a.fact.event is not None:
-                self._give(a.fact.event, loaded=False)
-        return self.up
+    # --- what the replica tells: as edge/daemon.py
 
-    def _start_ask(self, ask: replica_core.Ask) -> None:
-        self._asks += 1
-        wait = 0
-        if not ask.soon:
-            self._ask_failures += 1
-            wait = min(15 * S, ASK_RETRY_US << min(self._ask_failures, 10))
-        self.later(wait + self.world.latency_us(), self._ask, self._asks, ask)
-
-    def _ask(self, number: int, ask: replica_core.Ask) -> None:
-        w = self.world
-        if number != self._asks:
+    def _give(self, fact: fold.Fact, *, loaded: bool) -> None:
+        self._watching.told(self, fact)
+        if fact.event is None:
             return
-        lost = self.cut or w.chance(w.faults.request_lost) or w.chance(w.faults.answer_lost)
-        if lost:
-            self.later(2 * TIMEOUT_US, self._answered, number, None)
+        if fact.key.group == DEVICES:
+            self.twins.object_applied(fact.event, fact.seq)
         else:
-            self.later(w.latency_us(), self._answered, number, self.syncs.answer(ask.cursors))
+            self.pods.applied(fact, loaded=loaded)
 
-    def _answered(self, number: int, pages: list[sync.ScopePage] | None) -> None:
-        if number != self._asks:
-            return  # an answer to a question that was asked again
-        if pages is None or self.cut:
-            self._replica(replica_core.Failed())
-            return
-        self._ask_failures = 0
-        self._more = {p.scope: p.more for p in pages}
-        self._replica(replica_core.Answered(pages))
-        self._more = {}
+    def changed(self, applied: list[replica_write.Applied]) -> None:
+        for a in applied:
+            self._give(a.fact, loaded=False)
 
-    # --- pods ------------------------------------------------------------------------------------------------------
+    def devices_changed(self) -> None:
+        self.mapper.changed()
 
-    def _give(self, ev: event.Event, *, loaded: bool) -> None:
-        if ev.group == "" and ev.resource != "nodes":
-            data = None if ev.deleted else ev.data
-            self._pods(saw.ObjectApplied(*self._now(), ev.key, ev.id, ev.trace, data, loaded))
+    def synced(self) -> None:
+        if self.replica.complete:
+            self.pods.complete()
+        self._told_to()
 
-    def _pods(self, stimulus: saw.Stimulus) -> None:
-        if not self.up:
-            return
-        for i in self.pods.handle(stimulus):
-            match i:
-                case do.Effect():
-                    self.later(self.world.rng.randrange(1 * MS, ENGINE_US), self._effect, i)
-                case do.SetTimer(at_mono_us=at):
-                    self._timer += 1
-                    self.later(at - self.world.now_us, self._tick, self._timer)
-                case do.ReportPod(namespace, name, report, cause, trace):
-                    self._report("pod", namespace, name, report, cause or None, trace or None)
-                case do.EmitEvent(namespace, name, told, cause, trace):
-                    self._report("event", namespace, name, told, cause or None, trace or None)
+    def _mark(self) -> bytes:
+        return sync.epochs_mark([self.replica.core.cursor(s).epoch for s in self.scopes])
 
-    def _tick(self, timer: int) -> None:
-        if timer == self._timer:
-            self._pods(saw.Tick(*self._now()))
-
-    def _effect(self, effect: do.Effect) -> None:
-        w = self.world
-        if w.chance(w.faults.engine_fails):
-            reason = w.rng.choice(["RuntimeUnavailable", "CreateContainerError"])
-            end = (effect.id, False, reason, "", None, (), ())
+    def _marked(self, mark: bytes) -> None:
+        if mark.startswith(reports.AGAIN):
+            mark = mark.removeprefix(reports.AGAIN)
+            self._say_all()
+        if self.replica.core.synced and mark and mark != self._mark():
+            self.replica.put(replica_core.Connected())
         else:
-            r = self.engine.execute(effect, w.now_us + self._skew_us)
-            w.note(self.name, f"{type(effect).__name__} {effect.pod_uid[:8]} {effect.lane}")
-            end = (effect.id, True, "", "", r.container, r.listing, r.volume_uids)  # type: ignore[assignment]
-        if self._step():
-            self.later(w.latency_us(), self._effect_done, end)
+            self._told_to()
 
-    def _effect_done(self, end: tuple[Any, ...]) -> None:
-        self._pods(saw.EffectDone(*self._now(), *end))
-
-    def container_dies(self) -> None:
-        """As by a crash of what runs in it; the engine's word of it may be lost."""
-        running = [b for b in self.engine.running()]
-        if not running:
+    def _told_to(self) -> None:
+        if not self.replica.core.synced or (mark := self._mark()) == (before := self.state.get(TOLD_TO)):
             return
-        box = self.world.rng.choice(running)
-        self.world.note(self.name, f"{box.pod}/{box.container or 'sandbox'} dies by itself")
-        self.engine.end(box.id, 1, self.world.now_us + self._skew_us)
-        if self.up and self.world.chance(0.7):
-            hint = (box.pod_uid, box.container, box.id, "die")
-            self.later(self.world.latency_us(), self._hint, hint)
+        if before is not None:
+            self._say_all()
+        self.state.commit({TOLD_TO: mark}, [])
 
-    def _hint(self, hint: tuple[Any, ...]) -> None:
-        self._pods(saw.Hint(*self._now(), *hint))
+    def _say_all(self) -> None:
+        self.schedule.note(f"{self.ident} says everything again")
+        self.pods.report_all()
+        self.twins.report_all()
+        self._say_node()
 
-    # --- reports ---------------------------------------------------------------------------------------------------
+    # --- what is said
 
-    def _report(
-        self, kind: str, namespace: str, name: str, payload: BaseModel, cause: str | None, trace: str | None
-    ) -> None:
-        ident = self.world.new_id()
-        ev = event.Event(
-            id=ident,
-            type=event.REPORT,
-            scope=self.name,
-            resource=kind,
-            namespace=namespace,
-            name=name,
-            time=max(0, self.world.now_us + self._skew_us),
-            source="sim/edge",
-            cause=cause,
-            trace=trace or ident,
-            data=payload.model_dump(exclude_defaults=True),
+    def say(self, said: list[Report]) -> None:
+        self.state.commit({}, said)
+
+    def _say_node(self) -> None:
+        status = {"nodeInfo": {"operatingSystem": "linux", "architecture": "amd64"}, "capacity": {"cpu": "4"}}
+        report = reports.NodeReport(
+            status=status,
+            ready=self.engine.up,
+            reason="" if self.engine.up else "ContainerRuntimeDown",
+            boot=self.state.boot,
         )
-        subject = subjects.report(self.name, kind, self.hub.shards, namespace if name else None, name or None)
-        self._late.pop(subject, None)
-        self._late[subject] = ev
-        self._flush()
+        self.say([Report("node", "", "", report)])
 
-    def _flush(self) -> None:
-        """What could not be written waits, the newest of each subject (edge/state.py)."""
-        if not self._late:
-            return
-        if self.world.chance(self.world.faults.store_full):
-            self.later(2 * S, self._flush)
-            return
-        self.keep_reports(self._late)
-        self._late = {}
-        self._send()
+    # --- engine
 
-    def keep_reports(self, told: dict[str, event.Event]) -> None:
-        added: list[tuple[int, str]] = []
-        with self.store.transact() as txn:
-            for subject, ev in told.items():
-                added.append((self._put(txn, subject, ev), subject))
-        self.box.committed(added)
-        for subject, ev in told.items():
-            self.on_report(self, subject, ev)
+    def _hinted(self, pod_uid: str, container: str, container_id: str, action: str) -> None:
+        if self.alive and self.lots.random() < 0.9:
+            run = self.mine(lambda: self.pods.hint(pod_uid, container, container_id, action))
+            self.schedule.after(self.lots.randrange(1, 50 * MS), run)
 
-    def _put(self, txn: base.Transaction, subject: str, ev: event.Event) -> int:
-        return self.box.add(txn, subject, ev)
-
-    def _sending(self) -> None:
-        self._send()
-        self.later(S, self._sending)
-
-    def _send(self) -> None:
-        for key, value in self.store.items("outbox"):
-            n, (subject, _, payload) = int.from_bytes(key, "big"), msgpack.unpackb(value)
-            if len(self._flying) >= SENDS_MAX:
-                return
-            if n not in self._flying and subject not in self._busy:
-                self._flying.add(n)
-                self._busy.add(subject)
-                self.later(self.world.latency_us(), self._sent, n, subject, codec.decode_event(payload))
-
-    def _sent(self, n: int, subject: str, ev: event.Event) -> None:
-        w = self.world
-        if self.cut or w.chance(w.faults.request_lost):
-            self.later(TIMEOUT_US, self._acked, n, subject, False)
-            return
-        self.hub.append(subject, ev)
-        if self._step():
-            lost = w.chance(w.faults.answer_lost)
-            self.later(TIMEOUT_US if lost else w.latency_us(), self._acked, n, subject, not lost)
-
-    def _acked(self, n: int, subject: str, ok: bool) -> None:
-        self._flying.discard(n)
-        self._busy.discard(subject)
-        if ok and not self.world.chance(self.world.faults.store_full):
-            with self.store.transact() as txn:
-                txn.delete("outbox", n.to_bytes(8, "big"))
-            if self._step():
-                self._send()
+    def engine_up(self, up: bool) -> None:
+        self.engine.up = up
+        if self.alive:
+            self.pods.runtime(up)
+            self._say_node()

@@ -1,103 +1,182 @@
-"""A model of the hub: streams with one sequence each, the last message of every subject kept, expectations, deduplication.
+"""The hub's log as a model: streams with sequences, expectations, a window of deduplication, an epoch, backups.
 
-What it promises is what tests/contract shows of nats-server; what it forgets (all but the last few versions of a subject) it
-forgets like the server.  The journal is not part of it: it is what the checkers know, everything that was ever stored.
+Rules measured on nats-server 2.15 (NATS-FACTS and bus/log.py): an expectation is looked at before the id of a repeated
+message; ids are remembered for a window only; a stream keeps the last versions of each subject.  A backup takes one stream
+after the other (bus/hub/backup.py): between them time passes.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from bus import log
-from ops.sim.world import S, SimulationError, World
-from schemas import codec, event, subjects
+from bus.hub import streams
+from ops.sim.schedule import MS, Clock, S, Schedule
+from schemas import subjects
 
-HISTORY = 3  # versions kept of each subject
-DEDUPE_US = 120 * S  # nats-server's default window
+DEDUPE_US = 120 * S  # nats-server's default duplicate_window
+VERSIONS_MAX = streams.VERSIONS_DEFAULT  # of each subject: holes, which readers must bear
 
 
 @dataclass(slots=True)
 class Stream:
     name: str
-    seq: int = 0
-    kept: dict[int, log.Recorded] = field(default_factory=dict)
-    seqs: list[int] = field(default_factory=list)
+    epoch: str
+    last_seq: int = 0
+    horizon: int = 0
+    records: dict[int, log.Recorded] = field(default_factory=dict)  # what is kept, in stream order
     of_subject: dict[str, list[int]] = field(default_factory=dict)
-    ids: dict[str, tuple[int, int]] = field(default_factory=dict)  # event id -> (sequence, time)
-    journal: list[log.Recorded] = field(default_factory=list)
+    of_scope: dict[str, int] = field(default_factory=dict)  # META: last sequence under each scope's filter
+    ids: dict[str, tuple[int, int]] = field(default_factory=dict)  # message id -> (time, sequence)
+    history: list[log.Recorded] = field(default_factory=list)  # everything of this epoch: for checkers only
+
+    def copy(self, epoch: str) -> Stream:
+        """A backup, as it is after being restored: ids are not part of it."""
+        return Stream(
+            self.name,
+            epoch,
+            self.last_seq,
+            self.horizon,
+            dict(self.records),
+            {k: list(v) for k, v in self.of_subject.items()},
+            dict(self.of_scope),
+            {},
+            list(self.history),
+        )
 
 
 class Hub:
-    """``on_stored`` is told of every message of META, as republishing tells the nodes."""
+    """``on_append(record)`` is told of every stored message, for republishing, followers and checkers."""
 
-    def __init__(self, world: World, shards: int) -> None:
-        self.world, self.shards = world, shards
-        self.epoch = "epoch-1"
-        names = ["CLUSTER", *(f"{kind}-{n}" for kind in ("META", "REPORT") for n in range(shards))]
-        self.streams = {n: Stream(n) for n in names}
-        self.on_stored: Callable[[log.Recorded, event.Event], None] = lambda r, e: None
+    def __init__(self, schedule: Schedule, shards: int) -> None:
+        self._schedule = schedule
+        self.shards = shards
+        self.clock = Clock(schedule)
+        self.up = True
+        self.epoch = "e1"
+        names = ["CLUSTER", *(f"META-{n}" for n in range(shards)), *(f"REPORT-{n}" for n in range(shards))]
+        self.streams = {n: Stream(n, self.epoch) for n in names}
+        self.past: list[dict[str, Stream]] = []  # streams of ended epochs, for checkers
+        self.on_append: list[Callable[[log.Recorded], None]] = []
+        self.on_restore: list[Callable[[], None]] = []
+        self.waiting: dict[str, list[Callable[[], object]]] = {n: [] for n in names}  # told once of the next message
+        self._making: dict[str, Stream] = {}
+        self._backup: dict[str, Stream] | None = None
 
-    def append(self, subject: str, ev: event.Event, expect: log.Expect | None = None) -> int:
-        """The sequence; raises WrongSequence.  The server looks at the expectation before the id."""
-        s = self.streams[subjects.stream_of(subject)]
-        log.check_address(subject, ev)
-        if expect is not None:
-            last = self._last_under(s, expect.filter or subject)
-            if last != expect.seq:
-                own = s.of_subject.get(subject)
-                if own and s.ids.get(ev.id, (0, 0))[0] == own[-1]:
-                    return own[-1]
-                raise log.WrongSequence(f"{subject}: at {last}, not at {expect.seq}")
-        seen = s.ids.get(ev.id)
-        if seen is not None and self.world.now_us - seen[1] <= DEDUPE_US:
-            return seen[0]
-        s.seq += 1
-        s.ids[ev.id] = (s.seq, self.world.now_us)
-        record = log.Recorded(s.name, s.seq, subject, self.world.now_us, codec.encode_event(ev))
-        s.kept[s.seq] = record
-        s.seqs.append(s.seq)
-        s.journal.append(record)
-        versions = s.of_subject.setdefault(subject, [])
-        versions.append(s.seq)
-        if len(versions) > HISTORY:
-            gone = versions.pop(0)
-            del s.kept[gone]
-            s.seqs.remove(gone)
-        self.world.note("hub", f"{s.name} #{s.seq} {subject} {'x' if ev.data is None else ''}")
-        self.on_stored(record, ev)
-        return s.seq
+    # --- writing
 
-    def _last_under(self, s: Stream, filter_: str) -> int:
-        if not filter_.endswith(">"):
-            return s.of_subject.get(filter_, [0])[-1]
-        return max((v[-1] for subject, v in s.of_subject.items() if subject.startswith(filter_[:-1])), default=0)
+    def append(self, subject: str, payload: bytes, msg_id: str, expect: log.Expect | None = None, epoch: str = "") -> int:
+        """As ``Log.append_bytes``; raises WrongSequence."""
+        stream = self.streams[subjects.stream_of(subject)]
+        if expect is not None and expect.seq != self._last_under(stream, expect.filter or subject):
+            last = self.last_of(subject)
+            if last is not None and (last.headers or {})["Nats-Msg-Id"] == msg_id:
+                return last.seq  # what Log.append_bytes finds out when its own write was not acknowledged
+            raise log.WrongSequence(f"{subject}: last is not {expect.seq}")
+        known = stream.ids.get(msg_id)
+        if known is not None and self._schedule.now_us - known[0] <= DEDUPE_US:
+            return known[1]
+        stream.last_seq += 1
+        seq = stream.last_seq
+        headers = {"Nats-Msg-Id": msg_id} | ({log.EPOCH_HEADER: epoch} if epoch else {})
+        record = log.Recorded(stream.name, seq, subject, self.clock.now_us, payload, headers)
+        stream.records[seq] = record
+        stream.history.append(record)
+        stream.ids[msg_id] = (self._schedule.now_us, seq)
+        versions = stream.of_subject.setdefault(subject, [])
+        versions.append(seq)
+        if len(versions) > VERSIONS_MAX:
+            del stream.records[versions.pop(0)]
+        if subject.startswith("meta."):
+            stream.of_scope[_scope_filter(subject)] = seq
+        self._schedule.note(f"log {stream.name} #{seq} {subject} {msg_id[-12:]} {len(payload)}")
+        for tell in self.on_append:
+            tell(record)
+        waiting, self.waiting[stream.name] = self.waiting[stream.name], []
+        for poke in waiting:
+            poke()
+        return seq
 
-    def last(self, stream: str, prefix: str = "", after: int = 0, limit: int | None = None) -> log.LastState:
-        """The last record of every subject with a sequence above ``after``; with a limit perhaps only the first of them."""
-        s = self.streams[stream]
-        seqs = sorted(v[-1] for subject, v in s.of_subject.items() if subject.startswith(prefix) and v[-1] > after)
-        if limit is not None and len(seqs) > limit:
-            part = seqs[:limit]
-            return log.LastState([s.kept[n] for n in part], part[-1], True)
-        return log.LastState([s.kept[n] for n in seqs], max(s.seq, after), False)
+    @staticmethod
+    def _last_under(stream: Stream, filter_: str) -> int:
+        if filter_.endswith(".>"):
+            return stream.of_scope.get(filter_, 0)
+        versions = stream.of_subject.get(filter_)
+        return versions[-1] if versions else 0
 
-    def after(self, stream: str, seq: int) -> list[log.Recorded]:
-        """Everything that is still kept above a sequence, in order."""
-        s = self.streams[stream]
-        return [s.kept[n] for n in s.seqs[bisect_right(s.seqs, seq) :]]
+    # --- reading
 
-    def info(self, stream: str) -> log.StreamInfo:
-        s = self.streams[stream]
-        return log.StreamInfo(stream, self.epoch, 0, s.seqs[0] if s.seqs else 0, s.seq, len(s.kept), 0)
+    def last_of(self, subject: str) -> log.Recorded | None:
+        stream = self.streams[subjects.stream_of(subject)]
+        versions = stream.of_subject.get(subject)
+        return stream.records[versions[-1]] if versions else None
 
-    def check(self) -> None:
-        """The model keeps its own promise: the last event of every subject is there (DESIGN.md, invariant 1)."""
-        for s in self.streams.values():
-            last: dict[str, log.Recorded] = {}
-            for r in s.journal:
-                last[r.subject] = r
-            for subject, r in last.items():
-                if s.kept.get(s.of_subject[subject][-1]) != r:
-                    raise SimulationError(f"{s.name}: the last event of {subject} (#{r.seq}) is not in the stream")
+    def lasts(self, name: str, filter_: str = ">", after: int = 0) -> list[log.Recorded]:
+        """The last record of every subject under a filter that ends in ``>``, in stream order."""
+        stream, prefix = self.streams[name], filter_[:-1]
+        seqs = sorted(v[-1] for s, v in stream.of_subject.items() if v[-1] > after and s.startswith(prefix))
+        return [stream.records[seq] for seq in seqs]
+
+    def last(self, name: str, filter_: str, *, after: int, bytes_max: int, history: bool = False) -> log.LastState:
+        """As ``Log.last``: state, or above its limits a page of history (``history``)."""
+        stream, prefix = self.streams[name], filter_[:-1]
+        if history:
+            found = [r for r in stream.records.values() if r.seq > after and r.subject.startswith(prefix)]
+        else:
+            found = self.lasts(name, filter_, after)
+        size = 0
+        for keep, r in enumerate(found):
+            size += len(r.payload)
+            if keep and size > bytes_max:
+                return log.LastState(found[:keep], found[keep - 1].seq, True)
+        return log.LastState(found, max(stream.last_seq, after))
+
+    def read(self, name: str, after: int, count: int) -> tuple[list[log.Recorded], int]:
+        """As a consumer reads: what is kept above ``after``, and how far that goes."""
+        stream = self.streams[name]
+        found = [r for seq, r in stream.records.items() if seq > after][:count]
+        return found, found[-1].seq if len(found) == count else stream.last_seq
+
+    def info(self, name: str) -> log.StreamInfo:
+        s = self.streams[name]
+        return log.StreamInfo(name, s.epoch, s.horizon, 1, s.last_seq, len(s.records), 0)
+
+    # --- backups
+
+    def backup(self, pauses_us: list[int]) -> None:
+        """One stream after the other, a pause before each; ``pauses_us`` may be shorter than the list of streams."""
+        making: dict[str, Stream] = {}
+        self._making = making
+        at_us = 0
+        for n, name in enumerate(self.streams):
+            at_us += pauses_us[n] if n < len(pauses_us) else MS
+            self._schedule.after(at_us, partial(self._take, making, name))
+
+    def _take(self, making: dict[str, Stream], name: str) -> None:
+        if making is not self._making:
+            return  # the hub was restored meanwhile, or another backup begun
+        making[name] = self.streams[name].copy(self.epoch)
+        if len(making) == len(self.streams):
+            self._backup = making
+            self._schedule.note("hub backup")
+
+    @property
+    def has_backup(self) -> bool:
+        return self._backup is not None
+
+    def restore(self) -> None:
+        """All streams as they were at the backup, in a new epoch."""
+        assert self._backup is not None
+        self._making = {}
+        self.past.append(self.streams)
+        self.epoch = f"e{len(self.past) + 1}"
+        self.streams = {n: s.copy(self.epoch) for n, s in self._backup.items()}
+        self._schedule.note(f"hub restored as {self.epoch}")
+        for tell in self.on_restore:
+            tell()
+
+
+def _scope_filter(subject: str) -> str:
+    return ".".join(subject.split(".")[:3]) + ".>"

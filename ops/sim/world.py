@@ -1,157 +1,244 @@
-"""Virtual time, chance and faults: what a run is made of."""
+"""One run: the world is built, users act and faults happen for some steps, all is healed, and it must come right.
+
+Every step draws from a generator of its own, so that a run without some of its steps is the same run otherwise: that is how
+a failure is shrunk.
+
+Liveness bound: CALM_US_MAX of virtual time after healing.  It is the sum of the longest waits that may follow each other:
+the replica's refresh (15 min and a fifth), a crash loop's back-off or the pods' next look at the engine (5 min each), and
+change.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import heapq
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
-from schemas import event
+from bus import fold, log
+from ops.sim import checkers, outcome
+from ops.sim.api import USER, ApiServer
+from ops.sim.catching_up import SyncService
+from ops.sim.dispatching import DispatcherWorker
+from ops.sim.edge import Edge, Parts, Watching
+from ops.sim.faults import Faults
+from ops.sim.reporting import ReportsWorker
+from ops.sim.schedule import MS, S, Schedule
+from ops.sim.wire import Link, Wire
+from ops.sim.worker import Worker
+from ops.sim.workload import Users
+from schemas import subjects
+from schemas.subjects import ObjectKey
 
-MS = 1_000
-S = 1_000_000
-START_US = 1_790_000_000 * S  # any day will do, but always the same
-STEPS_MAX = 3_000_000  # a run that takes more has a loop that goes nowhere
-
-
-class SimulationError(AssertionError):
-    """A checker found something; the message says what, and the seed is added by the runner."""
-
-
-@dataclass(slots=True)
-class Faults:
-    """How often things go wrong, as probabilities; drawn anew for each run, some of them nought (swarm testing)."""
-
-    lose: float = 0.0  # a live message
-    double: float = 0.0  # a live message
-    slow: float = 0.0  # a message takes seconds, so that others overtake it
-    request_lost: float = 0.0  # a request to the hub never arrives
-    answer_lost: float = 0.0  # it was done, but nobody hears of it
-    store_full: float = 0.0  # a transaction fails
-    engine_fails: float = 0.0  # an effect fails
-    crash_edge: float = 0.0  # at each step of a daemon
-    crash_cloud: float = 0.0  # at each step of a cloud process
-
-    @staticmethod
-    def drawn(rng: random.Random) -> Faults:
-        def maybe(most: float) -> float:
-            return rng.choice([0.0, most / 10, most])
-
-        return Faults(
-            lose=maybe(0.5),
-            double=maybe(0.2),
-            slow=maybe(0.1),
-            request_lost=maybe(0.1),
-            answer_lost=maybe(0.1),
-            store_full=maybe(0.02),
-            engine_fails=maybe(0.1),
-            crash_edge=maybe(0.01),
-            crash_cloud=maybe(0.005),
-        )
+CALM_US_MAX = 2_000 * S
+LOOK_US = 20 * S
+STEP_US = (0, 20 * MS, 300 * MS, 2 * S, 10 * S, 60 * S)  # at most this long between two steps; drawn for each
+AGAIN_US = 15 * S  # an operator's patience
+FAULTS_SHARE = 0.3  # of the steps; the others are users
 
 
-@dataclass
 class World:
-    """``at`` schedules; ``run`` lets time pass.  ``digest`` is over everything that was noted: equal for equal seeds."""
-
-    seed: int
-    now_us: int = START_US
-    rng: random.Random = field(init=False)
-    faults: Faults = field(init=False)
-    steps: int = 0
-    _queue: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = field(default_factory=list)
-    _scheduled: int = 0
-    _digest: Any = field(default_factory=hashlib.sha256)
-    told: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.rng = random.Random(self.seed)
-        self.faults = Faults.drawn(self.rng)
-
-    def at(self, delay_us: int, what: Callable[..., None], *args: Any) -> None:
-        self._scheduled += 1
-        heapq.heappush(self._queue, (self.now_us + max(0, delay_us), self._scheduled, what, args))
-
-    def run(self, for_us: int) -> None:
-        end = self.now_us + for_us
-        while self._queue and self._queue[0][0] <= end:
-            self.now_us, _, what, args = heapq.heappop(self._queue)
-            self.steps += 1
-            if self.steps > STEPS_MAX:
-                raise SimulationError(f"more than {STEPS_MAX} steps: something goes round in circles")
-            what(*args)
-        self.now_us = end
-
-    def chance(self, probability: float) -> bool:
-        return probability > 0 and self.rng.random() < probability
-
-    def latency_us(self) -> int:
-        if self.chance(self.faults.slow):
-            return self.rng.randrange(1 * S, 20 * S)
-        return self.rng.randrange(100, 50 * MS)
-
-    def new_id(self) -> str:
-        return event.uuid7(self.now_us, self.rng.randbytes(10))
-
-    def note(self, who: str, what: str) -> None:
-        """Something happened; the last of these are shown when a run fails."""
-        line = f"{(self.now_us - START_US) / S:10.3f} {who}: {what}"
-        self._digest.update(line.encode())
-        self.told.append(line)
-        if len(self.told) > 4000:
-            del self.told[:2000]
+    def __init__(self, seed: int, kinds: frozenset[str], parts: Parts) -> None:
+        self.schedule = schedule = Schedule(seed)
+        lots = schedule.lots("world")
+        self.hub = hub = parts.hub(schedule, lots.choice((1, 2, 4)))
+        self.wire = wire = Wire(schedule, hub)
+        self.sync = SyncService(hub, page_bytes=lots.choice((500, 2_000, 512 << 10)), history=lots.random() < 0.3)
+        names = [f"edge-{n}" for n in range(1, 1 + lots.randint(2, 5))]
+        self.log_checker = checkers.LogChecker(hub)
+        self.cluster_checker = checkers.ClusterChecker(hub)
+        self.replica_checker = checkers.ReplicaChecker(hub, self.sync.partial)
+        self.observer_checker = checkers.ObserverChecker(hub)
+        self.report_checker = checkers.ReportChecker()
+        self.servers = [
+            ApiServer(f"api-{n}", schedule, hub, wire, self.cluster_checker.acknowledged, parts.storage) for n in (1, 2)
+        ]
+        self.dispatchers = [
+            DispatcherWorker(f"dispatcher-{n}", schedule, hub, wire, parts.dispatcher, fenced=parts.fenced) for n in (1, 2)
+        ]
+        self.reports = [
+            ReportsWorker(f"reports-{n}", schedule, hub, wire, self._ask_for_beat, parts.reports, parts.storage)
+            for n in (1, 2)
+        ]
+        self._parts = parts
+        self._watching = Watching(
+            self._beat,
+            self._committed,
+            self.report_checker.refused,
+            self.report_checker.crashed,
+            self.report_checker.disk_lost,
+            self._told,
+        )
+        self.edges = [Edge(name, schedule, hub, wire, self.sync, parts, self._watching) for name in names]
+        self.clones: list[Edge] = []
+        self._shards = {s: subjects.shard_of(s, hub.shards) for s in [*names, "all"]}
+        self.hub.on_append.append(self._appended)
+        self.hub.on_restore.append(self._restored)
+        self.users = Users(schedule, self.servers, names)
+        self.faults = Faults(self, kinds)
+        schedule.after_event = self._after_event
 
     @property
-    def digest(self) -> str:
-        return str(self._digest.hexdigest())
+    def workers(self) -> list[Worker]:
+        return [*self.servers, *self.dispatchers, *self.reports]
 
+    @property
+    def links(self) -> list[Link]:
+        return [*(e.link for e in self.edges), *(w.link for w in self.workers)]
 
-class Process:
-    """Something that can be killed at any step: what it had scheduled dies with it, what it had stored stays."""
+    # --- what faults do to more than one
 
-    def __init__(self, world: World, name: str) -> None:
-        self.world, self.name = world, name
-        self.up = False
-        self._life = 0
+    def sync_up(self, up: bool) -> None:
+        self.sync.up = up
 
-    def start(self) -> None:
-        self._life += 1
-        self.up = True
-        self.world.note(self.name, "starts")
-        self.on_start()
+    def link_is_back(self, link: Link) -> None:
+        """The hub sees a connection that was made anew, and has the node asked for a beat (cloud/hints.py)."""
+        for edge in self.edges:
+            if edge.link is link and edge.lots.random() < 0.8:
+                self.schedule.after(edge.lots.randrange(300 * MS, 5 * S), partial(edge.asked, True))
 
-    def kill(self) -> None:
-        if self.up:
-            self.up = False
-            self._life += 1
-            self.world.note(self.name, "is killed")
-            self.on_kill()
-            self.world.at(self.world.rng.randrange(100 * MS, 20 * S), self._restart, self._life)
+    def clone(self, of: Edge, *, with_store: bool) -> Edge:
+        ident = f"{of.name}'{len(self.clones) + 1}"
+        made = Edge(of.name, self.schedule, self.hub, self.wire, self.sync, self._parts, self._watching, ident=ident)
+        if with_store:
+            made.disk.copy_of(of.disk)
+            self.report_checker.cloned(made)
+        self.clones.append(made)
+        self.schedule.after(1, made.boot)
+        return made
 
-    def _restart(self, life: int) -> None:
-        if not self.up and life == self._life:
-            self.start()
+    def delete_node(self, name: str, done: Callable[[], None]) -> None:
+        """An operator tries until it is done; ``done`` once."""
+        still = [done]
 
-    def later(self, delay_us: int, what: Callable[..., None], *args: Any) -> None:
-        """Unless the process dies before."""
-        self.world.at(delay_us, self._if_alive, self._life, what, args)
+        async def act(server: ApiServer) -> None:
+            if server.storage.get(ObjectKey("", "nodes", "", name)) is not None:
+                await server.registry.delete("", "nodes", "", name, how=USER)
+            if still:
+                still.pop()()
 
-    def _if_alive(self, life: int, what: Callable[..., None], args: tuple[Any, ...]) -> None:
-        if self.up and life == self._life:
-            what(*args)
+        def attempt() -> None:
+            if still:
+                self.servers[0].serve(act, lambda why: self.schedule.note(f"node {name} not deleted: {why}"))
+                self.schedule.after(AGAIN_US, attempt)
 
-    def step(self, crash: float) -> bool:
-        """A moment at which the process may be killed; False when it was, and the caller must not go on."""
-        if self.world.chance(crash):
-            self.kill()
-            return False
-        return True
+        attempt()
 
-    def on_start(self) -> None:
-        raise NotImplementedError
+    def _ask_for_beat(self, node: str) -> None:
+        for edge in (*self.edges, *self.clones):
+            if edge.name == node:
+                edge.asked(False)
 
-    def on_kill(self) -> None:
-        pass
+    # --- watching
+
+    def _beat(self, edge: Edge) -> bytes | None:
+        """Every process hears it; the first answer is the one that counts."""
+        answers = [a for w in self.reports if (a := w.beat(edge.name, edge.run, edge.machine)) is not None]
+        return answers[0] if answers else None
+
+    def _appended(self, record: log.Recorded) -> None:
+        self.log_checker.appended(record)
+        self.cluster_checker.appended(record)
+        self.report_checker.appended(record)
+        if record.stream.startswith("META-"):
+            for edge in (*self.edges, *self.clones):
+                edge.live(record)
+
+    def _restored(self) -> None:
+        self.log_checker.restored()
+        self.cluster_checker.restored()
+        for edge in (*self.edges, *self.clones):
+            edge.nudge(renewed=True)  # the server was started anew: every connection was broken, which nobody can miss
+
+    def _committed(self, edge: Edge) -> None:
+        self.replica_checker.committed(edge, self._shards)
+        self.report_checker.committed(edge)
+
+    def _told(self, edge: Edge, fact: fold.Fact) -> None:
+        self.observer_checker.told(edge, fact)
+
+    def _after_event(self) -> None:
+        for edge in (*self.edges, *self.clones):
+            if edge.engine.changed:
+                edge.engine.changed = False
+                checkers.never_two(edge)
+
+    # --- running
+
+    def run(self, steps: int, only: frozenset[int] | None = None) -> None:
+        """``only``: the steps that happen; time passes in the others too.  Raises checkers.Violation."""
+        for worker in (*self.servers, self.dispatchers[0], self.reports[0]):
+            worker.start()
+        for edge in self.edges:
+            edge.boot()
+        self.schedule.run_for(1 * S)
+        self.users.begin()
+        self.schedule.run_for(1 * S)
+        for n in range(steps):
+            lots = random.Random(f"{self.schedule.seed}/step/{n}")
+            act = self.faults.act if lots.random() < FAULTS_SHARE else self.users.act
+            wait_us = lots.randrange(1 + lots.choice(STEP_US))
+            if only is None or n in only:
+                self.schedule.do(partial(act, lots))
+            self.schedule.run_for(wait_us)
+        self.heal()
+        self._come_right()
+
+    def heal(self) -> None:
+        """All but the clocks: those are as they were set."""
+        self.schedule.note("heal")
+        self.hub.up = self.sync.up = True
+        for link in self.links:
+            link.heal()
+            self.wire.resume(link)
+        for worker in self.workers:
+            worker.lags_until_us, worker.crash_in = 0, None
+            if worker.paused:
+                worker.resume()
+        for spare in (self.dispatchers[1], self.reports[1]):
+            if spare.running:
+                spare.stop()
+        for worker in (*self.servers, self.dispatchers[0], self.reports[0]):
+            if not worker.running:
+                worker.start()
+        for clone in self.clones:
+            if not clone.gone:
+                clone.switch_off()
+        for edge in self.edges:
+            edge.disk.full, edge.disk.crash_in = False, None
+            edge.engine.fails = 0.0
+            if not edge.engine.up:
+                edge.engine_up(True)
+            self.link_is_back(edge.link)
+        self.faults.end()
+
+    def _come_right(self) -> None:
+        waited = 0
+        while True:
+            self.schedule.run_for(LOOK_US)
+            waited += LOOK_US
+            wrong = self._differences()
+            if not wrong:
+                break
+            if waited >= CALM_US_MAX:
+                raise checkers.Violation("comes right", f"not {waited // S} s after healing: " + "; ".join(wrong[:8]))
+        self.log_checker.last_stays()
+        self.log_checker.catch_up_from_anywhere()
+        self.schedule.run_for(LOOK_US)
+        wrong = self._differences()
+        if wrong:
+            raise checkers.Violation("stays right", "; ".join(wrong[:8]))
+        complaints = [c for w in self.reports for c in w.complaints]
+        if complaints:
+            raise checkers.Violation("reports are understood", "; ".join(complaints[:3]))
+
+    def _differences(self) -> list[str]:
+        return outcome.differences(self.hub, self.edges, self.report_checker)
+
+    def end(self) -> None:
+        """Nothing goes on: coroutines are closed."""
+        for worker in self.workers:
+            if worker.running:
+                worker.stop()
+        for edge in (*self.edges, *self.clones):
+            if edge.alive:
+                edge.outbox.crash()

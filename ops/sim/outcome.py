@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ops.sim.swarm.api import Api
-from ops.sim.swarm.checkers import Address, ReportChecker, read
-from ops.sim.swarm.edge import Edge
-from schemas import subjects
+from ops.sim.checkers import Address, ReportChecker, read
+from ops.sim.edge import Edge
+from ops.sim.hub import Hub
+from schemas import event
 
 Object = dict[str, Any]
 Objects = dict[tuple[str, str, str], Object]  # (resource, namespace, name)
@@ -18,11 +18,15 @@ DEVICES = "devices.kubeedge.io"
 DISPATCHED = ("nodes", "pods", "configmaps", "secrets", "services", "devices", "devicemodels")
 
 
-def cluster(api: Api) -> Objects:
+def cluster(hub: Hub) -> Objects:
     found: Objects = {}
-    for _, ev in api.list():
-        assert ev.data is not None
-        found[ev.resource, ev.namespace, ev.name] = ev.data
+    for record in hub.streams["CLUSTER"].history:
+        raw = read(record.payload)
+        key = (raw["resource"], raw.get("namespace", ""), raw["name"])
+        if raw["type"] == event.OBJECT_DELETED:
+            found.pop(key, None)
+        else:
+            found[key] = raw["data"]
     return found
 
 
@@ -41,6 +45,7 @@ def wanted(objects: Objects, node: str) -> dict[Address, Object]:
     for key in keys & set(objects):
         group = DEVICES if key[0] in ("devices", "devicemodels") else ""
         obj = {k: v for k, v in objects[key].items() if not (k == "status" and key[0] in ("nodes", "pods", "devices"))}
+        obj["metadata"] = {k: v for k, v in obj["metadata"].items() if k != "managedFields"}
         out[node, group, *key] = obj
     return out
 
@@ -49,20 +54,20 @@ def _named(resource: str, namespace: str, obj: Object) -> set[tuple[str, str, st
     spec = obj["spec"]
     if resource == "devices":
         return {("devicemodels", namespace, spec["deviceModelRef"]["name"])}
-    maps = {("configmaps", namespace, v["configMap"]["name"]) for v in spec["volumes"]}
-    env = [e for c in spec["containers"] for e in c["env"]]
+    maps = {("configmaps", namespace, v["configMap"]["name"]) for v in spec.get("volumes", [])}
+    env = [e for c in spec["containers"] for e in c.get("env", [])]
     return maps | {("secrets", namespace, e["valueFrom"]["secretKeyRef"]["name"]) for e in env}
 
 
-def differences(api: Api, edges: list[Edge], said: ReportChecker) -> list[str]:
+def differences(hub: Hub, edges: list[Edge], said: ReportChecker) -> list[str]:
     """Empty when all is as it must be."""
-    objects = cluster(api)
+    objects = cluster(hub)
     out: list[str] = []
     for edge in edges:
         out.extend(_replica(objects, edge))
         out.extend(_engine(objects, edge))
     out.extend(f"not reported: {s}" for s in said.owed())
-    out.extend(_statuses(objects, edges, said))
+    out.extend(_statuses(objects, edges))
     return out
 
 
@@ -87,7 +92,7 @@ def _engine(objects: Objects, edge: Edge) -> list[str]:
             uid = obj["metadata"]["uid"]
             want[uid, ""] = "pause"
             want |= {(uid, c["name"]): c["image"] for c in obj["spec"]["containers"]}
-            for v in obj["spec"]["volumes"]:
+            for v in obj["spec"].get("volumes", []):
                 source = objects.get(("configmaps", namespace, v["configMap"]["name"]), {})
                 now = {k: t.encode() for k, t in source.get("data", {}).items()}
                 disk = edge.engine.volumes.get(uid, {}).get(v["name"], {})
@@ -104,39 +109,54 @@ def _short(files: dict[str, bytes]) -> str:
     return str({k: v[:12] for k, v in files.items()})
 
 
-def _statuses(objects: Objects, edges: list[Edge], said: ReportChecker) -> list[str]:
-    """The API shows what the nodes said last, and every node is ready."""
+def _statuses(objects: Objects, edges: list[Edge]) -> list[str]:
+    """The API shows what is: nodes are ready, pods as their engines run them, devices as they are set."""
     out: list[str] = []
-    shards = edges[0].shards
-    names = {e.name for e in edges}
+    by_name = {e.name: e for e in edges}
     for edge in edges:
         status = objects.get(("nodes", "", edge.name), {}).get("status", {})
         ready = [c["status"] for c in status.get("conditions", []) if c["type"] == "Ready"]
         if ready != ["True"]:
             out.append(f"the API shows {edge.name} Ready {ready}")
     for (resource, namespace, name), obj in objects.items():
-        node = obj.get("spec", {}).get("nodeName")
-        if resource == "pods" and node in names:
-            out += _pod_status(namespace, name, obj, said.newest.get(subjects.report(node, "pod", shards, namespace, name)))
-        if resource == "devices" and node in names:
-            told = said.newest.get(subjects.report(node, "twin", shards, namespace, name))
-            shown = objects.get(("devicestatuses", namespace, name), {}).get("status", {})
-            value = [t.get("reported", {}).get("value") for t in shown.get("twins", [])]
-            if value != [str(obj["spec"]["setting"])]:
-                out.append(f"the API shows device {namespace}/{name} with {value}, told {told is not None}")
+        node = by_name.get(obj.get("spec", {}).get("nodeName"))
+        if resource == "pods" and node is not None:
+            out += _pod_status(namespace, name, obj, node)
+        if resource == "devices" and node is not None:
+            out += _device_status(objects, namespace, name, obj, node)
     return out
 
 
-def _pod_status(namespace: str, name: str, obj: Object, said: Any) -> list[str]:
+def _pod_status(namespace: str, name: str, obj: Object, node: Edge) -> list[str]:
     if "deletionTimestamp" in obj["metadata"]:
         return [f"pod {namespace}/{name} is still being deleted"]
-    if said is None:
-        return [f"nobody reported pod {namespace}/{name}"]
-    report = read(said.payload)["data"]
-    if report["uid"] != obj["metadata"]["uid"] or report["status"] is None:
-        return [f"the last report of pod {namespace}/{name} is of {report['uid']}, gone: {report['status'] is None}"]
-    shown, told = obj.get("status", {}), report["status"]
-    wrong = [k for k in ("phase", "podIP", "containerStatuses") if shown.get(k) != told.get(k)]
-    conditions = {c["type"]: c["status"] for c in shown.get("conditions", [])}
-    wrong += [c["type"] for c in told.get("conditions", []) if conditions.get(c["type"]) != c["status"]]
-    return [f"the API shows another {wrong} of pod {namespace}/{name}"] if wrong else []
+    status, uid = obj.get("status", {}), obj["metadata"]["uid"]
+    ready = [c["status"] for c in status.get("conditions", []) if c["type"] == "Ready"]
+    if status.get("phase") != "Running" or ready != ["True"]:
+        return [f"the API shows pod {namespace}/{name} {status.get('phase')} Ready {ready}"]
+    shown = {
+        (c["name"], c["containerID"].rpartition("/")[2]) for c in status["containerStatuses"] if "running" in c["state"]
+    }
+    running = [c for c in node.engine.containers.values() if c.state == "running" and c.pod_uid == uid]
+    runs = {(c.container, c.id) for c in running if c.container}
+    if shown != runs:
+        return [f"the API shows pod {namespace}/{name} with {sorted(shown)}, {node.name} runs {sorted(runs)}"]
+    ip = next((c.ip for c in running if not c.container), "")
+    return (
+        [f"the API shows pod {namespace}/{name} at {status.get('podIP')}, it is at {ip}"]
+        if status.get("podIP") != ip
+        else []
+    )
+
+
+def _device_status(objects: Objects, namespace: str, name: str, obj: Object, node: Edge) -> list[str]:
+    """With its model it is set to what is desired, says so, and the API shows it."""
+    if ("devicemodels", namespace, obj["spec"]["deviceModelRef"]["name"]) not in objects:
+        return []
+    desired = obj["spec"]["properties"][0]["desired"]["value"]
+    shown = objects.get(("devicestatuses", namespace, name), {}).get("status", {})
+    told = [t.get("reported", {}).get("value") for t in shown.get("twins", [])]
+    is_set = node.mapper.values.get(obj["metadata"]["uid"])
+    if told != [desired] or is_set != desired:
+        return [f"device {namespace}/{name} shall be {desired}, is {is_set}, the API shows {told}"]
+    return []

@@ -1,20 +1,23 @@
 """The outbox and the node's state in the simulation: the real classes, their asyncio taken over by virtual time.
 
-``Outbox._send`` is a coroutine that awaits one thing, the append: it is driven by hand here, so that its order of steps
+``Outbox._send`` is a coroutine that awaits one thing, the append (through the fence of a cloned node): its order of steps
 (append, wait for the acknowledgement, remove) is the one that runs on a node.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, Protocol, cast
 
 from bus import log, outbox
+from bus.link import Link
 from bus.stores import base
+from edge.fence import Fence
 from edge.state import RETRY_S, NodeState, Report
-from ops.sim.swarm.disk import Disk
-from ops.sim.swarm.schedule import MS, S, Schedule
+from ops.sim.coroutines import Resume, Tasks, Wait
+from ops.sim.disk import Disk
+from ops.sim.schedule import MS, Clock, S, Schedule
 from schemas import event, subjects
 
 
@@ -22,35 +25,34 @@ class Host(Protocol):
     schedule: Schedule
     lots: Random
     disk: Disk
+    clock: Clock
+    fenced: bool
 
     def refused(self, subject: str, ev: event.Event) -> None: ...
 
     def mine(self, run: Callable[[], None]) -> Callable[[], None]: ...
 
-    def append(self, subject: str, payload: bytes, msg_id: str, done: Callable[[int | log.LogError], None]) -> None: ...
+    def append(self, subject: str, payload: bytes, msg_id: str, done: Resume) -> None: ...
 
 
-class _Append:
-    """What ``append_bytes`` awaits: the driver takes it, sends it, and resumes with the sequence or the error."""
+class _Hub:
+    """The log as the outbox and its fence see it."""
 
-    def __init__(self, subject: str, payload: bytes, msg_id: str) -> None:
-        self.subject, self.payload, self.msg_id = subject, payload, msg_id
+    def __init__(self, host: Host) -> None:
+        self._host = host
 
-    def __await__(self) -> Generator[_Append, int, int]:
-        return (yield self)
-
-
-class _Appender:
     async def append_bytes(self, subject: str, payload: bytes, msg_id: str) -> int:
-        return await _Append(subject, payload, msg_id)
+        seq: int = await Wait(lambda resume: self._host.append(subject, payload, msg_id, resume))
+        return seq
 
 
 class OutboxRim:
-    """What ``Outbox.run`` does, without tasks."""
+    """What ``Outbox.run`` does, without tasks of asyncio."""
 
     def __init__(self, host: Host, box: outbox.Outbox) -> None:
         self._host, self.box = host, box
-        self._coroutines: dict[Coroutine[Any, Any, None], None] = {}
+        self._fence = Fence(cast(log.Log, _Hub(host)), cast(Link, host))
+        self._tasks = Tasks()
         self._scheduled = False
 
     def wake(self) -> None:
@@ -77,30 +79,15 @@ class OutboxRim:
             if box.may_send(n, subject):
                 box._busy.add(subject)
                 box._flying[n] = cast(Any, None)
-                coroutine = box._send(_Appender(), n, subject)
-                self._coroutines[coroutine] = None
-                self._drive(coroutine, None)
+                self._tasks.spawn(box._send(self._fence, n, subject), self._sent)
 
-    def _drive(self, coroutine: Coroutine[Any, Any, None], answer: int | log.LogError | None) -> None:
-        try:
-            if isinstance(answer, Exception):
-                call: _Append = coroutine.throw(answer)
-            else:
-                call = coroutine.send(answer)
-        except StopIteration:
-            self._coroutines.pop(coroutine, None)
-            self.wake()
-            return
-
-        def done(result: int | log.LogError) -> None:
-            self._drive(coroutine, result)
-
-        self._host.append(call.subject, call.payload, call.msg_id, done)
+    def _sent(self, result: object) -> None:
+        if isinstance(result, Exception):
+            raise result
+        self.wake()
 
     def crash(self) -> None:
-        for coroutine in self._coroutines:
-            coroutine.close()
-        self._coroutines.clear()
+        self._tasks.end()
 
 
 class SimNodeState(NodeState):
@@ -122,7 +109,7 @@ class SimNodeState(NodeState):
             namespace=r.namespace,
             name=r.name,
             uid=getattr(r.payload, "uid", ""),
-            time=schedule.now_us,
+            time=self._host.clock.now_us,
             mono=schedule.mono_us,
             boot=self.boot,
             source="edge@sim",

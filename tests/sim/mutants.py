@@ -5,10 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from bus import fold, log, outbox, replica_core, replica_write
+from bus.kube.storage import Unavailable
 from bus.stores import base
 from cloud.core.dispatcher import Dispatcher
+from cloud.core.report_words import Reported
+from cloud.core.reports import Reports
 from cloud.core.stimuli import ScopeReloaded
-from ops.sim.swarm.edge import Parts
+from edge.core.pods import PodsCore
+from edge.core.stimuli import EffectDone, ReportAll
+from ops.sim.api import WorkersStorage
+from ops.sim.edge import Parts
+from ops.sim.hub import Hub
+from schemas import subjects
 
 
 class IgnoresTheChain(replica_core.ReplicaCore):
@@ -118,18 +126,114 @@ class SendsAllAtOnce(outbox.Outbox):
         await super()._send(appender, n, subject)
 
 
+class ForgetsWhatIsHeld(outbox.Outbox):
+    """A full disk is a reason to be silent."""
+
+    def hold(self, subject, ev):
+        pass
+
+
+class SendsPastTheUnremovable(outbox.Outbox):
+    """Sends the next report of a subject while the one before is acknowledged but still on the disk; this was so once."""
+
+    def may_send(self, n, subject):
+        return n not in self._flying and subject not in self._busy
+
+
+def tells_pages_at_once(store: base.Store, group: list[replica_core.Instruction]) -> list[replica_write.Applied]:
+    """Whoever lives from the replica hears of a page before its catch-up is complete."""
+    with store.transact() as txn:
+        told = []
+        for i in group:
+            told += replica_write.write(txn, i)
+            if isinstance(i, replica_core.Stage):
+                told += [replica_write.Applied(f, True) for f in i.facts]
+        return told
+
+
+class GivesUp(replica_core.ReplicaCore):
+    """A question without an answer isn't asked again."""
+
+    def handle(self, stimulus):
+        if isinstance(stimulus, replica_core.Failed | replica_core.Refresh):
+            return []
+        return super().handle(stimulus)
+
+
+class OverwritesOthers(WorkersStorage):
+    """An API server that writes whatever the log has."""
+
+    async def _append(self, subject, payload, msg_id, expect):
+        return await self._log.append_bytes(subject, payload, msg_id)
+
+
+class TakesSilenceForYes(WorkersStorage):
+    """An API server that acknowledges what it only sent."""
+
+    async def _append(self, subject, payload, msg_id, expect):
+        try:
+            return await super()._append(subject, payload, msg_id, expect)
+        except Unavailable:
+            return self.revision() + 1
+
+    async def _folded(self, seq):
+        pass
+
+
+class SeesNoContainers(PodsCore):
+    """A daemon that doesn't look at what runs already."""
+
+    def handle(self, stimulus):
+        if isinstance(stimulus, EffectDone) and stimulus.listing:
+            stimulus = replace(stimulus, listing=())
+        return super().handle(stimulus)
+
+
+class ForgetsOldTombstones(Hub):
+    """Tombstones with a time to live: NATS-style limits on a stream of state."""
+
+    def append(self, subject, payload, msg_id, expect=None, epoch=""):
+        seq = super().append(subject, payload, msg_id, expect, epoch)
+        stream = self.streams[subjects.stream_of(subject)]
+        if stream.name.startswith("META-") and b"object.deleted" in payload:
+            self._schedule.after(5_000_000, lambda: self._expire(stream, subject, seq))
+        return seq
+
+    def _expire(self, stream, subject, seq):
+        if stream.of_subject.get(subject, [0])[-1] == seq:
+            stream.records.pop(seq, None)
+            stream.of_subject[subject].pop()
+            if not stream.of_subject[subject]:
+                del stream.of_subject[subject]
+
+
+class HearsNoDevices(Reports):
+    def handle(self, stimulus):
+        if isinstance(stimulus, Reported) and stimulus.event.resource == "twin":
+            return []
+        return super().handle(stimulus)
+
+
+class NeverSaysAgain(PodsCore):
+    """What was said once counts as said, whatever became of the log."""
+
+    def handle(self, stimulus):
+        return [] if isinstance(stimulus, ReportAll) else super().handle(stimulus)
+
+
 @dataclass(frozen=True)
 class Mutant:
     parts: Parts
     kinds: frozenset[str]  # of faults that wake it up
     rules: tuple[str, ...]  # one of these must catch it
     seeds: int = 12  # within so many
+    first: int = 1  # where to begin: some take a rare meeting of faults, and CI hasn't all night
 
 
 MUTANTS = {
     "ignores the chain": Mutant(Parts(replica=IgnoresTheChain), frozenset({"loss", "delay"}), ("replica",)),
     "takes the first page for all": Mutant(
-        Parts(replica=TakesTheFirstPageForAll), frozenset({"disk-lost"}), ("replica", "comes right")
+        Parts(replica=TakesTheFirstPageForAll), frozenset({"disk-lost"}), ("replica", "observer")
     ),
     "keeps its cursor across epochs": Mutant(
         Parts(replica=KeepsItsCursorAcrossEpochs), frozenset({"restore"}), ("replica",)
@@ -137,14 +241,36 @@ MUTANTS = {
     "moves the cursor first": Mutant(Parts(write=cursor_first), frozenset({"edge-crash"}), ("replica",)),
     "forgets tombstones": Mutant(Parts(write=forgets_tombstones), frozenset(), ("replica",)),
     "tells synced once": Mutant(
-        Parts(replica=TellsSyncedOnce), frozenset({"disk-full", "disk-lost"}), ("comes right",), seeds=60
+        Parts(replica=TellsSyncedOnce), frozenset({"disk-full", "disk-lost"}), ("comes right",), seeds=12, first=50
     ),
     "never withdraws": Mutant(Parts(dispatcher=NeverWithdraws), frozenset(), ("comes right",)),
     "writes without a fence": Mutant(Parts(fenced=False), frozenset({"race", "delay"}), ("chain", "fencing")),
-    "decides on an old view": Mutant(Parts(dispatcher=DecidesOnAnOldView), frozenset({"race", "lag"}), ("fencing",)),
+    "decides on an old view": Mutant(
+        Parts(dispatcher=DecidesOnAnOldView), frozenset({"race", "lag"}), ("fencing", "observer")
+    ),
     "looks away after loading": Mutant(
         Parts(dispatcher=LooksAwayAfterLoading), frozenset({"failover"}), ("comes right",), seeds=60
     ),
     "removes before the ack": Mutant(Parts(outbox=RemovesBeforeTheAck), frozenset({"cut"}), ("report",)),
     "sends all at once": Mutant(Parts(outbox=SendsAllAtOnce), frozenset({"delay"}), ("report order",)),
+    "forgets what is held": Mutant(Parts(outbox=ForgetsWhatIsHeld), frozenset({"disk-full"}), ("comes right",)),
+    "sends past the unremovable": Mutant(
+        Parts(outbox=SendsPastTheUnremovable),
+        frozenset({"disk-full", "edge-crash", "cut", "engine"}),
+        ("report order",),
+        seeds=12,
+        first=50,
+    ),
+    "tells pages at once": Mutant(
+        Parts(write=tells_pages_at_once), frozenset({"edge-crash", "cut", "loss"}), ("observer",), seeds=60
+    ),
+    "gives up": Mutant(Parts(replica=GivesUp), frozenset({"sync-busy", "loss"}), ("comes right",)),
+    "overwrites others": Mutant(Parts(storage=OverwritesOthers), frozenset({"lag"}), ("api",)),
+    "takes silence for yes": Mutant(Parts(storage=TakesSilenceForYes), frozenset({"cut", "hub-down"}), ("api",), seeds=40),
+    "sees no containers": Mutant(
+        Parts(pods=SeesNoContainers), frozenset({"edge-crash", "containers"}), ("never two",), seeds=60
+    ),
+    "forgets old tombstones": Mutant(Parts(hub=ForgetsOldTombstones), frozenset({"cut"}), ("last event stays",)),
+    "hears no devices": Mutant(Parts(reports=HearsNoDevices), frozenset(), ("comes right",)),
+    "never says again": Mutant(Parts(pods=NeverSaysAgain), frozenset({"restore"}), ("comes right",), seeds=60),
 }

@@ -10,7 +10,7 @@ from typing import Protocol
 from bus import fold, log, replica, replica_core, replica_write
 from bus.stores import base
 from cloud import behind
-from ops.sim.swarm.schedule import MS, S, Schedule, Timer
+from ops.sim.schedule import MS, S, Schedule, Timer
 from schemas import codec, sync
 
 ANSWER_TIMEOUT_US = int(replica.ANSWER_TIMEOUT_S * S)
@@ -25,13 +25,13 @@ class Host(Protocol):
 
     def mine(self, run: Callable[[], None]) -> Callable[[], None]: ...
 
+    def step(self) -> None: ...
+
     def ask_sync(self, request: sync.SyncRequest, done: Callable[[sync.SyncAnswer | log.LogError], None]) -> None: ...
 
     def changed(self, applied: list[replica_write.Applied]) -> None: ...
 
     def synced(self) -> None: ...
-
-    def was_reset(self, scope: str, before: fold.Cursor, now: fold.Cursor) -> None: ...
 
 
 def write_group(store: base.Store, group: list[replica_core.Instruction]) -> list[replica_write.Applied]:
@@ -101,6 +101,7 @@ class ReplicaRim:
         """False when the store failed: the rest is dropped, and nothing is taken from the queue for a while."""
         group: list[replica_core.Instruction] = []
         for i in instructions:
+            self._host.step()
             if isinstance(i, replica_core.Apply | replica_core.Stage | replica_core.Finish):
                 group.append(i)
                 continue
@@ -120,16 +121,13 @@ class ReplicaRim:
     def _commit(self, group: list[replica_core.Instruction]) -> bool:
         if not group:
             return True
-        before = self.cursors()
         try:
             changed = self._write(self._store, group)
         except base.StoreError:
             self._scheduled = True
             self._later(int(replica.STORE_RETRY_S * S), self._lost)
             return False
-        for i in group:
-            if isinstance(i, replica_core.Finish):
-                self._host.was_reset(i.scope, before[i.scope], i.cursor)
+        self._host.step()
         if changed:
             self._host.changed(changed)
         return True

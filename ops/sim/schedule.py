@@ -16,7 +16,7 @@ S = 1_000_000
 TAIL_LINES = 80  # of the trace, shown with a failure
 
 
-class Crash(Exception):
+class Crash(BaseException):
     """A process ends here, in the middle of whatever it does.  Caught by the schedule, never by code under test."""
 
     def __init__(self, after: Callable[[], None]) -> None:
@@ -91,3 +91,15 @@ class Schedule:
         except Crash as crash:
             crash.after()
         self.after_event()
+
+
+class Clock:
+    """The wall clock of one machine, which may be hours off; no machine's monotonic time is."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+        self.off_us = 0
+
+    @property
+    def now_us(self) -> int:
+        return self._schedule.now_us + self.off_us

@@ -1,19 +1,21 @@
-"""A cloud process in the simulation: it follows streams, asks, is paused, crashes, and wakes up again."""
+"""A cloud process in the simulation: it follows streams, asks, is paused, crashes at any step, and wakes up again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from bus import log
-from ops.sim.swarm.hub import Hub
-from ops.sim.swarm.schedule import MS, S, Schedule
-from ops.sim.swarm.wire import Link, Wire
+from ops.sim.coroutines import Resume, Tasks, Wait
+from ops.sim.hub import Hub
+from ops.sim.schedule import MS, Clock, Crash, S, Schedule
+from ops.sim.wire import Link, Wire
 
 T = TypeVar("T")
 Take = Callable[[log.Recorded, bool], None]  # a record, and whether more are known to wait
 FOLLOW_BATCH = 64
 RETRY_US = 1 * S
+RESTART_US_MAX = 20 * S  # systemd's, or somebody's, after a crash
 EPOCH_LATE_US_MAX = 15 * S  # a follower finds out by missed heartbeats (bus/log.py: 2.5 of 5 s)
 
 
@@ -24,7 +26,10 @@ class Worker:
         self.name, self.schedule, self.hub, self.wire = name, schedule, hub, wire
         self.link = Link(name)
         self.lots = schedule.lots(name)
+        self.clock = Clock(schedule)
         self.running = False
+        self.crash_in: int | None = None  # steps until the process ends
+        self._tasks = Tasks()
         self.epoch = ""
         self.lags_until_us = 0  # reads CLUSTER late: a slow consumer
         self._session = 0
@@ -47,8 +52,20 @@ class Worker:
         """kill -9: what is on the way to the hub still arrives, what the process held back does not."""
         self._session += 1
         self.running = False
-        self._held = self.link.held = None
+        self._held = self.link.held = self.crash_in = None
+        self._tasks.end()
         self.schedule.note(f"{self.name} ends")
+
+    def step(self) -> None:
+        """A boundary between two instructions: the process may end here."""
+        if self.crash_in is not None:
+            self.crash_in -= 1
+            if self.crash_in <= 0:
+                raise Crash(self._crashed)
+
+    def _crashed(self) -> None:
+        self.stop()
+        self.schedule.after(self.lots.randrange(10 * MS, RESTART_US_MAX), lambda: None if self.running else self.start())
 
     def pause(self, *, hold_out: bool) -> None:
         """SIGSTOP.  ``hold_out``: what it wrote last isn't sent before it wakes up."""
@@ -71,9 +88,14 @@ class Worker:
     def _restored(self) -> None:
         def notice() -> None:
             if self.running and self.epoch != self.hub.epoch:
-                self.start()
+                self.another_epoch()
 
         self.schedule.after(self.lots.randrange(EPOCH_LATE_US_MAX), self.mine(notice))
+
+    def another_epoch(self) -> None:
+        """The follower finds another log: most workers begin anew, as after a restart."""
+        self._tasks.end()
+        self.start()
 
     def mine(self, run: Callable[[], None]) -> Callable[[], None]:
         """``run`` in this session only, and not while paused."""
@@ -85,6 +107,7 @@ class Worker:
             if self._held is not None:
                 self._held.append(guarded)
                 return
+            self.step()
             run()
 
         return guarded
@@ -102,6 +125,33 @@ class Worker:
                 self.mine(lambda: done(answer))()
 
         self.wire.request(self.link, serve, answered, write=write)
+
+    def wait(self, start: Callable[[Resume], None]) -> Wait:
+        """For coroutines of this session: resumed when the process is not paused, never when it is dead."""
+        session = self._session
+
+        def begin(resume: Resume) -> None:
+            def answered(answer: object) -> None:
+                if session == self._session:
+                    self.mine(lambda: resume(answer))()
+
+            start(answered)
+
+        return Wait(begin)
+
+    def sleep(self, us: int) -> Wait:
+        def begin(resume: Resume) -> None:
+            self.schedule.after(us, lambda: resume(None))
+
+        return self.wait(begin)
+
+    def request(self, serve: Callable[[], object], *, write: bool = False) -> Wait:
+        """The hub's answer; raises what it raises, or LogUnavailable."""
+        self.step()
+        return self.wait(lambda resume: self.wire.request(self.link, serve, resume, write=write))
+
+    def spawn(self, coro: Coroutine[Any, Any, Any], done: Callable[[Any], None] = lambda _: None) -> None:
+        self._tasks.spawn(coro, done)
 
     def insist(self, serve: Callable[[], T], done: Callable[[T], None]) -> None:
         """Ask until there is an answer: how followers behave."""
@@ -122,17 +172,21 @@ class Worker:
 class Follower:
     def __init__(self, worker: Worker, stream: str, take: Take, loaded: Callable[[], None]) -> None:
         self._w, self._stream, self._take, self._loaded = worker, stream, take, loaded
+        self._epoch = worker.epoch
         self._at = 0
-        self._busy = True
 
     def start(self) -> None:
         hub, name = self._w.hub, self._stream
         self._w.insist(lambda: (hub.epoch, hub.lasts(name), hub.streams[name].last_seq), self._begin)
 
+    def _over(self, epoch: str) -> bool:
+        """The log is another one: the worker is about to notice, or has."""
+        return epoch != self._epoch or self._epoch != self._w.epoch
+
     def _begin(self, answer: tuple[str, list[log.Recorded], int]) -> None:
         epoch, records, up_to = answer
-        if epoch != self._w.epoch:
-            return  # the worker is about to notice
+        if self._over(epoch):
+            return
         for r in records:
             self._take(r, True)
         self._at = up_to
@@ -149,7 +203,7 @@ class Follower:
 
     def _got(self, answer: tuple[str, list[log.Recorded], int, int]) -> None:
         epoch, records, up_to, last = answer
-        if epoch != self._w.epoch:
+        if self._over(epoch):
             return
         for n, r in enumerate(records):
             self._take(r, n + 1 < len(records) or up_to < last)
@@ -162,7 +216,7 @@ class Follower:
     def _wait(self) -> None:
         """The server pushes when there is something; here it says so once, and is asked."""
         w = self._w
-        if w.epoch != w.hub.epoch:
+        if self._over(w.hub.epoch):
             return
         poke = w.mine(self._pull)
         if w.hub.streams[self._stream].last_seq > self._at:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cloud import sync as service
-from ops.sim.swarm.hub import Hub
+from ops.sim.hub import Hub
 from schemas import subjects, sync
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from bus import log
 from cloud.core import stimuli
 from cloud.core.dispatcher import Dispatcher
-from ops.sim.swarm.hub import Hub
-from ops.sim.swarm.schedule import Schedule
-from ops.sim.swarm.wire import Wire
-from ops.sim.swarm.worker import Worker
+from ops.sim.hub import Hub
+from ops.sim.schedule import Schedule
+from ops.sim.wire import Wire
+from ops.sim.worker import Worker
 from schemas import codec, event, subjects
 
 
@@ -49,6 +49,7 @@ class DispatcherWorker(Worker):
 
     def _tell(self, stimulus: stimuli.Stimulus) -> None:
         for i in self.core.handle(stimulus):
+            self.step()
             match i:
                 case stimuli.Append():
                     self._append(i)
@@ -59,7 +60,7 @@ class DispatcherWorker(Worker):
         subject = subjects.meta(a.scope, a.key, self.hub.shards)
         expect = log.Expect(a.prev, subjects.meta_scope(a.scope, self.hub.shards)) if self._fenced else None
         ev = self._event(a)
-        payload = codec.encode_event(ev)
+        payload, epoch = codec.encode_event(ev), self.epoch
 
         def done(answer: int | log.LogError) -> None:
             match answer:
@@ -70,7 +71,7 @@ class DispatcherWorker(Worker):
                 case seq:
                     self._tell(stimuli.Appended(a.scope, seq))
 
-        self.ask(lambda: self.hub.append(subject, payload, ev.id, expect), done, write=True)
+        self.ask(lambda: self.hub.append(subject, payload, ev.id, expect, epoch), done, write=True)
 
     def _event(self, a: stimuli.Append) -> event.Event:
         ident = self.schedule.new_id()
@@ -84,7 +85,7 @@ class DispatcherWorker(Worker):
             name=a.key.name,
             uid=a.uid,
             rev=a.rev,
-            time=self.schedule.now_us,
+            time=self.clock.now_us,
             source=f"{self.name}@{self.epoch}",
             cause=a.cause,
             trace=a.trace or ident,

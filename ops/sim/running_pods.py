@@ -12,8 +12,8 @@ from edge.core import stimuli as st
 from edge.core.pods import PodsCore
 from edge.core.settings import NodeFacts, PodSettings
 from edge.state import Report
-from ops.sim.swarm.engine import Engine, EngineDown
-from ops.sim.swarm.schedule import MS, S, Schedule, Timer
+from ops.sim.engine import Engine, EngineError
+from ops.sim.schedule import MS, Clock, S, Schedule, Timer
 from schemas import event
 
 CALL_US_MAX = 300 * MS
@@ -24,6 +24,9 @@ class Host(Protocol):
     schedule: Schedule
     lots: Random
     engine: Engine
+    clock: Clock
+
+    def step(self) -> None: ...
 
     def mine(self, run: Callable[[], None]) -> Callable[[], None]: ...
 
@@ -39,7 +42,7 @@ class PodsRim:
         self._events = 0
 
     def _now(self) -> tuple[int, int]:
-        return self._host.schedule.now_us, self._host.schedule.mono_us
+        return self._host.clock.now_us, self._host.schedule.mono_us
 
     # --- in
 
@@ -65,6 +68,7 @@ class PodsRim:
 
     def tell(self, stimulus: st.Stimulus) -> None:
         for i in self.core.handle(stimulus):
+            self._host.step()
             self._do(i)
 
     # --- out
@@ -129,10 +133,9 @@ class PodsRim:
         def happen() -> None:
             try:
                 answer = run()
-            except EngineDown:
-                self._host.schedule.after(
-                    lots.randrange(1, CALL_US_MAX), mine(lambda: self._end(i, False, "RuntimeUnavailable"))
-                )
+            except EngineError as e:
+                reason = str(e)
+                self._host.schedule.after(lots.randrange(1, CALL_US_MAX), mine(lambda: self._end(i, False, reason)))
                 return
             self._host.schedule.after(lots.randrange(1, CALL_US_MAX), mine(lambda: answered(i, answer)))
 

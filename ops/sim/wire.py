@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from bus import log
-from ops.sim.swarm.hub import Hub
-from ops.sim.swarm.schedule import MS, Schedule
+from ops.sim.hub import Hub
+from ops.sim.schedule import MS, Schedule
 
 T = TypeVar("T")
 REQUEST_TIMEOUT_US = 5_000 * MS  # of bus/log.py
