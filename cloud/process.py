@@ -30,7 +30,7 @@ from cloud import access_log, beats, behind, epochs, hints, joining, leases, rep
 from cloud.bridge import bridge, credentials
 from cloud.core import reports as reports_core
 from cloud.node_api.serve import NodeApi
-from cloud.standalone import access, run_controllers, storage
+from cloud.standalone import access, run_controllers, storage, switches
 from schemas import identity
 from schemas import reports as node_reports
 
@@ -52,6 +52,7 @@ class Settings:
     listen_port: int = 6443
     kubeconfig: Path | None = None
     parts: Sequence[str] = ()  # none named: all
+    controllers: Sequence[str] = ("*",)  # switches, as cloud/standalone/switches.py reads them
     grace_s: float = reports_core.GRACE_US / 1e6
     hosts: Sequence[str] = ()
     cluster: Path | None = None
@@ -75,6 +76,7 @@ class CloudProcess:
         if unknown:
             raise ValueError(f"unknown parts {unknown}; there are {', '.join(known)}")
         self.settings = settings if settings.parts else replace(settings, parts=known)
+        self._controllers = switches.enabled(settings.controllers, run_controllers.CONTROLLERS)
         self._who: credentials.Credentials | None = None
         if "bridge" in self.settings.parts:
             self._who = credentials.load(None if settings.in_cluster else settings.cluster)
@@ -137,8 +139,9 @@ class CloudProcess:
                 await self._listen(hub, core, store, watch, worker, worker.loaded.is_set, stack, parts)
             if "controllers" in s.parts:
                 leading = leases.Campaign(store, "controllers", me)
+                names = self._controllers
                 parts.create_task(
-                    leading.run(lambda: run_controllers.ControllerRunner(rules, leads=lambda: leading.leads).run()),
+                    leading.run(lambda: run_controllers.ControllerRunner(rules, names, leads=lambda: leading.leads).run()),
                     name="controllers",
                 )
             if "api" in s.parts:

@@ -3,7 +3,7 @@
 One process and one loop for all of them; each has its own queue and one worker, so a controller never races with itself.
 A plan that fails is made again from what the API says then, ever later; one that is refused again and again is given up
 until something changes, one that could not be stored (the hub is away) never.
-Any of them can be left out by name.
+Any of them can be left out by name (switches.py).
 """
 
 from __future__ import annotations

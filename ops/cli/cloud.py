@@ -25,6 +25,12 @@ def command() -> None:
 @click.option("--grace", type=click.FloatRange(min=0.1), help="Seconds a node may be silent before it is NotReady.")
 @click.option("--part", "parts", multiple=True, help="Only these parts (repeat): api, controllers, dispatcher, ...")
 @click.option(
+    "--controllers",
+    default="*",
+    show_default=True,
+    help="Controllers to run, as kube-controller-manager reads it: all (*), by name, all but one (*,-deployment).",
+)
+@click.option(
     "--cluster",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Kubeconfig of a Kubernetes cluster: bridge to it instead of serving an API.",
@@ -38,6 +44,7 @@ async def run(
     kubeconfig: Path | None,
     grace: float | None,
     parts: tuple[str, ...],
+    controllers: str,
     cluster: Path | None,
     in_cluster: bool,
 ) -> None:
@@ -51,6 +58,7 @@ async def run(
       skerry cloud run --cluster ~/.kube/config
     """
     from cloud import process
+    from cloud.standalone import run_controllers, switches
     from ops import logs
 
     logs.configure()
@@ -72,7 +80,12 @@ async def run(
     unknown = sorted(set(parts) - set(settings.known_parts))
     if unknown:
         raise click.BadParameter(f"{', '.join(unknown)}; there are {', '.join(settings.known_parts)}", param_hint="--part")
-    settings = common.replaced(settings, kubeconfig=kubeconfig, grace_s=grace, parts=parts or None)
+    try:
+        chosen = controllers.split(",")
+        switches.enabled(chosen, run_controllers.CONTROLLERS)
+    except ValueError as e:
+        raise click.BadParameter(str(e), param_hint="--controllers") from e
+    settings = common.replaced(settings, controllers=chosen, kubeconfig=kubeconfig, grace_s=grace, parts=parts or None)
     cloud = process.CloudProcess(settings)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(cloud.run(), name="cloud")
