@@ -14,14 +14,14 @@ from typing import Any
 
 from bus import connect, stamp
 from bus.hub import init
-from ops.bench import latency, node, replay
+from ops.bench import latency, node, replay, scheduling
 from ops.lab import setting
 from ops.lab.api import Api
 from ops.lab.show import Show, StepFailed
 from ops.lab.world import World
 
 ROOT = Path(__file__).resolve().parents[2] / ".skerry" / "bench"
-PARTS = ("latency", "replay", "node")
+PARTS = ("latency", "replay", "scheduling", "node")
 
 
 def machine() -> dict[str, Any]:
@@ -65,6 +65,9 @@ def main() -> int:
         if "replay" in wanted:
             with show.step("speed of replay"):
                 rows.append({"bench": "replay", **asyncio.run(_replay(world))})
+        if "scheduling" in wanted:
+            with show.step("pods that look for a node"):
+                rows += [{"bench": "scheduling", **row} for row in asyncio.run(scheduling.measure())]
         if "node" in wanted:
             wire = setting.wire(world)
             setting.join(world, node.NODE, through=wire)
