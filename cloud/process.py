@@ -227,7 +227,11 @@ class CloudProcess:
         tls.load_cert_chain(cert, key)
         nodes = NodeApi(core, rules)
         app = server.make_app(
-            rules, authenticate=tokens.authenticate, ready=lambda: core.connected, connect=nodes.handlers()
+            rules,
+            authenticate=tokens.authenticate,
+            ready=lambda: core.connected,
+            connect=nodes.handlers(),
+            virtual=nodes.kinds(),
         )
         running = await server.serve(app, s.listen_host, s.listen_port, tls)
         stack.push_async_callback(running.stop)

@@ -150,7 +150,13 @@ class Port(Model):
     port: Annotated[int, Field(ge=1, le=65535)]
 
 
-What = Annotated[Logs | Exec | Attach | Port, Field(discriminator="kind")]
+class Usage(Model):
+    """What the node and its containers use (schemas/usage.py, as msgpack on STDOUT).  It is about no pod."""
+
+    kind: Literal["usage"]
+
+
+What = Annotated[Logs | Exec | Attach | Port | Usage, Field(discriminator="kind")]
 
 
 class Open(Model):

@@ -60,6 +60,7 @@ class Resource:
     storage_version: str
     custom: bool
     preferred: list[str] = field(default_factory=list)
+    read_only: bool = False  # made when it is asked for: it can be read and listed, not watched
 
     def api_version(self, version: str) -> str:
         return f"{self.group}/{version}" if self.group else version

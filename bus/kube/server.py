@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from aiohttp import web
 from bus.kube import errors
 from bus.kube.errors import StatusError
 from bus.kube.http import answers, discovery, negotiation, openapi, paths, reading, watching, writing
-from bus.kube.http.context import Connect, Context, Limits, Server
+from bus.kube.http.context import Connect, Context, Limits, Server, Virtual
 from bus.kube.registry import Registry
 from bus.kube.targets import Target
 
@@ -52,16 +52,20 @@ def make_app(
     ready: Callable[[], bool] = lambda: True,
     limits: Limits | None = None,
     connect: Mapping[str, Connect] | None = None,
+    virtual: Iterable[Virtual] = (),
 ) -> web.Application:
     """The API as an aiohttp application.
 
     ``authenticate`` gives the actor for a request's headers, None refuses it (401); without it everybody is "anonymous".
     ``ready`` answers /readyz.  ``connect`` serves subresources that are not of this room, by "<resource>/<subresource>":
-    ``{"pods/log": handler}``."""
+    ``{"pods/log": handler}``.  ``virtual``: kinds that are stored nowhere."""
     http = {"max_line_size": LINE_BYTES_MAX, "max_field_size": LINE_BYTES_MAX, "auto_decompress": False}
     app = web.Application(client_max_size=0, handler_args=http)
     app[_STATE] = _State(
-        Server(registry, limits or Limits(), connect or {}), authenticate, ready, openapi.Documents(registry.catalog)
+        Server(registry, limits or Limits(), connect or {}, {(v.resource.group, v.resource.resource): v for v in virtual}),
+        authenticate,
+        ready,
+        openapi.Documents(registry.catalog),
     )
     app[watching.ENCODED] = watching.EncodedChanges()
     app.router.add_route("*", "/{path:.*}", _handle)
@@ -128,13 +132,20 @@ async def _answer(request: web.Request) -> web.StreamResponse:
     address = paths.parse(request.raw_path.split("?", 1)[0])
     if address is None:
         return _documents(request, server)
-    res, ver = server.registry.resource(address.group, address.resource, address.version)
+    made = server.virtual.get((address.group, address.resource))
+    if made is not None and address.version in made.resource.versions:
+        res, ver = made.resource, made.resource.versions[address.version]
+    else:
+        made = None
+        res, ver = server.registry.resource(address.group, address.resource, address.version)
     if address.namespace is not None and not res.namespaced:
         raise errors.no_such_path()
     target = Target(res, ver, address.namespace or "", address.name, address.subresource)
     connect = server.connect.get(f"{address.resource}/{address.subresource}") if address.subresource else None
     if connect is not None and not address.group:
         return await connect(request, target, actor)
+    if made is not None:
+        return await made.serve(request, target, actor)
     ctx = Context(request, server, address, target, actor, negotiation.choose(request.headers.get("Accept", "")))
     if request.method in ("GET", "HEAD") and (address.watch or ctx.flag("watch")) and not address.subresource:
         return await _watch(ctx)
@@ -204,20 +215,18 @@ def _documents(request: web.Request, server: Server) -> web.Response:
     if parts in (["api"], ["apis"]):
         wanted = discovery.aggregated(accept)
         if wanted:
-            document = discovery.aggregate(
-                registry.catalog, core=parts == ["api"], version=wanted, writable=registry.writable
-            )
+            document = discovery.aggregate(server, core=parts == ["api"], version=wanted, writable=registry.writable)
             response = answers.respond(document)
             kind = f"application/json;g=apidiscovery.k8s.io;v={wanted};as=APIGroupDiscoveryList"
             response.headers["Content-Type"] = kind
             return response
-        plain = discovery.api_versions(request.host) if parts == ["api"] else discovery.groups(registry.catalog)
+        plain = discovery.api_versions(request.host) if parts == ["api"] else discovery.groups(server)
         return answers.respond(plain)
     if parts[:2] == ["openapi", "v3"]:
         return _types(request, parts[2:])
     if parts[0] == "apis" and len(parts) == 2:
-        return answers.respond(discovery.group(registry.catalog, parts[1]))
+        return answers.respond(discovery.group(server, parts[1]))
     if (parts[0] == "api" and len(parts) == 2) or (parts[0] == "apis" and len(parts) == 3):
         group, version = ("", parts[1]) if parts[0] == "api" else (parts[1], parts[2])
-        return answers.respond(discovery.resources(registry.catalog, group, version, writable=registry.writable))
+        return answers.respond(discovery.resources(server, group, version, writable=registry.writable))
     raise errors.no_such_path()

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from bus.connect import Connection
-from bus.kube.http.context import Connect
+from bus.kube.http.context import Connect, Virtual
 from bus.kube.registry import Registry
 from bus.kube.targets import Target
 from bus.tunnel import Dialer
-from cloud.node_api import commands, logs, portforward
+from cloud.node_api import commands, logs, metrics, portforward
 
 
 class NodeApi:
@@ -20,11 +20,13 @@ class NodeApi:
     def __init__(self, connection: Connection, rules: Registry) -> None:
         self._rules = rules
         self._dialer = Dialer(connection)
+        self._metrics = metrics.Metrics(self._dialer, rules)
 
     async def start(self) -> None:
         await self._dialer.start()
 
     async def stop(self) -> None:
+        await self._metrics.stop()
         await self._dialer.stop()
 
     def handlers(self) -> Mapping[str, Connect]:
@@ -34,6 +36,10 @@ class NodeApi:
             "pods/attach": self._exec,
             "pods/portforward": self._portforward,
         }
+
+    def kinds(self) -> list[Virtual]:
+        """What is served and stored nowhere, for ``make_app(virtual=...)``."""
+        return [Virtual(metrics.NODES, self._metrics.nodes), Virtual(metrics.PODS, self._metrics.pods)]
 
     async def _logs(self, request: web.Request, target: Target, actor: str) -> web.StreamResponse:
         return await logs.serve(self._dialer, self._rules, request, target)

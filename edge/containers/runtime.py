@@ -110,6 +110,13 @@ class Runtime:
         seen = await asyncio.gather(*(self.inspect(c.id) for c in listed))
         return [o for o in seen if o is not None]
 
+    async def stats(self, container: str, slots: asyncio.Semaphore) -> dict[str, Any]:
+        """What a container uses, over the last second; raises RuntimeFailure.  It waits in a queue of its own: looking must
+        not hold up what keeps pods running."""
+        async with self.call(f"stats of {container}", "StatsError", slots=slots):
+            found: Any = await self.client.containers.container(container).stats(stream=False)
+        return found[0] if isinstance(found, list) else dict(found)
+
     async def inspect(self, container: str) -> Observed | None:
         """By id or name; None when there is none (of ours)."""
         async with self.call(f"inspect {container}", "InspectError"):

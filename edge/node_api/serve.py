@@ -14,8 +14,8 @@ from edge.containers import streams
 from edge.containers.errors import RuntimeFailure
 from edge.core.pod_state import PodState
 from edge.effects import PodsRim
-from edge.node_api import which
-from schemas import tunnel
+from edge.node_api import usage, which
+from schemas import codec, tunnel
 
 CONNECT_S = 10.0  # into a pod on this very machine
 READ_BYTES = 32 << 10
@@ -33,6 +33,8 @@ class NodeApi:
         await self._acceptor.run()
 
     async def _serve(self, request: tunnel.Open, session: Session) -> tunnel.Ended:
+        if isinstance(request.what, tunnel.Usage):
+            return await self._usage(session)
         pod = self._pods.core.pods.get(request.pod_uid)
         if pod is None:
             raise TunnelRefused(404, "NotFound", f'pod "{request.pod}" is not on its node, or not yet')
@@ -50,6 +52,12 @@ class NodeApi:
             raise TunnelRefused(404, "NotFound", str(e)) from e
         except RuntimeFailure as e:
             raise TunnelRefused(500, "InternalError", f"Internal error occurred: {e}") from e
+
+    async def _usage(self, session: Session) -> tunnel.Ended:
+        await session.ready()
+        await session.send(tunnel.STDOUT, codec.encode(await usage.measure(self._pods)))
+        await session.end(tunnel.STDOUT)
+        return tunnel.Ended()
 
     async def _logs(self, pod: PodState, what: tunnel.Logs, session: Session) -> tunnel.Ended:
         container = which.for_logs(pod, what.container, what.previous)

@@ -91,6 +91,15 @@ def _data_outlives_its_pod(w: World) -> None:
     assert _folders(w) == sorted(c["spec"]["volumeName"] for c in claims)
 
 
+def _who_uses_how_much(w: World) -> None:
+    nodes = [line.split() for line in w.kubectl("top", "nodes", "--no-headers").splitlines()]
+    assert [n[0] for n in nodes] == list(NODES) and all(n[1].endswith("m") and n[3].endswith("Mi") for n in nodes)
+    pods = [line.split() for line in w.kubectl("top", "pods", "--no-headers", "--containers").splitlines()]
+    assert {p[0] for p in pods} >= {"db-0", "db-1"} and {p[1] for p in pods} == {"c"}
+    assert [p[0] for p in pods if p[0].startswith("once-")] == [], "what has ended uses nothing"
+    assert w.kubectl("top", "pod", "db-0", "--no-headers").split()[0] == "db-0"
+
+
 def test_daemon_set_job_and_stateful_set_run_on_nodes_and_go(world: World) -> None:
     w = world
     w.until("two Ready nodes", lambda: sum(node_ready(n) == "True" for n in w.get("nodes").get("items", [])) == 2)
@@ -104,6 +113,7 @@ def test_daemon_set_job_and_stateful_set_run_on_nodes_and_go(world: World) -> No
     assert sum(p["status"]["phase"] == "Succeeded" for n, p in pods.items() if n.startswith("once-")) == 3
     assert w.kubectl("logs", "job/once").strip() == "done"
     _data_outlives_its_pod(w)
+    _who_uses_how_much(w)
     w.kubectl("delete", "job/once", "daemonset/agent", "statefulset/db")
     w.until("all pods are gone", lambda: not w.pods(), seconds=60)
     w.kubectl("delete", "pvc", "--all")

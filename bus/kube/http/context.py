@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from bus.kube import errors
+from bus.kube.catalog import Resource
 from bus.kube.http import negotiation, paths
 from bus.kube.registry import Registry
 from bus.kube.storage import Origin
@@ -18,6 +19,14 @@ _EVENT_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-
 MANAGER_CHARS_MAX = 128
 
 Connect = Callable[[web.Request, Target, str], Awaitable[web.StreamResponse]]  # request, what, actor
+
+
+@dataclass(frozen=True, slots=True)
+class Virtual:
+    """A kind that is stored nowhere, and who answers for it."""
+
+    resource: Resource
+    serve: Connect
 
 
 @dataclass(slots=True)
@@ -38,7 +47,12 @@ class Server:
     registry: Registry
     limits: Limits = field(default_factory=Limits)
     connect: Mapping[str, Connect] = field(default_factory=dict)
+    virtual: Mapping[tuple[str, str], Virtual] = field(default_factory=dict)
     watches: int = 0
+
+    def all(self) -> list[Resource]:
+        """Everything that is served, in the order of discovery."""
+        return [*self.registry.catalog.all(), *(v.resource for v in self.virtual.values())]
 
 
 @dataclass(slots=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from bus.kube import errors
-from bus.kube.catalog import Catalog, Resource, Version, version_rank
+from bus.kube.catalog import Resource, Version, version_rank
 from bus.kube.storage import Object
 
 VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 READ_VERBS = ("get", "list", "watch")
+MADE_VERBS = ("get", "list")  # of what is stored nowhere
 SUB_VERBS = ("get", "patch", "update")
 MAJOR, MINOR = "1", "35"  # the Kubernetes API whose rules these are
 
@@ -20,6 +21,15 @@ _SUBRESOURCES: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "eviction": ("policy", "v1", "Eviction", ("create",)),
     "finalize": ("", "v1", "Namespace", ("update",)),
 }
+
+
+class Served(Protocol):
+    def all(self) -> list[Resource]:
+        """Groups by importance, then resources by name."""
+
+
+def _verbs(res: Resource, writable: bool) -> list[str]:
+    return list(MADE_VERBS if res.read_only else VERBS if writable else READ_VERBS)
 
 
 def aggregated(accept: str) -> str | None:
@@ -40,7 +50,7 @@ def api_versions(host: str) -> Object:
     return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": addresses}
 
 
-def _groups(catalog: Catalog) -> dict[str, list[str]]:
+def _groups(catalog: Served) -> dict[str, list[str]]:
     """Served versions of each named group, preferred first."""
     found: dict[str, set[str]] = {}
     for res in catalog.all():
@@ -54,11 +64,11 @@ def _group(name: str, versions: list[str]) -> Object:
     return {"name": name, "versions": listed, "preferredVersion": listed[0]}
 
 
-def groups(catalog: Catalog) -> Object:
+def groups(catalog: Served) -> Object:
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(g, v) for g, v in _groups(catalog).items()]}
 
 
-def group(catalog: Catalog, name: str) -> Object:
+def group(catalog: Served, name: str) -> Object:
     """Raises StatusError 404."""
     versions = _groups(catalog).get(name)
     if versions is None:
@@ -66,11 +76,11 @@ def group(catalog: Catalog, name: str) -> Object:
     return {"kind": "APIGroup", "apiVersion": "v1", **_group(name, versions)}
 
 
-def _served(catalog: Catalog, group_name: str, version: str) -> list[tuple[Resource, Version]]:
+def _served(catalog: Served, group_name: str, version: str) -> list[tuple[Resource, Version]]:
     return [(r, r.versions[version]) for r in catalog.all() if r.group == group_name and version in r.preferred]
 
 
-def resources(catalog: Catalog, group_name: str, version: str, *, writable: bool) -> Object:
+def resources(catalog: Served, group_name: str, version: str, *, writable: bool) -> Object:
     """Raises StatusError 404."""
     served = _served(catalog, group_name, version)
     if not served:
@@ -82,7 +92,7 @@ def resources(catalog: Catalog, group_name: str, version: str, *, writable: bool
             "singularName": res.singular,
             "namespaced": res.namespaced,
             "kind": res.kind,
-            "verbs": list(VERBS if writable else READ_VERBS),
+            "verbs": _verbs(res, writable),
         }
         if res.short:
             entry["shortNames"] = list(res.short)
@@ -107,7 +117,7 @@ def resources(catalog: Catalog, group_name: str, version: str, *, writable: bool
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": name, "resources": listed}
 
 
-def aggregate(catalog: Catalog, *, core: bool, version: str, writable: bool) -> Object:
+def aggregate(catalog: Served, *, core: bool, version: str, writable: bool) -> Object:
     """Everything under /api (``core``) or /apis in one document."""
     found = {"": ["v1"]} if core else _groups(catalog)
     items = []
@@ -138,7 +148,7 @@ def _discovered(res: Resource, ver: Version, writable: bool) -> Object:
         "responseKind": kind_of(res.group, ver.name, res.kind),
         "scope": "Namespaced" if res.namespaced else "Cluster",
         "singularResource": res.singular,
-        "verbs": list(VERBS if writable else READ_VERBS),
+        "verbs": _verbs(res, writable),
         **({"shortNames": list(res.short)} if res.short else {}),
         **({"categories": list(res.categories)} if res.categories else {}),
         **({"subresources": subs} if subs else {}),
