@@ -1,15 +1,17 @@
 """Makes the API's data files: the types of the built-in kinds, and KubeEdge's resource definitions, compact.
 
-    python -m ops.kube_data types                 writes bus/kube/data/builtin.json
+    python -m ops.kube_data types                 writes bus/kube/data/builtin.json and descriptions.json.gz
     python -m ops.kube_data kubeedge FOLDER       writes bus/kube/data/kubeedge.json from KubeEdge's CRD manifests
 
 The types come from the models of the official Python client (Apache-2.0), whose fields are the API's own.  What the
 client doesn't carry (how lists merge) is in the tables below: Kubernetes API reference, "patch merge key" and "map" of each
-field.  KubeEdge's definitions are Apache-2.0 too; descriptions are left out of both.
+field.  KubeEdge's definitions are Apache-2.0 too; their descriptions are left out, those of the types
+are in a file of their own.
 """
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import json
 import re
@@ -171,6 +173,20 @@ def types() -> dict[str, Any]:
     return {"definitions": done, "kinds": names}
 
 
+def descriptions(names: list[str]) -> dict[str, dict[str, str]]:
+    """What the client's models say of each definition in ``names`` and of its fields; the type's own is under ""."""
+    models = importlib.import_module("kubernetes.client.models")
+    out: dict[str, dict[str, str]] = {}
+    for model in [*filter(re.compile(r"(V1|CoreV1|EventsV1|Apiext|DiscoveryV1)[A-Z]").match, dir(models))]:
+        cls, name = getattr(models, model), definition(model)
+        if name not in names or not hasattr(cls, "model_fields"):
+            continue
+        said = {f.serialization_alias or n: f.description for n, f in cls.model_fields.items() if f.description}
+        own = (cls.__doc__ or "").split("Attributes:")[0].strip()
+        out[name] = {**({"": own} if own else {}), **said}
+    return out
+
+
 def without_descriptions(value: Any, names: bool = False) -> Any:
     """A schema without its prose; ``names`` says that the keys are field names, of which one may be ``description``."""
     if isinstance(value, dict):
@@ -199,7 +215,10 @@ def text_of(value: Any) -> str:
 
 def main(argv: list[str]) -> int:
     if argv[:1] == ["types"]:
-        (DATA / "builtin.json").write_text(text_of(types()))
+        made = types()
+        (DATA / "builtin.json").write_text(text_of(made))
+        said = text_of(descriptions(list(made["definitions"]))).encode()
+        (DATA / "descriptions.json.gz").write_bytes(gzip.compress(said, mtime=0))
     elif argv[:1] == ["kubeedge"] and len(argv) == 2:
         (DATA / "kubeedge.json").write_text(text_of(kubeedge(Path(argv[1]))))
     else:

@@ -44,11 +44,12 @@ class Served:
     ca: Path
     kubeconfig: Path
     environment: dict[str, str] = field(default_factory=dict)
+    kubectl: str = KUBECTL
 
-    async def start(self, *args: str) -> asyncio.subprocess.Process:
+    async def start(self, *args: str, program: str = "") -> asyncio.subprocess.Process:
         pipe = asyncio.subprocess.PIPE
         return await asyncio.create_subprocess_exec(
-            KUBECTL, *args, stdin=pipe, stdout=pipe, stderr=pipe, env=self.environment
+            program or self.kubectl, *args, stdin=pipe, stdout=pipe, stderr=pipe, env=self.environment
         )
 
     async def run(self, *args: str, stdin: str = "") -> Ran:

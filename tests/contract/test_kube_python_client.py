@@ -114,3 +114,29 @@ async def test_custom_objects_and_deployments(api: Served) -> None:
             assert apps.read_namespaced_deployment_scale("w", "default").spec.replicas == 3
 
     await asyncio.to_thread(work)
+
+
+async def test_dynamic_client(api: Served) -> None:
+    def work() -> None:
+        with client_of(api) as connection:
+            dynamic = importlib.import_module("kubernetes.dynamic").DynamicClient(connection)
+            configs = dynamic.resources.get(api_version="v1", kind="ConfigMap")
+            made = configs.create(body={"metadata": {"name": "x"}, "data": {"a": "1"}}, namespace="default")
+            assert made.metadata.uid
+            body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": {"a": "2"}}
+            applied = configs.server_side_apply(
+                body=body, name="x", namespace="default", field_manager="me", force_conflicts=True
+            )
+            assert applied.data.a == "2"
+            seen = []
+            for event in configs.watch(namespace="default", timeout=20, name="x"):
+                seen.append((event["type"], event["object"].data.a))
+                if event["type"] == "DELETED":
+                    break
+                configs.delete(name="x", namespace="default")
+            assert seen == [("ADDED", "2"), ("DELETED", "2")]
+            deployments = dynamic.resources.get(api_version="apps/v1", kind="Deployment")
+            assert {"scale", "status"} <= set(deployments.subresources)
+            assert "devices.kubeedge.io" in {r.group for r in dynamic.resources.search(kind="Device")}
+
+    await asyncio.to_thread(work)

@@ -1,12 +1,17 @@
 """The types that are served, as OpenAPI v3: what ``kubectl apply`` validates and merges by, and ``kubectl explain`` shows.
 
-One document a group version, made from the same types that decode objects, so it can't promise anything else.  It has no
-descriptions.  kubectl asks for the index, compares hashes with its cache, and looks for ``fieldValidation`` at PATCH.
+One document a group version, made from the same types that decode objects, so it can't promise anything else.  Descriptions
+are data of their own (``data/descriptions.json.gz``), read when the first document is made.  kubectl asks for the index,
+compares hashes with its cache, and looks for ``fieldValidation`` at PATCH.
 """
 
 from __future__ import annotations
 
+import functools
+import gzip
 import hashlib
+import json
+from importlib import resources
 from typing import Any
 
 from bus.kube import errors, typed
@@ -17,6 +22,19 @@ from bus.kube.storage import Object
 
 _REF = "#/components/schemas/"
 _META = typed.META + "ObjectMeta"
+_INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
+_FORMATS = {
+    "quantity": "io.k8s.apimachinery.pkg.api.resource.Quantity",
+    "date-time": typed.META + "Time",
+    "micro-time": typed.META + "MicroTime",
+}
+# Types that objects are decoded by as scalars, under the names by which clients know them.
+_SCALARS: dict[str, Object] = {
+    _INT_OR_STRING: {"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]},
+    _FORMATS["quantity"]: {"oneOf": [{"type": "string"}, {"type": "number"}]},
+    _FORMATS["date-time"]: {"type": "string", "format": "date-time"},
+    _FORMATS["micro-time"]: {"type": "string", "format": "date-time"},
+}
 _PATCH_PARAMETERS = ("dryRun", "fieldManager", "fieldValidation", "force")
 
 
@@ -81,13 +99,35 @@ def _schema_name(res: Resource, ver: Version) -> str:
     return typed.types().kinds[f"{res.group}/{ver.name}/{res.kind}"]
 
 
+@functools.cache
+def _descriptions() -> dict[str, dict[str, str]]:
+    """Of each type and its fields; the type's own is under "" (made by ``ops/kube_data.py``)."""
+    raw = gzip.decompress(resources.files("bus.kube").joinpath("data/descriptions.json.gz").read_bytes())
+    found: dict[str, dict[str, str]] = json.loads(raw)
+    return found
+
+
 def _closure(name: str, schemas: dict[str, Any]) -> None:
     """A built-in type and all that it refers to."""
     todo = [name]
     while todo:
         at = todo.pop()
-        if at not in schemas:
-            schemas[at] = _node(typed.types().definitions[at], todo)
+        if at in schemas:
+            continue
+        if at in _SCALARS:
+            schemas[at] = _SCALARS[at]
+            continue
+        said = _descriptions().get(at, {})
+        made = _node(typed.types().definitions[at], todo)
+        for field, node in made.get("properties", {}).items():
+            if field in said:
+                made["properties"][field] = {"description": said[field], **_extensible(node)}
+        schemas[at] = {"description": said[""], **made} if "" in said else made
+
+
+def _extensible(node: Object) -> Object:
+    """A node that something can be said beside: next to a bare reference nothing counts."""
+    return {"allOf": [node]} if "$ref" in node else node
 
 
 def _node(node: Any, todo: list[str]) -> Any:
@@ -95,6 +135,10 @@ def _node(node: Any, todo: list[str]) -> Any:
     if not isinstance(node, dict):
         return node
     out: Object = {}
+    scalar = _INT_OR_STRING if "x-kubernetes-int-or-string" in node else _FORMATS.get(node.get("format", ""))
+    if scalar is not None:
+        todo.append(scalar)
+        return {"$ref": _REF + scalar}
     for word, value in node.items():
         if word == "$ref":
             todo.append(value)
@@ -103,10 +147,6 @@ def _node(node: Any, todo: list[str]) -> Any:
             out[word] = {k: _node(v, todo) for k, v in value.items()}
         elif word in ("items", "additionalProperties"):
             out[word] = _node(value, todo)
-        elif word == "x-kubernetes-int-or-string":
-            out |= {"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]}
-        elif word == "format" and value in ("quantity", "micro-time"):
-            out |= {"format": "date-time"} if value == "micro-time" else {}
         else:
             out[word] = value
     return {"$ref": out["allOf"][0]["$ref"]} if set(out) == {"allOf"} else out

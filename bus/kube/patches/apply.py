@@ -8,6 +8,8 @@ Source: API concepts, "Server-Side Apply".
 
 from __future__ import annotations
 
+import contextlib
+import json
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +24,8 @@ from bus.kube.typed import Node
 FIRST = "before-first-apply"
 MANAGERS_MAX = 50  # more are folded into one, so that ownership can't outgrow the object
 ANCIENT = "ancient-changes"
+CLIENT_SIDE = "kubectl"  # the manager of kubectl apply --server-side
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +102,7 @@ def apply(live: Object, config: Object, node: Node, me: Entry, *, force: bool) -
     mine = fieldsets.of(config, node)
     entries = read(live["metadata"])
     if not entries:
-        everything = fieldsets.of(live, node)
-        entries = [Entry(FIRST, "Update", "", live["apiVersion"], live["metadata"].get("creationTimestamp", ""), everything)]
+        entries = _first(live, node, me)
     before = next((e for e in entries if e.who == me.who), None)
     others = [e for e in entries if e.who != me.who]
     out = _merge(live, config, node)
@@ -119,6 +122,20 @@ def apply(live: Object, config: Object, node: Node, me: Entry, *, force: bool) -
         now = before  # the same again: not even its time changes, so that nothing is written
     meta = {**out["metadata"], "managedFields": write([*others, now])}
     return {**out, "metadata": meta}
+
+
+def _first(live: Object, node: Node, me: Entry) -> list[Entry]:
+    """Who owns an object that nobody applied by the server.  What kubectl applied by itself (it left a note) is its own, so
+    that it can change over; kube-apiserver reads the same note, for the same manager only."""
+    everything, mine = fieldsets.of(live, node), frozenset[fieldsets.Path]()
+    note = live["metadata"].get("annotations", {}).get(LAST_APPLIED)
+    if me.manager == CLIENT_SIDE and note is not None and not me.subresource:
+        with contextlib.suppress(ValueError, RecursionError):
+            noted = json.loads(note)
+            mine = fieldsets.of(noted, node) & everything if isinstance(noted, dict) else mine
+    born = live["metadata"].get("creationTimestamp", "")
+    found = [Entry(FIRST, "Update", "", live["apiVersion"], born, everything - mine)]
+    return [*found, replace(me, fields=mine)] if mine else found
 
 
 def _differs(live: Object, out: Object, path: fieldsets.Path, node: Node) -> bool:

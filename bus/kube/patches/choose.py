@@ -22,7 +22,7 @@ PATCH_TYPES = tuple(KINDS)
 def patcher(patch: Any, kind: str, resource: Resource, version: Version) -> Callable[[Object], Any]:
     """What the patch does to an object; the function raises StatusError 400, 413 or 422 when it can't."""
     if kind == "json":
-        return lambda current: jsonpatch.apply(current, patch, resource.group, resource.kind)
+        return lambda current: jsonpatch.apply(current, patch)
     if not isinstance(patch, dict):
         raise errors.bad_request("a patch is an object")
     if kind == "merge":

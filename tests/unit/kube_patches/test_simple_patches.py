@@ -52,7 +52,7 @@ DOC = {"metadata": {"name": "x"}, "data": {"a": "1", "b": "2"}, "list": [1, 2]}
 
 
 def patched(*ops: dict[str, Any]) -> Any:
-    return jsonpatch.apply(DOC, list(ops), "", "ConfigMap")
+    return jsonpatch.apply(DOC, list(ops))
 
 
 def test_json_patch_operations() -> None:
@@ -73,7 +73,7 @@ def test_json_patch_operations() -> None:
 )
 def test_what_is_no_json_patch_is_400(patch: Any) -> None:
     with pytest.raises(StatusError) as e:
-        jsonpatch.apply(DOC, patch, "", "ConfigMap")
+        jsonpatch.apply(DOC, patch)
     assert e.value.code == 400
 
 
@@ -125,7 +125,7 @@ def test_any_patch_applies_or_is_refused(ops: list[dict[str, Any]]) -> None:
     before = json.dumps(DOC)
     codes = []
     try:
-        jsonpatch.apply(DOC, ops, "", "ConfigMap")
+        jsonpatch.apply(DOC, ops)
     except StatusError as e:
         codes.append(e.code)
     assert set(codes) <= {400, 413, 422}
