@@ -95,6 +95,7 @@ class Reports:
         self._links = links.Links(grace_us)
         self._objects: dict[ObjectKey, _Known] = {}
         self._pods_on: dict[str, dict[ObjectKey, None]] = {}
+        self._devices_on: dict[str, dict[ObjectKey, str]] = {}  # with the name of the model of each
         self._nodes: dict[str, _Said[reports.NodeReport]] = {}
         self._pods: dict[tuple[str, ObjectKey], _Said[reports.PodReport]] = {}
         self._gone: dict[tuple[str, ObjectKey], _Said[reports.PodReport]] = {}
@@ -151,6 +152,8 @@ class Reports:
             self._pods_on.get(old.node, {}).pop(key, None)
         if old is not None and key.resource == "devices":
             self._twins_on.get(old.node, {}).pop(_status_of(key), None)
+        if key.resource == "devices":
+            self._place_device(key, old, s.object)
         if s.object is None:
             self._objects.pop(key, None)
             self._removed(key, old, s.time_us)
@@ -159,6 +162,18 @@ class Reports:
             self._changed(key, known)
         if self._writes.shown(key, s.rev) and self._loaded:
             self._settle(key)
+
+    def _place_device(self, key: ObjectKey, old: _Known | None, obj: dict[str, Any] | None) -> None:
+        """A node offers the devices that are bound to it, by their model."""
+        now = _Known(0, obj) if obj is not None else None
+        for known in (old, now):
+            if known is not None and known.node:
+                self._devices_on.setdefault(known.node, {}).pop(key, None)
+                if self._loaded:
+                    self._settle(_node(known.node))
+        if now is not None and now.node:
+            model = now.object.get("spec", {}).get("deviceModelRef")
+            self._devices_on[now.node][key] = str(model.get("name") or "") if isinstance(model, dict) else ""
 
     def _changed(self, key: ObjectKey, known: _Known) -> None:
         match key.resource:
@@ -349,6 +364,7 @@ class Reports:
         if main != known.object:
             return _write("update", key, main, known, cause)
         with_status = status.node_status(known.object, report, unknown, self._now_us)
+        with_status = status.with_devices(with_status, self._devices_on.get(key.name, {}).values())
         if key.name in self._duplicates:
             with_status = status.with_duplicate(with_status, self._duplicates[key.name], self._now_us)
         return _write("status", key, with_status, known, cause)

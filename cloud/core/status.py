@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -102,6 +104,23 @@ def _ready(report: reports.NodeReport) -> Object:
             "message": report.message or "the edge daemon is ready",
         }
     return {"type": "Ready", "status": "False", "reason": report.reason or "EdgeNotReady", "message": report.message}
+
+
+DEVICES = "devices.skerry.io/"
+_RESOURCE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\Z")  # a qualified name's second part
+
+
+def with_devices(current: Object, models: Iterable[str]) -> Object:
+    """What a pod can ask for: so many devices of each model are bound to the node (Kubernetes, "Extended Resources").  A
+    model whose name is no name of a resource is not offered."""
+    counts = Counter(m for m in models if _RESOURCE.match(m))
+    offered = {f"{DEVICES}{m}": str(n) for m, n in sorted(counts.items())}
+    status = dict(current.get("status") or {})
+    for field in ("capacity", "allocatable"):
+        sizes = status.get(field)
+        if isinstance(sizes, dict):
+            status[field] = {k: v for k, v in sizes.items() if not k.startswith(DEVICES)} | offered
+    return {**current, "status": status} if status else current
 
 
 def unknown_since(obj: Object) -> str | None:

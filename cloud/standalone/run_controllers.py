@@ -70,6 +70,7 @@ CONTROLLERS: dict[str, Controller] = {
         disruption.CONTROLLER,
         claim_binder.CONTROLLER,
         podgc.CONTROLLER,
+        podgc.TERMINATED,
         podgc.EVENT_TTL,
     )
 }

@@ -167,6 +167,9 @@ class IndexedView:
     def users(self, namespace: str, claim: str) -> Sequence[Stored]:
         return [*self._find("claim", namespace, claim)]
 
+    def ended(self) -> Sequence[Stored]:
+        return [*self._find("ended")]
+
     def unscheduled(self) -> Sequence[Stored]:
         return [*self._find("unscheduled")]
 
@@ -191,7 +194,9 @@ def _terms(stored: Stored) -> list[Term]:
     if kind == base.PODS:
         terms += [("label", *kind, stored.key.namespace, k, v) for k, v in base.labels(obj).items()]
         node = str(base.at(obj, "spec", "nodeName") or "")
-        if not base.finished(obj):
+        if base.finished(obj):
+            terms.append(("ended",))
+        else:
             terms += [("claim", stored.key.namespace, name) for name in dict.fromkeys(base.claims(obj))]
         if not node:
             terms.append(("unscheduled",))

@@ -94,6 +94,9 @@ class View(Protocol):
     def users(self, namespace: str, claim: str) -> Sequence[Seen]:
         """Pods that mount a claim and are not finished."""
 
+    def ended(self) -> Sequence[Seen]:
+        """Pods that are Succeeded or Failed."""
+
     def unscheduled(self) -> Sequence[Seen]:
         """Pods that are bound to no node."""
 

@@ -1,5 +1,6 @@
 """Pods that nobody will ever confirm: deleted, but their node is not in the API any more, or somebody said that it is dead
-(taint ``node.kubernetes.io/out-of-service``, while it isn't ready).  And Events past their hour.
+(taint ``node.kubernetes.io/out-of-service``, while it isn't ready).  Pods that ended, when there are very many.  And
+Events past their hour.
 
 Only pods that somebody deleted.  kube-controller-manager also deletes all other pods of a Node that is gone, because in a
 data centre a Node that was removed is a machine that was given back.  At the edge it is more often a Node object that was
@@ -21,6 +22,9 @@ from schemas import times
 from schemas.subjects import ObjectKey
 
 QUARANTINE_US = 40 * times.US_PER_S  # a Node that is deleted and registered again within it confirms by itself
+ENDED_MAX = 12_500  # kube-controller-manager's --terminated-pod-gc-threshold
+ENDED_AT_ONCE = 500
+ALL = ObjectKey(*PODS, "", "")
 EVENT_TTL_US = 3600 * times.US_PER_S
 
 
@@ -63,5 +67,25 @@ def event_reconcile(view: View, key: ObjectKey, now_us: int) -> Plan:
     return Plan([base.delete(event)]) if rest <= 0 else Plan([], rest)
 
 
+def ended_concerns(view: View, seen: Seen | None, old: Seen | None) -> Iterable[ObjectKey]:
+    """One look for all of them, a while after one more has ended."""
+    if seen is not None and base.finished(seen.object) and (old is None or not base.finished(old.object)):
+        yield ALL
+
+
+def ended_reconcile(view: View, key: ObjectKey, now_us: int) -> Plan:
+    """The oldest of what has ended, beyond what is kept for people to look at (jobs clean up their own before that)."""
+    over = len(ended := view.ended()) - ENDED_MAX
+    if over <= 0:
+        return Plan()
+    oldest = sorted((p for p in ended if not base.deleting(p.object)), key=_made)[: min(over, ENDED_AT_ONCE)]
+    return Plan([base.delete(p, grace_s=0) for p in oldest], None if over <= ENDED_AT_ONCE else times.US_PER_S)
+
+
+def _made(pod: Seen) -> tuple[str, ObjectKey]:
+    return str(base.meta(pod.object).get("creationTimestamp") or ""), pod.key
+
+
 CONTROLLER = Controller("podgc", (PODS, NODES), concerns, reconcile, delay_us=QUARANTINE_US)
+TERMINATED = Controller("terminated-pods", (PODS,), ended_concerns, ended_reconcile, delay_us=20 * times.US_PER_S)
 EVENT_TTL = Controller("eventttl", (EVENTS, ("events.k8s.io", "events")), event_concerns, event_reconcile)

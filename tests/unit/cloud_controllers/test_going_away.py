@@ -295,3 +295,22 @@ async def test_nobody_decides_while_an_index_misses_something(cluster: Cluster, 
     for _ in range(20):
         await asyncio.sleep(0)
     assert cluster.runner.stats.reconciled == done and not cluster.runner.idle
+
+
+async def test_of_very_many_pods_that_ended_the_oldest_go(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(podgc, "ENDED_MAX", 3)
+    monkeypatch.setattr(podgc, "ENDED_AT_ONCE", 1)
+    await cluster.node("a")
+    for i in range(5):
+        await cluster.create("", "pods", pod(f"p{i}", restartPolicy="Never"))
+        await cluster.quiet()
+    await cluster.create("", "pods", pod("runs"))
+    await cluster.settle(ends=lambda p: "Succeeded" if p["metadata"]["name"] != "runs" else "")
+    view = cluster.runner._view
+    assert len(view.ended()) == 5
+    first = podgc.ended_reconcile(view, podgc.ALL, 0)
+    assert [w.key.name for w in first.writes] == ["p0"] and first.again_us is not None, "the rest a little later"
+    await cluster.delete("", "pods", "p0")
+    await cluster.delete("", "pods", "p1")
+    await cluster.quiet()
+    assert podgc.ended_reconcile(view, podgc.ALL, 0).writes == []

@@ -387,6 +387,36 @@ def test_the_twin_becomes_a_device_status_owned_by_the_device(joined: World) -> 
     assert joined.writes == []
 
 
+def test_a_node_offers_its_devices_by_their_models(joined: World) -> None:
+    w = joined
+
+    def device(name: str, model: str, node: str | None = "edge-1") -> None:
+        spec = {"deviceModelRef": {"name": model}} | ({"nodeName": node} if node else {})
+        meta = {"name": name, "namespace": "default", "uid": f"u-{name}"}
+        w.run(w.change(ObjectKey(DEVICES, "devices", "default", name), {"metadata": meta, "spec": spec}))
+
+    def offered() -> dict[str, str]:
+        sizes = w.objects[NODE][1]["status"]["allocatable"]
+        assert w.objects[NODE][1]["status"]["capacity"].items() >= sizes.items()
+        return {k: v for k, v in sizes.items() if k.startswith("devices.skerry.io/")}
+
+    sizes = {"cpu": "4", "pods": "110"}
+    w.report("edge-1", "node", node_data(status={"capacity": sizes, "allocatable": sizes}))
+    assert offered() == {}
+    for name, model in (("a", "camera"), ("b", "camera"), ("c", "thermo"), ("d", "no name"), ("e", "")):
+        device(name, model)
+    assert offered() == {"devices.skerry.io/camera": "2", "devices.skerry.io/thermo": "1"}
+    device("b", "camera", "edge-2")
+    w.run(w.change(ObjectKey(DEVICES, "devices", "default", "c"), None))
+    assert offered() == {"devices.skerry.io/camera": "1"}
+    assert w.objects[NODE][1]["status"]["allocatable"]["cpu"] == "4"
+    written = len(w.writes)
+    w.start()
+    assert offered() == {"devices.skerry.io/camera": "1"} and len(w.writes) == written, "a restart finds nothing to do"
+    device("a", "camera", None)
+    assert offered() == {}
+
+
 def test_an_event_series_is_one_event_object(joined: World) -> None:
     report = {
         "involved": {"kind": "Pod", "namespace": "default", "name": "p", "uid": "u-p", "junk": [1]},
