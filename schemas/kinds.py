@@ -29,7 +29,7 @@ _DEVICES = "devices.kubeedge.io"
 BUILTIN: tuple[Kind, ...] = (
     Kind("", "v1", "namespaces", "Namespace", False, ("ns",), "namespace", ("status", "finalize")),
     Kind("", "v1", "nodes", "Node", False, ("no",), "node", ("status",)),
-    Kind("", "v1", "pods", "Pod", True, ("po",), "pod", ("status", "binding", "eviction"), ("all",)),
+    Kind("", "v1", "pods", "Pod", True, ("po",), "pod", ("status", "binding", "eviction", "ephemeralcontainers"), ("all",)),
     Kind("", "v1", "configmaps", "ConfigMap", True, ("cm",), "configmap"),
     Kind("", "v1", "secrets", "Secret", True, (), "secret"),
     Kind("", "v1", "services", "Service", True, ("svc",), "service", ("status",), ("all",)),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bus.kube import decoding, errors, eviction, times, typed
 from bus.kube.catalog import Resource, Version
+from bus.kube.kinds import pods
 from bus.kube.kinds.base import at
 from bus.kube.storage import Object
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from bus.kube.registry import Registry
     from bus.kube.targets import Target, Write
 
-INTERNAL = ("binding", "finalize")
+INTERNAL = ("binding", "finalize", "ephemeralcontainers")
 REPLICAS_MAX = 1 << 31
 
 
@@ -43,6 +44,8 @@ def get(res: Resource, ver: Version, obj: Object, subresource: str) -> Object:
     if subresource in ("", "status"):
         if subresource and subresource not in ver.subresources:
             raise errors.no_such_path()
+        return obj
+    if subresource == "ephemeralcontainers" and subresource in ver.subresources:
         return obj
     if subresource == "scale" and "scale" in ver.subresources:
         return _scale(ver, obj)
@@ -92,6 +95,14 @@ async def update(registry: Registry, target: Target, make: Callable[[Object], An
             return _at_revision(current, new)
 
         return await registry.change(target, finalized, how)
+    if subresource == "ephemeralcontainers" and subresource in ver.subresources:
+
+        def extended(current: Object) -> Object:
+            new = decoding.read(make(current), res, ver, validation=how.validation)
+            current["spec"]["ephemeralContainers"] = pods.ephemeral(new, current)
+            return _at_revision(current, new)
+
+        return await registry.change(target, extended, how)
     if subresource == "scale" and "scale" in ver.subresources:
 
         def scaled(current: Object) -> Object:

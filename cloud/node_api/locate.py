@@ -25,11 +25,12 @@ class Place:
     node: str
     containers: tuple[str, ...]
     inits: tuple[str, ...]
+    ephemerals: tuple[str, ...] = ()
 
     def container(self, asked: str) -> str:
         """Raises StatusError 400."""
         if asked:
-            if asked not in self.containers and asked not in self.inits:
+            if asked not in (*self.containers, *self.inits, *self.ephemerals):
                 raise errors.bad_request(f"container {asked} is not valid for pod {self.pod}")
             return asked
         if len(self.containers) == 1:
@@ -55,6 +56,7 @@ async def place(rules: Registry, target: Target) -> Place:
         spec.get("nodeName") or "",
         _names(spec, "containers"),
         _names(spec, "initContainers"),
+        _names(spec, "ephemeralContainers"),
     )
 
 

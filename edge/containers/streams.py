@@ -208,11 +208,15 @@ async def execute(
 @contextlib.asynccontextmanager
 async def attach(runtime: Runtime, container: str, *, stdin: bool, stdout: bool, stderr: bool) -> AsyncIterator[Talk]:
     """The main process of a running container.  Its input outlives who writes it: an engine takes the end of the input
-    for the end of the attachment."""
+    for the end of the attachment.  Raises RuntimeFailure for a container that has ended: an engine would attach to it and
+    be silent for ever."""
     what = f"attach to {container}"
     async with _ours(what, "AttachError"):
         handle = runtime.client.containers.container(container)
         async with handle.attach(stdin=stdin, stdout=stdout, stderr=stderr) as stream:
+            state = (await handle.show()).get("State") or {}  # looked at when attached: an end after that is in the stream
+            if not state.get("Running"):
+                raise RuntimeFailure("AttachError", f"{what}: it is not running ({state.get('Status', 'unknown')})")
 
             async def resize(*, h: int, w: int) -> None:
                 async with runtime.client._query(f"containers/{container}/resize", "POST", params={"h": h, "w": w}):

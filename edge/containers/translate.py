@@ -87,7 +87,9 @@ def container(config: ContainerConfig, label_map: Mapping[str, str], resolve: Ca
     }
     if config.memory_bytes:
         host["MemorySwap"] = config.memory_bytes  # no swap, as the kubelet's default
-    if config.host_pid:
+    if config.target:
+        host["PidMode"] = f"container:{config.target}"
+    elif config.host_pid:
         host["PidMode"] = "host"
     elif config.share_pid:
         host["PidMode"] = f"container:{sandbox_id}"

@@ -94,6 +94,7 @@ class ContainerConfig:
     host_ipc: bool
     post_start: Hook | None
     pod_ip: str
+    target: str = ""  # id of the container whose processes this one sees
 
 
 def sandbox_config(pod: Pod, identity: Identity, plan: Plan, settings: PodSettings) -> SandboxConfig:
@@ -148,6 +149,7 @@ def container_config(
     node: NodeFacts,
     pod_ip: str,
     settings: PodSettings,
+    target: str = "",
 ) -> ContainerConfig:
     """Raises references.Missing (wait) or InvalidPod."""
     variables = reading(
@@ -184,6 +186,7 @@ def container_config(
         host_ipc=pod.host_ipc,
         post_start=container.post_start,
         pod_ip=pod_ip,
+        target=target,
     )
 
 

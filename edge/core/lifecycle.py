@@ -18,6 +18,8 @@ def runs_again(container: Container, pod: Pod, exited: Observed) -> bool:
     """Whether an exited container is started again, by policy alone."""
     if container.kind == "sidecar":
         return True
+    if container.kind == "ephemeral":
+        return False
     if container.kind == "init":
         return failed(exited) and pod.restart_policy != "Never"
     return pod.restart_policy == "Always" or (pod.restart_policy == "OnFailure" and failed(exited))

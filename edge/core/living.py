@@ -32,6 +32,8 @@ def look(ctx: Context, state: PodState, pod: Pod) -> None:
         _supervise_only(ctx, state, pod)
         return
     state.problem = None
+    for container in pod.ephemerals():  # they look into the pod, so they don't wait for its init containers
+        running.ensure(ctx, state, container, pod)
     if _inits(ctx, state, pod):
         for container in pod.apps():
             running.ensure(ctx, state, container, pod)

@@ -137,6 +137,7 @@ def parse(obj: Raw) -> Pod:
     containers = tuple(
         [_container(c, _init_kind(c), pod_security) for c in spec.maps("initContainers")]
         + [_container(c, "app", pod_security) for c in spec.maps("containers")]
+        + [_container(c, "ephemeral", pod_security) for c in spec.maps("ephemeralContainers")]
     )
     names = [c.name for c in containers]
     if len(set(names)) != len(names):
@@ -171,7 +172,7 @@ def parse(obj: Raw) -> Pod:
         pull_secrets=tuple(s.text("name") for s in spec.maps("imagePullSecrets") if s.text("name")),
         service_account=spec.text("serviceAccountName"),
         service_links=spec.flag("enableServiceLinks", True),
-        qos=_qos(containers),
+        qos=_qos(tuple(c for c in containers if c.kind != "ephemeral")),
         known=_known(obj.get("status")),
     )
 
@@ -209,7 +210,7 @@ def _container(at: _At, kind: ContainerKind, pod_security: _At) -> Container:
     probes = [
         _probe(at.map(field_name), probe_kind, named)
         for field_name, probe_kind in _PROBE_FIELDS
-        if at.raw.get(field_name) is not None and kind != "init"
+        if at.raw.get(field_name) is not None and kind in ("app", "sidecar")
     ]
     return Container(
         name=name,
@@ -230,6 +231,7 @@ def _container(at: _At, kind: ContainerKind, pod_security: _At) -> Container:
         working_dir=at.text("workingDir"),
         tty=at.flag("tty"),
         stdin=at.flag("stdin"),
+        target=at.text("targetContainerName"),
     )
 
 

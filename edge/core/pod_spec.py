@@ -14,7 +14,7 @@ Raw = Mapping[str, Any]
 T = TypeVar("T")
 RestartPolicy = Literal["Always", "OnFailure", "Never"]
 ProbeKind = Literal["startup", "liveness", "readiness"]
-ContainerKind = Literal["init", "sidecar", "app"]
+ContainerKind = Literal["init", "sidecar", "app", "ephemeral"]
 
 
 class InvalidPod(ValueError):
@@ -145,6 +145,7 @@ class Container:
     working_dir: str
     tty: bool
     stdin: bool
+    target: str = ""  # an ephemeral container sees the processes of this one
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +168,7 @@ class Pod:
     annotations: dict[str, str]
     deleting: bool
     delete_grace_s: int | None
-    containers: tuple[Container, ...]  # init and sidecar containers first, in order
+    containers: tuple[Container, ...]  # init and sidecar containers first, ephemeral ones last, in order
     volumes: tuple[Raw, ...]
     restart_policy: RestartPolicy
     grace_s: int
@@ -191,7 +192,11 @@ class Pod:
     known: Known = field(compare=False)
 
     def inits(self) -> list[Container]:
-        return [c for c in self.containers if c.kind != "app"]
+        return [c for c in self.containers if c.kind in ("init", "sidecar")]
 
     def apps(self) -> list[Container]:
         return [c for c in self.containers if c.kind == "app"]
+
+    def ephemerals(self) -> list[Container]:
+        """Added to a running pod to look into it (`kubectl debug`)."""
+        return [c for c in self.containers if c.kind == "ephemeral"]

@@ -239,12 +239,23 @@ def _start(
         trace=state.trace,
     )
     try:
-        config = container_config(container, pod, identity, plan, ctx.refs, ctx.node, state.pod_ip, ctx.settings)
+        target = _target(state, container)
+        config = container_config(container, pod, identity, plan, ctx.refs, ctx.node, state.pod_ip, ctx.settings, target)
     except (Missing, InvalidPod) as e:
         own.waiting = ("CreateContainerConfigError", str(e))
         ctx.event(state, "Warning", "Failed", f"Error: {e}", container.name)
         return
     ctx.begin(own.lane, RunContainer(ctx.next_id(), state.uid, container.name, config))
+
+
+def _target(state: PodState, container: Container) -> str:
+    """Id of the container that an ephemeral one looks at; raises Missing while it doesn't run."""
+    if not container.target:
+        return ""
+    own = state.containers.get(container.target)
+    if own is None or own.current is None or not own.running:
+        raise Missing(f'target container "{container.target}" does not run')
+    return own.current.id
 
 
 def _image(ctx: Context, state: PodState, own: ContainerState, container: Container, pod: Pod) -> bool:

@@ -36,6 +36,8 @@ def pod_status(state: PodState, pod: Pod, node: NodeFacts, now_us: int) -> dict[
         del status["hostIP"], status["hostIPs"]
     if init_statuses:
         status["initContainerStatuses"] = init_statuses
+    if ephemerals := pod.ephemerals():
+        status["ephemeralContainerStatuses"] = [_container(state, pod, c) for c in ephemerals]
     ip = node.host_ip if pod.host_network and state.sandbox else state.pod_ip
     if ip:
         status |= {"podIP": ip, "podIPs": [{"ip": ip}]}

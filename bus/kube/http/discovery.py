@@ -19,6 +19,7 @@ _SUBRESOURCES: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "scale": ("autoscaling", "v1", "Scale", SUB_VERBS),
     "binding": ("", "v1", "Binding", ("create",)),
     "eviction": ("policy", "v1", "Eviction", ("create",)),
+    "ephemeralcontainers": ("", "v1", "Pod", SUB_VERBS),
     "finalize": ("", "v1", "Namespace", ("update",)),
 }
 

@@ -17,7 +17,7 @@ def pod_spec(spec: Object) -> None:
     spec.setdefault("terminationGracePeriodSeconds", 30)
     spec.setdefault("schedulerName", "default-scheduler")
     spec.setdefault("securityContext", {})
-    for field in ("containers", "initContainers"):
+    for field in ("containers", "initContainers", "ephemeralContainers"):
         for container in spec.get(field) or []:
             _container(container, bool(spec.get("hostNetwork")))
     for volume in spec.get("volumes") or []:

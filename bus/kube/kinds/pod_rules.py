@@ -48,6 +48,42 @@ def pod_spec(spec: Object, path: str) -> list[Cause]:
     return out
 
 
+# What makes no sense for a container that may end at any time (pkg/apis/core/validation, allowedEphemeralContainerFields)
+EPHEMERAL_FORBIDDEN = (
+    "lifecycle",
+    "livenessProbe",
+    "ports",
+    "readinessProbe",
+    "resizePolicy",
+    "restartPolicy",
+    "startupProbe",
+)
+
+
+def ephemeral_containers(spec: Object, path: str) -> list[Cause]:
+    """The ephemeral containers of a pod that runs; the rest of the specification is taken as it is."""
+    out: list[Cause] = []
+    volumes = {v["name"] for v in spec.get("volumes") or []}
+    others = [c["name"] for field in ("containers", "initContainers") for c in spec.get(field) or []]
+    seen = set(others)
+    for i, container in enumerate(spec.get("ephemeralContainers") or []):
+        at = f"{path}[{i}]"
+        _container(container, at, volumes, seen, out, init=False)
+        out += [
+            errors.not_permitted(f"{at}.{field}", "cannot be set for an Ephemeral Container")
+            for field in EPHEMERAL_FORBIDDEN
+            if container.get(field)
+        ]
+        if container.get("resources"):
+            out.append(errors.not_permitted(f"{at}.resources", "cannot be set for an Ephemeral Container"))
+        if any(m.get("subPath") or m.get("subPathExpr") for m in container.get("volumeMounts") or []):
+            out.append(errors.not_permitted(f"{at}.volumeMounts", "cannot be set for an Ephemeral Container"))
+        target = container.get("targetContainerName")
+        if target and target not in others:
+            out.append(errors.Cause(f"{at}.targetContainerName", "FieldValueNotFound", f'Not found: "{target}"'))
+    return out
+
+
 def _tolerations(tolerations: list[Object], path: str, out: list[Cause]) -> None:
     operators = ("Equal", "Exists", "Gt", "Lt")
     for i, t in enumerate(tolerations):

@@ -36,6 +36,9 @@ class Pods(Strategy):
         spec.setdefault("enableServiceLinks", True)
 
     def prepare_create(self, obj: Object, ctx: Context) -> None:
+        if obj["spec"].get("ephemeralContainers"):
+            cause = errors.not_permitted("spec.ephemeralContainers", "cannot be set on create")
+            raise errors.invalid("", "Pod", obj["metadata"].get("name", ""), [cause])
         spec = obj["spec"]  # who it is, by the admission of service accounts; there are no tokens to mount
         spec["serviceAccountName"] = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
         spec["serviceAccount"] = spec["serviceAccountName"]
@@ -70,6 +73,25 @@ class Pods(Strategy):
 def _lasting(toleration: Object) -> Object:
     """What of a toleration may not change (pkg/apis/core/validation, validateOnlyAddedTolerations)."""
     return {k: v for k, v in toleration.items() if k != "tolerationSeconds"}
+
+
+def ephemeral(new: Object, old: Object) -> list[Object]:
+    """What a write of ``ephemeralcontainers`` makes of the pod's: more, never other or fewer.  Raises StatusError 422."""
+    spec = new["spec"]
+    pod_defaults.pod_spec(spec)
+    wanted: list[Object] = spec.get("ephemeralContainers") or []
+    by_name = {c.get("name"): c for c in wanted}
+    causes = pod_rules.ephemeral_containers({**old["spec"], "ephemeralContainers": wanted}, "spec.ephemeralContainers")
+    for had in old["spec"].get("ephemeralContainers") or []:
+        if had["name"] not in by_name:
+            why = f'existing ephemeral containers "{had["name"]}" may not be removed\n'
+            causes.append(errors.not_permitted("spec.ephemeralContainers", why))
+        elif by_name[had["name"]] != had:
+            why = f'existing ephemeral containers "{had["name"]}" may not be changed\n'
+            causes.append(errors.not_permitted("spec.ephemeralContainers", why))
+    if causes:
+        raise errors.invalid("", "Pod", old["metadata"]["name"], causes)
+    return wanted
 
 
 def _but_mutable(new: Object, old: Object) -> Object:

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
+from edge.containers import streams
 from edge.containers.errors import RuntimeFailure
 from edge.containers.images import Images
 from edge.containers.runtime import Runtime
@@ -205,3 +206,13 @@ async def test_pull_secrets_reach_the_registry(node: MakeNode, engine: rim.Engin
         await n.until(lambda: "Failed" in n.reasons())
         assert set(users) == {"robot:pw"}
         await n.stop()
+
+
+async def test_nobody_attaches_to_what_has_ended(node: MakeNode, engine: rim.Engine) -> None:
+    n = node()
+    n.apply(rim.pod("brief", rim.shell("main", "exit 0"), restartPolicy="Never"))
+    await n.until(lambda: (n.status("brief") or {}).get("phase") == "Succeeded")
+    [main] = await engine.of("main")
+    with pytest.raises(RuntimeFailure, match="not running"):
+        async with streams.attach(n.rim.runtime, main["Id"], stdin=True, stdout=True, stderr=True):
+            pass

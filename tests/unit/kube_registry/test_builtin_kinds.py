@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -223,3 +224,33 @@ async def test_a_reader_only_refuses_every_write(refused: Any) -> None:
     await refused(rules.patch("", "configmaps", NS, "x", {}, kind="merge", how=how), 405, "MethodNotAllowed")
     await refused(rules.delete("", "configmaps", NS, "x", how=how), 405, "MethodNotAllowed")
     assert await rules.list("", "configmaps") == ([], 0)
+
+
+async def test_ephemeral_containers_are_added_and_never_changed(api: Api, refused: Callable[..., Any]) -> None:
+    await api.create("pods", pod())
+    one = {"name": "doctor", "image": "busybox:1"}
+
+    async def write(*containers: dict[str, Any]) -> Any:
+        return await api.patch("pods", "p", {"spec": {"ephemeralContainers": list(containers)}}, sub="ephemeralcontainers")
+
+    got = await write(one)
+    kept = got["spec"]["ephemeralContainers"][0]
+    assert kept["imagePullPolicy"] == "IfNotPresent" and "resources" in kept
+    got = await write(
+        kept, {"name": "nurse", "image": "busybox", "targetContainerName": got["spec"]["containers"][0]["name"]}
+    )
+    assert [c["name"] for c in got["spec"]["ephemeralContainers"]] == ["doctor", "nurse"]
+    both = got["spec"]["ephemeralContainers"]
+    for containers, said in (
+        ((both[0],), 'existing ephemeral containers "nurse" may not be removed'),
+        (({**both[0], "image": "other:1"}, both[1]), 'existing ephemeral containers "doctor" may not be changed'),
+        ((*both, {"name": "doctor", "image": "x:1"}), "Duplicate value"),
+        (
+            (*both, {"name": "x", "image": "x:1", "ports": [{"containerPort": 1}]}),
+            "cannot be set for an Ephemeral Container",
+        ),
+        ((*both, {"name": "x", "image": "x:1", "targetContainerName": "nobody"}), 'Not found: "nobody"'),
+    ):
+        error = await refused(write(*containers), 422, "Invalid")
+        assert said in error.message, error.message
+    await refused(api.create("pods", {**pod(), "spec": {**pod()["spec"], "ephemeralContainers": [one]}}), 422, "Invalid")
