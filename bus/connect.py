@@ -6,7 +6,10 @@ subscribed on it stay the same for the life of the process:
 
 * endless, with growing pauses and jitter; credentials are read anew at every attempt;
 * every -ERR but a refused subject leads to a reconnect;
-* a watchdog proves the link by round trips, and revives a reconnect loop that died.
+* a watchdog proves the link by round trips, now and then and at once when an answer that should have come did not, and
+  revives a reconnect loop that died;
+* of several servers, one that was lost or did not answer is not tried again while there are others: a server that hangs
+  takes connections, and would take ours again and again.
 
 A lost link is logged once down, once up.
 """
@@ -19,6 +22,7 @@ import functools
 import random
 import ssl
 import time
+import urllib.parse
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +47,9 @@ CLOSE_S_MAX = 2.0  # to send what is pending and say goodbye
 CONNECT_S_MAX = 10  # TCP, TLS and the greeting, on a slow radio link
 RTT_S_MAX = 10  # a round trip slower than this is no link
 RTT_EVERY_S = 60.0
+RTT_DOUBTED_S_MAX = 5  # after a question without an answer: the two together are proof enough
+DOUBT_S_MIN = 1.0  # between two proofs, however many questions are without an answer
+SHUN_S = 30.0  # a server that failed is not tried before, when there is another; a hung one is restarted by then
 SUBSCRIPTION_MESSAGES_MAX = 65_536  # what waits for one slow callback before messages are dropped (and said)
 SUBSCRIPTION_BYTES_MAX = 64 << 20
 PENDING_BYTES_MAX = 8 << 20  # what is published while the link is down; beyond it nats-py raises OutboundBufferLimitError
@@ -110,6 +117,11 @@ class _Client(Client):
         finally:
             self._reconnecting.discard(task)
 
+    async def _connect_to_server(self, s: Any) -> None:
+        """nats-py forgets the connection of an attempt that failed after TCP (a server that hangs, a refused TLS): open."""
+        self._abort()
+        await super()._connect_to_server(s)
+
     async def shut(self) -> None:
         """``close``, also in the middle of a reconnect, which nats-py's own leaves running."""
         for task in list(self._reconnecting):
@@ -130,9 +142,10 @@ class _Client(Client):
 
     def _abort(self) -> None:
         """The connection is lost or not wanted: without this, ending its TLS politely waits 30 s for a peer that is gone."""
-        writer = getattr(self._transport, "_io_writer", None)  # of nats-py's TCP transport; a WebSocket has none
-        if writer is not None:
-            writer.transport.abort()
+        for name in ("_io_writer", "_bare_io_writer"):  # of nats-py's TCP transport; a WebSocket has none
+            writer = getattr(self._transport, name, None)
+            if writer is not None:
+                writer.transport.abort()
 
     async def _process_err(self, err_msg: str) -> None:
         error = nats.errors.Error(f"nats: {err_msg.strip(chr(39))}")
@@ -145,6 +158,12 @@ class _Client(Client):
         and the connection hears nothing more until the watchdog looks."""
         with contextlib.suppress(asyncio.InvalidStateError):
             await super()._process_pong()
+
+    @property
+    def place(self) -> str:
+        """Host and port of the server that it is, was or tries to be connected to."""
+        server = self._current_server
+        return "" if server is None else str(server.uri.netloc)
 
     @property
     def stuck(self) -> bool:
@@ -169,6 +188,10 @@ def _trust(ca: str, changed_ns: int) -> ssl.SSLContext:
     """One context for all connections that trust this file as it was written then: a context is 18 kB and 0.3 ms, which an
     edge node has once and a process with thousands of connections thousands of times."""
     return ssl.create_default_context(cafile=ca)
+
+
+def _netloc(url: str) -> str:
+    return urllib.parse.urlsplit(url).netloc
 
 
 def _is_refusal(error: str) -> bool:
@@ -202,6 +225,10 @@ class Connection:
         self.reconnects = 0
         self._callbacks: list[Callable[[bool], None]] = []
         self._attempts = 0
+        self._failed_at: dict[str, float] = {}  # host and port of a server -> when it was lost or could not be reached
+        self._trying = ""
+        self._doubted = asyncio.Event()
+        self._on_doubt: list[Callable[[], None]] = []
         self._down_logged = False
         self._watchdog: asyncio.Task[None] | None = None
         self._closing = False
@@ -233,7 +260,11 @@ class Connection:
         """Raises NotConnected (nothing was sent), nats.errors.TimeoutError, nats.errors.NoRespondersError."""
         if not self.connected:
             raise NotConnected(f"no connection to {', '.join(self.settings.urls)}: {self.last_error or 'connecting'}")
-        answer = await self.client.request(subject, payload, timeout=timeout_s, headers=headers)
+        try:
+            answer = await self.client.request(subject, payload, timeout=timeout_s, headers=headers)
+        except (nats.errors.TimeoutError, TimeoutError):
+            self.doubt()
+            raise
         keep_cancellation()
         return answer
 
@@ -249,6 +280,16 @@ class Connection:
     async def flush(self) -> None:
         """Returns when the server has seen everything sent so far.  Raises nats.errors.TimeoutError."""
         await self.client.flush(timeout=RTT_S_MAX)
+
+    def doubt(self) -> None:
+        """An answer that should have come did not: the watchdog looks now whether the server still hears us."""
+        self._doubted.set()
+        for callback in self._on_doubt:
+            callback()
+
+    def on_doubt(self, callback: Callable[[], None]) -> None:
+        """Told of each answer that did not come, for those who know more of the way than this connection (a leaf's link)."""
+        self._on_doubt.append(callback)
 
     async def reconnect(self) -> None:
         """Drops the connection and makes it again, e.g. with a JWT that was just renewed."""
@@ -275,6 +316,7 @@ class Connection:
             except (nats.errors.Error, OSError, TimeoutError, ssl.SSLError, ValueError) as e:
                 if not isinstance(e, nats.errors.NoServersError):  # that one says nothing; error_cb was told the reasons
                     self._note(e)
+                self._failed(client.place)
                 await client.abandon()
                 if self.settings.refusal_is_final and _is_refusal(self.last_error):
                     raise ConnectFailed(f"refused by {', '.join(self.settings.urls)}: {self.last_error}") from e
@@ -294,7 +336,8 @@ class Connection:
     def _options(self) -> dict[str, Any]:
         s = self.settings
         options: dict[str, Any] = {
-            "servers": list(s.urls),
+            "servers": self._by_merit(),  # only the first is tried: the first connection fails fast
+            "dont_randomize": True,
             "name": s.name,
             "allow_reconnect": False,
             "max_reconnect_attempts": 1,
@@ -320,7 +363,21 @@ class Connection:
 
     def _next(self, servers: list[Server], _info: dict[str, Any]) -> tuple[Server | None, float]:
         """Which server to try, and after how many seconds."""
-        return random.choice(servers), self._pause()
+        self._failed(self._trying)  # the last one tried, or we would not be asked
+        best = self._by_merit()[0]
+        server = next((s for s in servers if s.uri.netloc == _netloc(best)), None) or random.choice(servers)
+        self._trying = server.uri.netloc
+        return server, self._pause()
+
+    def _by_merit(self) -> list[str]:
+        """URLs, those that failed of late last, else in any order."""
+        urls = random.sample(self.settings.urls, len(self.settings.urls))
+        now = time.monotonic()
+        return sorted(urls, key=lambda u: now - self._failed_at.get(_netloc(u), -SHUN_S) < SHUN_S)
+
+    def _failed(self, netloc: str) -> None:
+        if netloc:
+            self._failed_at[netloc] = time.monotonic()
 
     def _pause(self) -> float:
         """Full jitter above a tenth: what was cut off together doesn't come back together."""
@@ -341,6 +398,9 @@ class Connection:
     async def _on_down(self) -> None:
         if self._closing:
             return
+        self._trying = ""
+        assert isinstance(self.client, _Client)
+        self._failed(self.client.place)
         self._log_down()
         self._tell(False)
 
@@ -368,6 +428,7 @@ class Connection:
 
     def _log_up(self) -> None:
         self._attempts = 0
+        self._failed_at.pop(self._trying, None)
         self.last_error = ""
         if self._down_logged:
             self._down_logged = False
@@ -377,7 +438,7 @@ class Connection:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(self.settings.rtt_every_s)
+            doubted = await self._due()
             client = self.client
             assert isinstance(client, _Client)
             if client.stuck:
@@ -386,11 +447,21 @@ class Connection:
             elif client.is_connected:
                 started = time.monotonic()
                 try:
-                    await client.flush(timeout=RTT_S_MAX)
+                    await client.flush(timeout=RTT_DOUBTED_S_MAX if doubted else RTT_S_MAX)
                     self.rtt_s = time.monotonic() - started
                 except (nats.errors.Error, OSError, TimeoutError) as e:
                     self._note(e)
                     await client.force_reconnect()
+
+    async def _due(self) -> bool:
+        """Returns when the link is to be proved: True when somebody doubts it."""
+        await asyncio.sleep(min(DOUBT_S_MIN, self.settings.rtt_every_s))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.rtt_every_s - DOUBT_S_MIN):
+                await self._doubted.wait()
+        doubted = self._doubted.is_set()
+        self._doubted.clear()
+        return doubted
 
 
 async def connect(settings: ConnectSettings) -> Connection:

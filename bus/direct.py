@@ -70,6 +70,7 @@ class DirectGets:
                     return c.records, end
                 except TimeoutError as e:
                     if c.progress == seen:  # nothing at all came within the timeout
+                        self._connection.doubt()
                         raise LogUnavailable(f"{api}: no answer within {timeout:g} s") from e
         except NO_ANSWER as e:
             raise LogUnavailable(f"{api}: {e!r}") from e

@@ -201,6 +201,7 @@ class Follower:
             if not self._connection.connected or self._connection.reconnects != self._connects:
                 raise _Gap("the connection is another")
             if loop.time() > deadline:
+                self._connection.doubt()
                 raise _Gap("no message and no heartbeat from the server")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CONNECTION_LOOK_S):

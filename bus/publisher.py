@@ -150,6 +150,7 @@ class Publisher:
                 self._doubt("no connection to the bus")
                 return self._settings.check_s
             if self._overdue():
+                self._connection.doubt()
                 self._doubt(f"no acknowledgement within {self._settings.ack_timeout_s:g} s")
             if self._again:
                 self._take_back()

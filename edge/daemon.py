@@ -28,7 +28,7 @@ import structlog
 from pydantic import BaseModel
 
 from bus import connect, fold, link, log, outbox, replica, stamp
-from bus.hub import leaf, supervise
+from bus.hub import leaf, supervise, uplink
 from bus.identity import join
 from bus.stores import base
 from bus.stores import check as store_check
@@ -130,13 +130,19 @@ class Daemon:
     """Everything about a running node; ``run`` until cancelled."""
 
     def __init__(
-        self, settings: Settings, identity: NodeIdentity, store: base.Store, connection: connect.Connection
+        self,
+        settings: Settings,
+        identity: NodeIdentity,
+        store: base.Store,
+        connection: connect.Connection,
+        leaf_server: supervise.NatsServer | None = None,
+        leaf_system: connect.ConnectSettings | None = None,
     ) -> None:
         node = identity.node
         self.settings, self.node, self.store, self.connection = settings, node, store, connection
         self.started_us = self.link_since_us = stamp.now_us()
         self._troubles: dict[str, str] = {}  # who could not write the store -> why
-        self.leaf_pid: int | None = None
+        self._leaf = leaf_server
         self.box = outbox.Outbox(store)
         self.state = state.NodeState(
             node, identity.shards, store, self.box, on_trouble=lambda t: self._on_trouble("state", t)
@@ -168,6 +174,10 @@ class Daemon:
             on_answer=self._marked,
             beat_s=settings.beat_s,
         )
+        self.uplink: uplink.Uplink | None = None
+        if leaf_system is not None:
+            # What was told while the link was dead is lost: a new one is as good as another connection.
+            self.uplink = uplink.Uplink(lambda: self.leaf_pid, leaf_system, on_dropped=lambda: self.link.nudge(renewed=True))
         self._node_changed = asyncio.Event()
         self._say_again = False
         # Short: 8 characters in every beat are 2 kB a day.
@@ -190,6 +200,8 @@ class Daemon:
             await self.connection.subscribe(node_status.LOCAL_NODE_STATUS, self._answer_status)
         await self.connection.subscribe(subjects.command(self.node, "beat"), self._asked)
         self.connection.on_change(self.link.nudge)
+        if self.uplink is not None:
+            self.connection.on_doubt(self.uplink.doubt)
         try:
             async with asyncio.TaskGroup() as parts:
                 for name, part in (
@@ -204,12 +216,18 @@ class Daemon:
                     ("renewer", join.Renewer(self.settings.data_dir, self.connection).run()),
                 ):
                     parts.create_task(part, name=name)
+                if self.uplink is not None:
+                    parts.create_task(self.uplink.run(), name="uplink")
                 if self.twins is not None:
                     parts.create_task(self.twins.run(), name="twins")
                 sd_notify.notify("READY=1")
         finally:
             self.state.close()
             await hub.close()
+
+    @property
+    def leaf_pid(self) -> int | None:
+        return None if self._leaf is None else self._leaf.pid
 
     # --- what the parts tell each other
 
@@ -389,6 +407,7 @@ async def run(settings: Settings) -> None:
     identity = join.load(settings.data_dir)
     store = await _patient_store(settings.data_dir / "store", settings.store_key)
     server: supervise.NatsServer | None = None
+    leaf_system: connect.ConnectSettings | None = None
     connection: connect.Connection | None = None
     try:
         if settings.link_mode == "leaf":
@@ -396,6 +415,7 @@ async def run(settings: Settings) -> None:
                 leaf.LeafSettings(settings.data_dir, port=settings.leaf_port, hub_urls=settings.leaf_urls)
             )
             server = node_leaf.server()
+            leaf_system = node_leaf.system(f"edge {identity.node}: uplink")
             await server.start()
             connection = await connect.connect(node_leaf.daemon(f"edge {identity.node}"))
             await leaf.ensure_leaf_streams(log.Log(connection), identity.node)
@@ -410,9 +430,7 @@ async def run(settings: Settings) -> None:
                 rtt_every_s=DIRECT_RTT_S,
             )
             connection = await connect.connect(direct)
-        daemon = Daemon(settings, identity, store, connection)
-        daemon.leaf_pid = server.pid if server is not None else None
-        await daemon.run()
+        await Daemon(settings, identity, store, connection, server, leaf_system).run()
     finally:
         sd_notify.notify("STOPPING=1")
         if connection is not None:

@@ -5,6 +5,7 @@ Limits here are the engine's; each has its reason beside it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +25,10 @@ CONNECTIONS_MAX = 65_536
 # traffic on metered links: a ping and its answer are 212 bytes with TLS and TCP.  The hub pings only who was silent for that
 # long, which nodes with their beats every 5 minutes are not.  A leaf always pings: every 8 minutes is 38 kB a day.
 HUB_PING_INTERVAL, HUB_PINGS_MAX = "10m", 2
-LEAF_PING_INTERVAL, LEAF_PINGS_MAX = "8m", 1  # a dead link is closed, and made again, after 16 minutes at most
+LEAF_PING_INTERVAL, LEAF_PINGS_MAX = "8m", 1  # a dead link that nobody uses (bus.hub.uplink) is closed after 16 minutes
+# Without jitter of the engine's own.  A dial that meets silence ends after a second, so the hub is found within a pause and
+# a second of its coming back; nodes that lost it together come back spread over the difference.
+LEAF_RECONNECT_MS_MIN, LEAF_RECONNECT_MS_MAX = 600, 1400
 # An acknowledgement says "written", not "on the platter": after a power cut the last SYNC_INTERVAL may be missing on one
 # server.  The engine's default is 2 minutes; 10 s costs next to nothing, `always` a factor of seven (NATS-FACTS.md).
 SYNC_INTERVAL = "10s"
@@ -62,6 +66,7 @@ class LeafConfig:
     uplink: str
     daemon_key: str
     mapper_key: str
+    system_key: str
     mapper_inbox: str
     store_bytes_max: int
     memory_bytes_max: int
@@ -150,6 +155,12 @@ def private(c: HubConfig, port: int) -> str:
     return _dump({**whole, "listen": f"127.0.0.1:{port}"})
 
 
+def leaf_reconnect_ms(server_name: str) -> int:
+    """The same for a node for ever, so that its configuration stays the same."""
+    spread = LEAF_RECONNECT_MS_MAX - LEAF_RECONNECT_MS_MIN
+    return LEAF_RECONNECT_MS_MIN + int.from_bytes(hashlib.sha256(server_name.encode()).digest()[:4]) % spread
+
+
 def leaf(c: LeafConfig) -> str:
     create = f"CONSUMER.CREATE.{TELEMETRY_STREAM}.>"
     # The last: a mapper that is in doubt what the stream has (bus.publisher) looks.
@@ -180,11 +191,11 @@ def leaf(c: LeafConfig) -> str:
                         {"stream": {"account": "EDGE", "subject": changed}},
                     ],
                 },
-                "SYS": {},
+                "SYS": {"users": [{"nkey": c.system_key}]},
             },
             "system_account": "SYS",
             "leafnodes": {
-                "reconnect": "2s",
+                "reconnect": f"{leaf_reconnect_ms(c.server_name)}ms",
                 "remotes": [
                     {
                         "urls": list(c.hub_urls),

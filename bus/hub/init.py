@@ -209,16 +209,30 @@ def init_hub(
         if servers and [s.host for s in servers] != [s.host for s in hub.file.servers]:
             raise HubError(f"the servers of the hub in {data_dir} were fixed when it was made; others were asked for")
         return _update(hub, hosts, ports, listen)
-    if data_dir.exists() and any(data_dir.iterdir()):
-        raise HubError(
-            f"{data_dir} is not empty and holds no hub.json: it is half-made or something else. "
-            "Move it away or name another folder"
-        )
+    _check_place(data_dir)
     if servers and len(servers) not in (3, 5):
         raise HubError(f"a cluster has 3 or 5 servers (a majority must be left), {len(servers)} were asked for")
     names = list(dict.fromkeys(s.host for s in servers))
     hosts = [*(hosts or ()), *names] if servers else list(hosts or ("localhost", "127.0.0.1"))
     return _make(data_dir, list(hosts), ports or HubPorts(), listen or "0.0.0.0", shards, servers)
+
+
+def _check_place(data_dir: Path) -> None:
+    """Whether a hub can be made there.  Raises HubError."""
+    if data_dir.is_mount():
+        raise HubError(
+            f"{data_dir} is a mount point, and a hub is made beside its place and then moved there as a whole. "
+            f"Name a folder in it: {data_dir / 'hub'}"
+        )
+    try:
+        used = data_dir.exists() and any(data_dir.iterdir())
+    except OSError as e:  # a file, or a folder that we may not read
+        raise HubError(f"can't make a hub in {data_dir}: {e.strerror}. Name another folder") from e
+    if used:
+        raise HubError(
+            f"{data_dir} is not empty and holds no hub.json: it is half-made or something else. "
+            "Move it away or name another folder"
+        )
 
 
 def _now() -> datetime.datetime:
@@ -231,9 +245,12 @@ def _make(
     shards = SHARDS_DEFAULT if shards is None else shards
     if not 1 <= shards <= SHARDS_MAX:
         raise HubError(f"a hub has 1 to {SHARDS_MAX} shards, {shards} were asked for")
-    data_dir.parent.mkdir(parents=True, exist_ok=True)
     work = data_dir.parent / f".{data_dir.name}.{secrets.token_hex(4)}.making"
-    work.mkdir(mode=0o700)
+    try:
+        data_dir.parent.mkdir(parents=True, exist_ok=True)
+        work.mkdir(mode=0o700)
+    except OSError as e:
+        raise HubError(f"can't make a hub in {data_dir}: {work.parent}: {e.strerror}. It needs a place beside it") from e
     try:
         for name in ("keys", "tls", "accounts", "creds", "jetstream", "log"):
             (work / name).mkdir(mode=0o700)
@@ -263,8 +280,10 @@ def _make(
         if data_dir.exists():
             data_dir.rmdir()  # empty, checked by the caller; a rename onto it would fail on some file systems
         work.rename(data_dir)
-    except BaseException:
+    except BaseException as e:
         shutil.rmtree(work, ignore_errors=True)
+        if isinstance(e, OSError):  # the disk is full, or the place changed under us
+            raise HubError(f"can't make a hub in {data_dir}: {e}") from e
         raise
     return load_hub(data_dir)
 

@@ -1,6 +1,6 @@
 """A node's leaf server: its local bus, and its one link to the hub.
 
-Two local users, each with an nkey of its own (0600).  ``daemon`` is in the account that the link is bound to.  ``mapper``
+Local users, each with an nkey of its own (0600).  ``daemon`` is in the account that the link is bound to.  ``mapper``
 is in another, DEVICES: a mapper is code from elsewhere, and in one account the acknowledgement of its telemetry could be
 aimed at the JetStream API (NATS-FACTS.md, confused deputy).  Through explicit imports it may publish its node's telemetry
 and talk to the daemon about devices, nothing else.
@@ -30,6 +30,7 @@ MEMORY_BYTES_MAX = 8 << 20
 TELEMETRY_BYTES_DEFAULT = 256 << 20  # what a node keeps while the hub is out of reach; the oldest goes first
 TELEMETRY_DAYS_DEFAULT = 7  # at most the hub's: what the hub has forgotten must not be fetched again
 MAPPER_INBOX = "_INBOX.mapper"
+SYSTEM_WAIT_S = 5.0  # to a server on the same machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,10 @@ class Leaf:
         seed = self.directory / "mapper.seed"
         return connect.ConnectSettings((self.url,), name, nkey_seed=seed, inbox=MAPPER_INBOX, wait_s=wait_s)
 
+    def system(self, name: str) -> connect.ConnectSettings:
+        """How the daemon connects as the leaf's own account, for a moment, to end a dead link (``bus.hub.uplink``)."""
+        return connect.ConnectSettings((self.url,), name, nkey_seed=self.directory / "system.seed", wait_s=SYSTEM_WAIT_S)
+
 
 def prepare(settings: LeafSettings) -> Leaf:
     """Writes the leaf's configuration under ``<directory>/leaf``; the same again for the same settings and identity.
@@ -100,7 +105,7 @@ def prepare(settings: LeafSettings) -> Leaf:
         for d in (directory, directory / "log", directory / "jetstream"):
             d.mkdir(mode=0o700, parents=True, exist_ok=True)
         port = _port(directory, settings.port)
-        users = {name: _local_key(directory / f"{name}.seed") for name in ("daemon", "mapper")}
+        users = {name: _local_key(directory / f"{name}.seed") for name in ("daemon", "mapper", "system")}
         life = permissions.life_of(join.public_key(settings.directory))
         text = config.leaf(
             config.LeafConfig(
@@ -115,6 +120,7 @@ def prepare(settings: LeafSettings) -> Leaf:
                 uplink=subjects.uplink(identity.node, life),
                 daemon_key=users["daemon"],
                 mapper_key=users["mapper"],
+                system_key=users["system"],
                 mapper_inbox=MAPPER_INBOX,
                 store_bytes_max=settings.store_bytes_max,
                 memory_bytes_max=MEMORY_BYTES_MAX,

@@ -167,7 +167,7 @@ async def _ensure(log_: buslog.Log, config: Config, done: Ensured) -> None:
             if "(10058)" in str(failed):  # made by another process at this moment
                 await _ensure(log_, config, done)
                 return
-            if "(10005)" in str(failed):  # not all servers of a cluster are there yet
+            if any(code in str(failed) for code in _LATER):
                 raise buslog.LogUnavailable(str(failed)) from failed
             raise StreamsError(f"can't make stream {name}: {failed}") from failed
         done.created.append(name)
@@ -185,6 +185,8 @@ async def _ensure(log_: buslog.Log, config: Config, done: Ensured) -> None:
     done.changed += [f"{name}: {d}" for d in differences]
 
 
+# Not all servers of a cluster are there yet; no room on the disk, or none that the server can give now.
+_LATER = ("(10005)", "(10023)", "(10047)")
 _ABSENT: tuple[Any, ...] = (None, False, 0, -1, "", [], {}, "none")  # the server leaves out what has no effect
 
 

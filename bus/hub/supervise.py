@@ -4,6 +4,9 @@ An edge daemon that is killed must not take the node's local bus with it: mapper
 runs in a session of its own, and a daemon that starts *adopts* the running one (a pid file says which process, that it is
 ours, and from which configuration) instead of starting a second one on the same store.  The hub's is run the same way.
 
+A server that hangs is as bad as a dead one, and nothing else would notice: one that greets nobody (``bus.hub.pulse``) is
+ended and started anew.
+
 systemd could do this too; then there would be two ways, and none on a machine without it.
 """
 
@@ -27,6 +30,7 @@ from typing import IO, TYPE_CHECKING, Literal
 import structlog
 
 from bus import tasks
+from bus.hub import pulse
 from bus.identity import keys
 
 if TYPE_CHECKING:  # the hub's side needs cryptography, 8 MB that an edge daemon must not carry
@@ -36,7 +40,9 @@ log = structlog.get_logger("bus.hub.supervise")
 
 ENV_BINARY = "SKERRY_NATS_SERVER"
 READY_S_MAX = 30.0  # recovery of a million subjects takes a second (NATS-FACTS.md); slow flash needs more
+READY_WORKING_S_MAX = 600.0  # and a large store on a slow disk more still: as long as it works on it
 STOP_S_MAX = 20.0  # after SIGTERM, before SIGKILL: a clean stop is what makes the next start safe
+STOP_HUNG_S_MAX = 5.0  # the same for one that answers nobody: if it can end cleanly it does so soon
 POLL_S = 0.02
 REAP_S_MAX = 2.0  # blocks the loop; milliseconds in fact
 BACKOFF_S_FIRST = 0.2
@@ -108,6 +114,7 @@ class NatsServer:
         host: str = "127.0.0.1",
         port: int,
         binary: Path | None = None,
+        patience: pulse.Patience | None = None,
     ) -> None:
         self.url = url
         self._config = config_path.absolute()
@@ -116,6 +123,7 @@ class NatsServer:
         self._role = role
         self._address = (host, port)
         self._binary = binary
+        self._patience = patience or pulse.Patience()
         self._child: subprocess.Popen[bytes] | None = None
         self._process: _Process | None = None
         self._task: asyncio.Task[None] | None = None
@@ -249,14 +257,18 @@ class NatsServer:
     async def _ready(self) -> None:
         """Waits until the port answers with this server's name: another server on the port is not ours."""
         last = "it does not listen"
-        deadline = time.monotonic() + READY_S_MAX
-        while time.monotonic() < deadline:
+        began = time.monotonic()
+        pid = self.pid or 0
+        worked = pulse.cpu_s(pid)
+        while (waited := time.monotonic() - began) < READY_S_MAX or (
+            waited < READY_WORKING_S_MAX and pulse.cpu_s(pid) - worked > pulse.BUSY_SHARE * waited
+        ):
             if not self.running:
                 self._reap()
                 raise ServerError(f"nats-server {self._name} ended while starting: {self._last_words()}")
             try:
                 async with asyncio.timeout(2.0):
-                    name = await _server_name(*self._address)
+                    name = await pulse.server_name(*self._address)
             except (OSError, ValueError, TimeoutError) as e:
                 last = f"{type(e).__name__}: {e}"
             else:
@@ -264,7 +276,7 @@ class NatsServer:
                     return
                 last = f"port {self._address[1]} belongs to another server, {name!r}"
             await asyncio.sleep(POLL_S)
-        raise ServerError(f"nats-server {self._name} is not ready after {READY_S_MAX:.0f} s: {last}. {self._last_words()}")
+        raise ServerError(f"nats-server {self._name} is not ready after {waited:.0f} s: {last}. {self._last_words()}")
 
     def _last_words(self) -> str:
         for path in (self._directory / "stderr.log", self._directory / "log" / "nats-server.log"):
@@ -284,12 +296,13 @@ class NatsServer:
                 child.wait(REAP_S_MAX)
                 self._child = None
 
-    async def _end(self, process: _Process) -> None:
-        for sig, wait_s in ((signal.SIGTERM, STOP_S_MAX), (signal.SIGKILL, 5.0)):
+    async def _end(self, process: _Process, gently_s: float = STOP_S_MAX) -> None:
+        for sig, wait_s in ((signal.SIGTERM, gently_s), (signal.SIGKILL, 5.0)):
             if _started(process.pid) != process.started:
                 break
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, sig)
+                os.kill(process.pid, signal.SIGCONT)  # one that was stopped can't hear the other
             deadline = time.monotonic() + wait_s
             while _started(process.pid) == process.started and time.monotonic() < deadline:  # noqa: ASYNC110
                 await asyncio.sleep(POLL_S)
@@ -301,26 +314,46 @@ class NatsServer:
     # --- life after life --------------------------------------------------------------------------------------------
 
     async def _supervise(self) -> None:
+        """For ever: whatever happens to the server, it is started again."""
         backoff = BACKOFF_S_FIRST
         while True:
             up_since = time.monotonic()
             if self._process is not None:
-                await _gone(self._process)
-                self._reap()
-                log.error("nats-server died, restarting it", server=self._name, last_words=self._last_words())
+                await self._lost(self._process)
             if time.monotonic() - up_since >= STEADY_S:
                 backoff = BACKOFF_S_FIRST
             # Jitter, so that what died together doesn't come back together.
             await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
             backoff = min(backoff * 2, BACKOFF_S_MAX)
             try:
+                if self._process is not None:  # it hangs; two must never be on one store
+                    await self._end(self._process, STOP_HUNG_S_MAX)
                 await self._launch()
             except (ServerError, OSError) as e:
-                self._process = None
+                if not self.running:
+                    self._process = None
                 log.error("nats-server doesn't start", server=self._name, reason=str(e))
             else:
                 self.restarts += 1
                 log.info("nats-server is back", server=self._name, pid=self.pid)
+
+    async def _lost(self, process: _Process) -> None:
+        """Returns when the server has ended or hangs."""
+        gone = asyncio.create_task(_gone(process))
+        silent = asyncio.create_task(pulse.silent(*self._address, process.pid, self._patience))
+        try:
+            await asyncio.wait((gone, silent), return_when=asyncio.FIRST_COMPLETED)
+            if gone.done():
+                await gone
+                self._reap()
+                log.error("nats-server died, restarting it", server=self._name, last_words=self._last_words())
+            else:
+                log.error("nats-server hangs, restarting it", server=self._name, pid=process.pid, why=await silent)
+        finally:
+            gone.cancel()
+            silent.cancel()  # both before we wait for either: we may be cancelled again meanwhile
+            await tasks.end(gone)
+            await tasks.end(silent)
 
 
 async def _gone(process: _Process) -> None:
@@ -343,25 +376,17 @@ async def _gone(process: _Process) -> None:
         os.close(fd)
 
 
-async def _server_name(host: str, port: int) -> str:
-    """The name in the INFO line that a nats-server greets with, also on a TLS port (the handshake comes after it)."""
-    reader, writer = await asyncio.open_connection(host, port)
-    try:
-        line = await reader.readline()
-        if not line.startswith(b"INFO "):
-            raise ValueError(f"not a nats-server: {line[:40]!r}")
-        return str(json.loads(line[5:])["server_name"])
-    except KeyError as e:
-        raise ValueError("a greeting without a server name") from e
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-
-
-def hub_server(hub: init.Hub, server: int = 1, *, host: str | None = None, port: int | None = None) -> NatsServer:
+def hub_server(
+    hub: init.Hub,
+    server: int = 1,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    patience: pulse.Patience | None = None,
+) -> NatsServer:
     """A server of the hub (the first, the only one), by what ``init_hub`` wrote; ``host`` and ``port`` when its
-    configuration says another place."""
+    configuration says another place.  It is looked at where it listens: how others reach it need not be reachable here."""
+    listen = hub.file.listen
     try:
         m = hub.members[server - 1]
     except IndexError as e:
@@ -372,6 +397,7 @@ def hub_server(hub: init.Hub, server: int = 1, *, host: str | None = None, port:
         url=f"tls://{m.host}:{m.ports.client}",
         server_name=m.name,
         role="hub",
-        host=host or m.host,
+        host=host or ("127.0.0.1" if listen in ("0.0.0.0", "::") else listen),
         port=port or m.ports.client,
+        patience=patience,
     )

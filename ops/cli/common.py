@@ -94,14 +94,16 @@ async def until_signal(work: Coroutine[Any, Any, T]) -> T:
 
 
 @contextlib.asynccontextmanager
-async def hub_log(hub_dir: Path, name: str) -> AsyncIterator[tuple[Hub, Connection, Log]]:
-    """The hub in a folder, a CORE connection to it, and its log.  Raises HubError, ConnectFailed."""
+async def hub_log(
+    hub_dir: Path, name: str, *, wait_s: float | None = HUB_WAIT_S
+) -> AsyncIterator[tuple[Hub, Connection, Log]]:
+    """The hub in a folder, a CORE connection to it, and its log.  Raises HubError, ConnectFailed after ``wait_s``."""
     from bus import connect, log
     from bus.hub import init
 
     hub = init.load_hub(hub_dir)
     settings = connect.ConnectSettings(
-        urls=tuple(hub.urls), name=name, credentials=hub.core_creds, ca=hub.ca_path, wait_s=HUB_WAIT_S
+        urls=tuple(hub.urls), name=name, credentials=hub.core_creds, ca=hub.ca_path, wait_s=wait_s
     )
     connection = await connect.connect(settings)
     try:
@@ -114,13 +116,11 @@ async def hub_log(hub_dir: Path, name: str) -> AsyncIterator[tuple[Hub, Connecti
         await connection.close()
 
 
-def sys_settings(hub: Hub, name: str) -> ConnectSettings:
+def sys_settings(hub: Hub, name: str, *, wait_s: float | None = HUB_WAIT_S) -> ConnectSettings:
     """How to connect as the hub's own account: revocations, and what the server tells of itself."""
     from bus import connect
 
-    return connect.ConnectSettings(
-        urls=tuple(hub.urls), name=name, credentials=hub.sys_creds, ca=hub.ca_path, wait_s=HUB_WAIT_S
-    )
+    return connect.ConnectSettings(urls=tuple(hub.urls), name=name, credentials=hub.sys_creds, ca=hub.ca_path, wait_s=wait_s)
 
 
 async def forever(alive: Callable[[], Awaitable[None]] | None = None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from bus.log import Log
 
 ENSURE_RETRY_S = 1.0
+NAME = "skerry hub run"
 _data = common.data_option(common.HUB_DIR, "the hub", "SKERRY_HUB")
 _number = click.option("--server", "number", type=click.IntRange(1, 5), default=1, help="Which one, of a cluster.")
 
@@ -76,39 +76,43 @@ def init(
 async def run(data_dir: Path, number: int) -> None:
     """Run the hub until it is ended: nats-server, supervised, with its streams as they should be.
 
+    A server that dies or hangs is started again, and what we want of it is asked again until it answers.
+
     \b
     Example:
       skerry hub run --data /var/lib/skerry/hub
     """
-    from bus import connect
     from bus.hub import init as hubs
-    from bus.hub import refusals, supervise
+    from bus.hub import supervise
     from ops import logs
 
     logs.configure()
-    import structlog
-
     hub = hubs.load_hub(data_dir)
     server = supervise.hub_server(hub, number)
     await server.start()
     try:
-        async with common.hub_log(data_dir, "skerry hub run") as (_, connection, store):
-            await ensure(store, hub)
-            structlog.get_logger("hub").info("hub.ready", id=hub.id, urls=hub.urls, leaf_urls=hub.leaf_urls)
-
-            async def alive() -> None:
-                """A server that is being restarted is not a reason to restart us; a hung loop is."""
-                if connection.connected:
-                    await connection.flush()
-
-            async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
-                system = await connect.connect(common.sys_settings(hub, "skerry hub run"))
-                stack.push_async_callback(system.close)
-                log_file = hub.members[number - 1].dir / "log" / "nats-server.log"
-                tasks.create_task(refusals.Refusals(system, store, log_file).run(), name="refusals")
-                await common.forever(alive)
+        # Nothing below may end us because the server is away: bringing it back is what we are for.
+        async with common.hub_log(data_dir, NAME, wait_s=None) as (_, _, store), asyncio.TaskGroup() as tasks:
+            tasks.create_task(_tended(store, hub, hub.members[number - 1].dir), name="streams and refusals")
+            await common.forever()
     finally:
         await server.stop()
+
+
+async def _tended(store: Log, hub: Hub, server_dir: Path) -> None:
+    """The streams as they should be; then who is refused is written down, for ever."""
+    import structlog
+
+    from bus import connect
+    from bus.hub import refusals
+
+    await ensure(store, hub)
+    structlog.get_logger("hub").info("hub.ready", id=hub.id, urls=hub.urls, leaf_urls=hub.leaf_urls)
+    system = await connect.connect(common.sys_settings(hub, NAME, wait_s=None))
+    try:
+        await refusals.Refusals(system, store, server_dir / "log" / "nats-server.log").run()
+    finally:
+        await system.close()
 
 
 @command.command()
@@ -159,17 +163,22 @@ async def status(data_dir: Path, as_json: bool) -> int:
 
 
 async def ensure(store: Log, hub: Hub) -> None:
-    """The streams as they should be; a cluster without a majority yet is waited for."""
+    """The streams as they should be.  A server that can't make them now (it is away, its disk is full, a cluster without a
+    majority yet) is asked again until it can.  Raises StreamsError: they are there and can't be changed."""
+    import structlog
+
     from bus import log
     from bus.hub import streams
 
+    told = ""
     while True:
         try:
             await streams.ensure_streams(store, shards=hub.shards, limits=streams.limits_of(hub.replicas))
             return
-        except log.LogUnavailable:
-            if hub.replicas == 1:
-                raise
+        except log.LogError as e:
+            if str(e) != told:
+                told = str(e)
+                structlog.get_logger("hub").warning("hub.streams_not_ready", reason=told)
         await asyncio.sleep(ENSURE_RETRY_S)
 
 

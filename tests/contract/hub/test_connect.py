@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
-from bus import connect
+from bus import connect, log
 from tests.contract.hub_fixture import RunningHub, core_settings
 
 pytestmark = pytest.mark.contract
@@ -68,6 +70,33 @@ async def test_the_watchdog_revives_a_reconnect_loop_that_died(hub: RunningHub) 
     await c.flush()
     while c.rtt_s is None:
         await asyncio.sleep(0.05)
+    await c.close()
+
+
+async def test_a_server_that_falls_silent_is_noticed_by_the_first_question_it_does_not_answer(hub: RunningHub) -> None:
+    """Long before the watchdog's own time (here an hour)."""
+    s = core_settings(hub.hub)
+    c = await connect.connect(
+        connect.ConnectSettings(s.urls, "doubting", credentials=s.credentials, ca=s.ca, rtt_every_s=3600)
+    )
+    store, told = log.Log(c, timeout_s=0.2), list[bool]()
+    c.on_change(told.append)
+    assert (await store.info("CLUSTER")).last_seq == 0
+    pid = hub.server.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(log.LogUnavailable):
+            await store.info("CLUSTER")
+        async with asyncio.timeout(60):
+            while told != [False]:
+                await asyncio.sleep(0.02)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    async with asyncio.timeout(60):
+        while not c.connected:
+            await asyncio.sleep(0.02)
+    await store.close()
     await c.close()
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from bus import connect, log
-from bus.hub import init, streams, supervise
+from bus.hub import init, pulse, streams, supervise
 from schemas import event, subjects
 from tests.contract import hub_fixture
 from tests.contract.bus import plain
@@ -86,9 +89,16 @@ def test_a_half_made_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "hub" / "keys").mkdir(parents=True)
     with pytest.raises(init.HubError, match=r"half-made or something else"):
         init.init_hub(tmp_path / "hub")
+    (tmp_path / "file").touch()
+    with pytest.raises(init.HubError, match=r"file: Not a directory. Name another folder"):
+        init.init_hub(tmp_path / "file")
+    with pytest.raises(init.HubError, match=r"/proc is a mount point.*Name a folder in it: /proc/hub"):
+        init.init_hub(Path("/proc"))
+    with pytest.raises(init.HubError, match=r"can't make a hub in .*/file/hub: .*/file"):
+        init.init_hub(tmp_path / "file" / "hub")
     with pytest.raises(init.HubError, match=r"holds no hub"):
         init.load_hub(tmp_path / "hub")
-    assert [p.name for p in tmp_path.iterdir()] == ["hub"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "hub"]
 
 
 def test_a_damaged_hub_is_refused(tmp_path: Path) -> None:
@@ -139,6 +149,39 @@ async def test_kill_9_the_hub_restarts_and_connections_come_back_by_themselves(h
     await hub.core.client.publish("live.x", b"again")
     assert await heard.get() == b"again"
     assert (await hub.log.info("CLUSTER")).last_seq == stored
+
+
+async def test_a_server_that_hangs_is_restarted_and_one_that_works_is_not(tmp_path: Path) -> None:
+    made = await hub_fixture.start_hub(tmp_path / "hub")
+    await made.server.release()
+    server = supervise.hub_server(made.hub, patience=pulse.Patience(every_s=0.1, probe_s=2, idle=2, busy=10_000))
+    await server.start()
+    try:
+        pid, changes = server.pid, list[bool]()
+        assert pid is not None
+        made.core.on_change(changes.append)
+        os.kill(pid, signal.SIGSTOP)
+        async with asyncio.timeout(60):
+            while server.pid == pid or not server.running or not made.core.connected or True not in changes:
+                await asyncio.sleep(0.02)
+        assert (await made.log.info("CLUSTER")).last_seq == 0
+        with socket.create_server(("127.0.0.1", 0)) as deaf:  # listens and never greets
+            patience = pulse.Patience(every_s=0, probe_s=0.05, idle=2, busy=4)
+            why = await pulse.silent("127.0.0.1", deaf.getsockname()[1], 0, patience)
+            assert why.startswith("no greeting to 2 connections") and "idle" in why
+            spinning = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            try:
+                patience = pulse.Patience(every_s=0, probe_s=1, idle=1, busy=2)
+                why = await pulse.silent("127.0.0.1", deaf.getsockname()[1], spinning.pid, patience)
+                assert why.startswith("no greeting to 2 connections") and "busy" in why
+            finally:
+                spinning.kill()
+                spinning.wait()
+    finally:
+        await made.log.close()
+        await made.core.close()
+        await server.stop()
+        made.server._reap()
 
 
 async def test_a_running_server_is_adopted_and_a_changed_configuration_restarts_it(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import nats.errors
 import pytest
 
-from bus import connect, log
-from bus.hub import leaf, links
+from bus import connect, log, tasks
+from bus.hub import leaf, links, uplink
 from bus.identity import join
 from schemas import event, subjects
 from tests.contract import node_fixture
@@ -219,6 +219,40 @@ async def test_links_are_told_as_they_come_and_go(hub: RunningHub, tmp_path: Pat
             assert (down.node, down.up, down.leaf) == ("edge-1", False, True)
             assert (await anext(changes)).up
         await told.stop()
+
+
+async def test_a_link_that_is_dead_is_ended_and_made_anew(hub: RunningHub, tmp_path: Path) -> None:
+    """That a cut makes it look dead is shown on real packets, in tests/chaos."""
+    await serve_beats(hub)
+    async with (
+        node_fixture.join_service(hub),
+        node_fixture.running_node(hub, tmp_path / "n", "edge-1") as node,
+    ):
+        await linked(node)
+        told: list[str] = []
+        system = node.leaf.system("uplink")
+        healthy = uplink.Uplink(lambda: node.server.pid, system, on_dropped=lambda: told.append("healthy"))
+        await healthy.look()
+        assert healthy.dropped == 0 and told == [], "a link that works is left alone"
+        peer = ("127.0.0.1", hub.hub.file.ports.leaf)
+        dead = uplink.Uplink(
+            lambda: node.server.pid, system, on_dropped=lambda: told.append("dead"), dead=lambda _: {peer, ("10.9.9.9", 1)}
+        )
+        looking = asyncio.create_task(dead.run())
+        node.daemon.on_doubt(dead.doubt)
+        silent = await node.daemon.subscribe(subjects.beat("nobody"), _nothing)
+        with pytest.raises(nats.errors.TimeoutError):
+            await node.daemon.request(subjects.beat("nobody"), b"", timeout_s=0.1)
+        async with asyncio.timeout(60):
+            while told != ["dead"]:
+                await asyncio.sleep(0.02)
+            await linked(node)
+        await silent.unsubscribe()
+        await tasks.end(looking)
+
+
+async def _nothing(_: connect.Message) -> None:
+    pass
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,17 @@ class Cluster:
                         return [m.name for m in self.hub.members].index(state["leader"])
                 await asyncio.sleep(0.1)
 
+    async def connected_to(self, store: log.Log, server: int) -> None:
+        connection = self.connections[self.logs.index(store)]
+        want = f"{self.hub.members[server].host}:{self.hub.members[server].ports.client}"
+        others = {f"{m.host}:{m.ports.client}" for m in self.hub.members} - {want}
+        async with asyncio.timeout(60):
+            while not connection.connected or (url := connection.client.connected_url) is None or url.netloc != want:
+                for other in others:
+                    connection._failed(other)  # so that it is not chosen
+                await connection.reconnect()
+                await asyncio.sleep(0.5)
+
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
@@ -172,8 +183,9 @@ async def test_nothing_acknowledged_is_lost_and_a_replica_follows(cluster: Clust
         await kill(c, leader)
         await load.more()
         await back(c, leader, restarts)
-        # a leader that hangs is deposed, and wakes up
+        # a leader that hangs is deposed, and wakes up; whoever writes is connected to that very server
         leader = await c.leader_of(watching, "META-0")
+        await c.connected_to(load.log, leader)
         pid = c.servers[leader].pid
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)

@@ -36,7 +36,7 @@ class Leaf:
         self._process: subprocess.Popen[bytes] | None = None
         (folder / "log").mkdir(parents=True)
         public = {}
-        for role in ("daemon", "mapper"):
+        for role in ("daemon", "mapper", "system"):
             key = keys.generate("user")
             keys.write_private(folder / f"{role}.seed", key.seed + "\n")
             public[role] = key.public
@@ -53,6 +53,7 @@ class Leaf:
                 uplink=subjects.uplink(NODE, "life"),
                 daemon_key=public["daemon"],
                 mapper_key=public["mapper"],
+                system_key=public["system"],
                 mapper_inbox=MAPPER_INBOX,
                 store_bytes_max=1 << 30,
                 memory_bytes_max=8 << 20,
