@@ -118,6 +118,8 @@ class Follower:
             raise EpochChanged(
                 f"{self._stream}: epoch {info.epoch} at #{info.last_seq}, we were in {self._epoch} at #{self._seq}"
             )
+        if 0 < self._seq < info.horizon:
+            raise EpochChanged(f"{self._stream}: compacted up to #{info.horizon}, we were at #{self._seq}")
         # With filters the last one need not be ours.
         self._goal = 0 if self._filters or info.messages == 0 else info.last_seq
         config: dict[str, Any] = {

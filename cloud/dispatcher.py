@@ -222,4 +222,4 @@ class DispatcherWorker:
             self._unreachable(e)
             return stimuli.ReloadFailed(scope)
         self._reachable()
-        return stimuli.ScopeReloaded(scope, tuple(entries), last.last_seq, head)
+        return stimuli.ScopeReloaded(scope, tuple(entries), last.last_seq, head, after)

@@ -265,6 +265,8 @@ class Dispatcher:
         scope.folded_needed = s.cluster_seq
         if scope.folded_needed > self._whole:
             self._waiting[scope.name] = None
+        if scope.seen <= s.up_to:
+            scope.seen = min(scope.seen, scope.head)
         self._notice(scope)  # written to since it was read
         self._compare(scope)
 

@@ -86,6 +86,7 @@ class ScopeReloaded:
     events: tuple[MetaEvent, ...]
     cluster_seq: int
     head: int = 0  # last sequence of the scope, also when it is of a record whose subject nobody can read
+    up_to: int = 0  # what was written to META up to here and isn't in ``events`` is no longer kept (a compaction)
 
 
 @dataclass(frozen=True, slots=True)

@@ -259,3 +259,5 @@ class ClusterStorage:
             raise Unavailable(f"{key}: {e}") from e
         if last is not None:
             await self._seen(last.seq)
+        else:
+            self._gone.pop(key, None)  # a compaction took the tombstone out: now nothing must be there

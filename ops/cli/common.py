@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import getpass
 import os
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -147,3 +148,14 @@ def actor() -> str:
         return f"{getpass.getuser()}@{socket.gethostname()}"
     except (OSError, KeyError):  # a user id without a name, in a container
         return f"uid {os.getuid()}@{socket.gethostname()}"
+
+
+_UNITS_S = {"m": 60, "h": 3600, "d": 86_400}
+
+
+def duration_s(text: str) -> int:
+    """``30m``, ``24h``, ``7d`` in seconds; raises BadParameter."""
+    found = re.fullmatch(r"(\d+)([mhd])", text)
+    if found is None:
+        raise click.BadParameter(f"{text!r}: write it as 30m, 24h or 7d")
+    return int(found[1]) * _UNITS_S[found[2]]

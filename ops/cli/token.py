@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from schemas.identity import TokenState
 
 NAME = "skerry token"
-_UNITS_S = {"m": 60, "h": 3600, "d": 86_400}
 
 
 @click.group()
@@ -28,13 +26,6 @@ def command() -> None:
     A token lets one machine join, once.  It holds where the hub is, its CA, and a secret: hand it over as you would a
     password.
     """
-
-
-def _seconds(text: str) -> int:
-    found = re.fullmatch(r"(\d+)([mhd])", text)
-    if found is None:
-        raise click.BadParameter(f"{text!r}: write it as 30m, 24h or 7d")
-    return int(found[1]) * _UNITS_S[found[2]]
 
 
 @command.command()
@@ -51,7 +42,7 @@ async def create(node: str | None, ttl: str, hub_dir: Path) -> None:
     """
     from bus.identity import tokens
 
-    ttl_s = _seconds(ttl)
+    ttl_s = common.duration_s(ttl)
     async with common.hub_log(hub_dir, NAME) as (hub, _, store):
         try:
             click.echo(await tokens.create_token(store, hub, node=node, ttl_s=ttl_s, actor=common.actor()))

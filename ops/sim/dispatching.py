@@ -97,20 +97,24 @@ class DispatcherWorker(Worker):
         shards = self.hub.shards
         stream, filter_ = f"META-{subjects.shard_of(r.scope, shards)}", subjects.meta_scope(r.scope, shards)
 
-        def got(records: list[log.Recorded] | log.LogError) -> None:
-            if isinstance(records, log.LogError):
-                self._tell(stimuli.ReloadFailed(r.scope))
-                return
-            entries = tuple(_entry(x) for x in records)
-            self.ask(lambda: self.hub.info("CLUSTER"), lambda info: told(entries, info))
+        def read() -> log.LastState:
+            return self.hub.last(stream, filter_, after=0, bytes_max=1 << 30)
 
-        def told(entries: tuple[stimuli.MetaEvent, ...], info: log.StreamInfo | log.LogError) -> None:
-            if isinstance(info, log.LogError):
+        def got(state: log.LastState | log.LogError) -> None:
+            if isinstance(state, log.LogError):
                 self._tell(stimuli.ReloadFailed(r.scope))
             else:
-                self._tell(stimuli.ScopeReloaded(r.scope, entries, info.last_seq))
+                self.ask(lambda: self.hub.info("CLUSTER"), lambda info: told(state, info))
 
-        self.later(r.delay_ms * 1000, lambda: self.ask(lambda: self.hub.lasts(stream, filter_), got))
+        def told(state: log.LastState, info: log.StreamInfo | log.LogError) -> None:
+            if isinstance(info, log.LogError):
+                self._tell(stimuli.ReloadFailed(r.scope))
+                return
+            entries = tuple(_entry(x) for x in state.records)
+            head = max((x.seq for x in state.records), default=0)
+            self._tell(stimuli.ScopeReloaded(r.scope, entries, info.last_seq, head, state.up_to))
+
+        self.later(r.delay_ms * 1000, lambda: self.ask(read, got))
 
 
 def _entry(r: log.Recorded) -> stimuli.MetaEvent:

@@ -41,6 +41,7 @@ KINDS = (
     "hub-down",
     "restore",  # the hub comes back from an older backup, in a new epoch
     "sync-busy",
+    "compact",  # an operator takes out of the log what is over
 )
 CLOCK_OFF_S_MAX = 5 * 3600
 
@@ -61,6 +62,8 @@ class World(Protocol):
     def sync_up(self, up: bool) -> None: ...
 
     def link_is_back(self, link: Link) -> None: ...
+
+    def compacted(self) -> None: ...
 
     def clone(self, of: Edge, *, with_store: bool) -> Edge: ...
 
@@ -338,6 +341,10 @@ class Faults:
             self._w.hub.backup([lots.randrange(800 * MS) for _ in range(4)])
             return
         self._w.hub.restore()
+
+    def _compact(self, _: Random) -> None:
+        self._w.hub.compact()
+        self._w.compacted()
 
     def _sync_busy(self, lots: Random) -> None:
         self._w.sync_up(False)

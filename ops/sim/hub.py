@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from bus import log
+from bus.hub import compact as compacting
 from bus.hub import streams
 from ops.sim.schedule import MS, Clock, S, Schedule
 from schemas import subjects
 
 DEDUPE_US = 120 * S  # nats-server's default duplicate_window
+COMPACT_AGE_US = 150 * S  # in true time; longer than a worker is paused or behind
 VERSIONS_MAX = streams.VERSIONS_DEFAULT  # of each subject: holes, which readers must bear
 
 
@@ -142,6 +144,22 @@ class Hub:
     def info(self, name: str) -> log.StreamInfo:
         s = self.streams[name]
         return log.StreamInfo(name, s.epoch, s.horizon, 1, s.last_seq, len(s.records), 0)
+
+    # --- compaction
+
+    def compact(self) -> None:
+        """As bus/hub/compact.py: what is over for some minutes leaves the log."""
+        before_us = self._schedule.now_us - COMPACT_AGE_US
+        pods = compacting.pods_of(r.event() for r in self.lasts("CLUSTER"))
+        for name, stream in self.streams.items():
+            if name.startswith("META-"):
+                continue
+            for r in [r for r in self.lasts(name) if compacting.over(r.event(), pods)]:
+                if stream.ids.get((r.headers or {})["Nats-Msg-Id"], (0, 0))[0] > before_us:
+                    continue
+                for seq in stream.of_subject.pop(r.subject):
+                    del stream.records[seq]
+        self._schedule.note("hub compacted")
 
     # --- backups
 

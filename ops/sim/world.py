@@ -90,6 +90,9 @@ class World:
     def sync_up(self, up: bool) -> None:
         self.sync.up = up
 
+    def compacted(self) -> None:
+        self.log_checker.compacted = True
+
     def link_is_back(self, link: Link) -> None:
         """The hub sees a connection that was made anew, and has the node asked for a beat (cloud/hints.py)."""
         for edge in self.edges:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bus import fold, replica_core
-from schemas import sync
+from cloud.core import report_words, status
+from cloud.core.reports import Reports
+from cloud.core.writes import Write
+from schemas import codec, event, sync
+from schemas.subjects import ObjectKey
 from tests.unit.cloud_core import worlds
 
 
@@ -66,3 +70,65 @@ def test_a_page_of_a_reset_that_was_given_up_does_not_pass_for_the_whole() -> No
     assert core.handle(replica_core.Connected()) == [replica_core.Ask([sync.ScopeCursor(scope="n")])]
     assert core.handle(replica_core.Answered([_page(up_to=9)], second.cursors)) == []
     assert core.cursor("n") == fold.Cursor()
+
+
+def test_a_live_event_of_another_log_does_not_go_on_from_our_cursor() -> None:
+    """A restored log gives numbers again: its next event fit onto the cursor of the lost one."""
+    key = worlds.key("ConfigMap", "c")
+    ev = worlds.event(worlds.thing("ConfigMap", "c"), 6, scope="n", rev=6).model_copy(update={"prev": 5})
+    payload = codec.encode_event(ev)
+    for epoch, applied in (("e1", True), ("e2", False)):
+        core = replica_core.ReplicaCore({"n": fold.Cursor()})
+        core.handle(replica_core.Connected())
+        core.handle(replica_core.Answered([_page()]))
+        told = core.handle(replica_core.Live("n", key, 6, payload, epoch))
+        assert [type(i) for i in told] == [replica_core.Apply if applied else replica_core.Ask]
+
+
+def test_a_deleted_node_comes_back_by_a_later_report_whatever_the_clocks_say() -> None:
+    core = _reports_of_a_node(boot="m1")
+    gone = report_words.ApiEvent(2, _NODE, None, time_us=T + 9_000_000)  # by a clock that is set back afterwards
+    core.handle(report_words.WriteConflict(_NODE))  # of the status that was under way
+    core.handle(gone)
+    told = core.handle(report_words.Reported(2, _said("node", "m1"), time_us=T + 1))
+    assert [w.verb for w in told if isinstance(w, Write)] == ["create"]
+
+
+def test_who_spoke_for_a_node_is_known() -> None:
+    """A clone's words stayed in the API after it was gone: the true node had nothing new to say."""
+    core = _reports_of_a_node(boot="m1")
+    assert not core.spoken_for("n", "m1")
+    core.handle(report_words.Reported(2, _said("node", "m2"), time_us=T + 1))
+    assert core.spoken_for("n", "m1") and not core.spoken_for("n", "m2")
+
+
+def test_a_scope_whose_last_event_is_no_longer_kept_is_written_to() -> None:
+    """Reading a scope again for an event that a compaction had taken out went on for ever."""
+    cluster, meta = worlds.Cluster(), worlds.Meta()
+    cluster.apply(worlds.pod("p", "n1"))
+    core, work = worlds.start(cluster, meta)
+    worlds.settle(core, work, cluster, meta)
+    core.handle(worlds.stimuli.MetaEvent(99, "n1", worlds.key("Pod", "q"), None))
+    head = max(e.seq for e in meta.of("n1"))
+    out = core.handle(worlds.stimuli.ScopeReloaded("n1", meta.of("n1"), cluster.seq, head, up_to=99))
+    assert out == [] and core.idle
+
+
+T = 1_790_000_000_000_000
+_NODE = ObjectKey("", "nodes", "", "n")
+
+
+def _said(kind: str, boot: str) -> event.Event:
+    ident = event.uuid7(T, bytes(10))
+    data = {"status": {}, "ready": True, "boot": boot}
+    return event.Event(
+        id=ident, type=event.REPORT, scope="n", resource=kind, name="", time=T, boot=boot, source="t", trace=ident, data=data
+    )
+
+
+def _reports_of_a_node(boot: str) -> Reports:
+    core = Reports()
+    core.handle(report_words.ApiEvent(1, _NODE, status.new_node("n"), T))
+    core.handle(report_words.Reported(1, _said("node", boot), T))
+    core.handle(report_words.Loaded(T))
+    return core
