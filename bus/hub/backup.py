@@ -347,7 +347,7 @@ def _prepare(made: Path, manifest: Manifest, old: init.Hub | None) -> init.Hub:
     if old is not None:
         _keep_revocations(old, hub)
     # A cluster comes back as one server, at the place of its first: its nodes find it there.
-    first = [{"servers": [], "hosts": [s.host], "ports": s.ports} for s in hub.file.servers[:1]]
+    first = [{"servers": [], "fronts": [], "hosts": [s.host], "ports": s.ports} for s in hub.file.servers[:1]]
     changes = {"epoch": secrets.token_hex(8), **(first[0] if first else {})}
     fresh = init.Hub(made, hub.file.model_copy(update=changes))
     init.render(fresh, made)

@@ -36,7 +36,8 @@ SYNC_INTERVAL = "10s"
 
 @dataclass(frozen=True, slots=True)
 class HubConfig:
-    """``dir`` has the certificates, ``data`` what is this server's own.  ``routes``: of all servers, none for one alone."""
+    """``dir`` has the certificates, ``data`` what is this server's own.  ``routes``: of the servers that
+    have the log, none for one alone.  ``front``: a server of the cluster that holds links only."""
 
     dir: Path
     data: Path
@@ -49,6 +50,7 @@ class HubConfig:
     system_account: str
     route_port: int = 0
     routes: Sequence[str] = ()
+    front: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +113,7 @@ def hub(c: HubConfig) -> str:
                 "no_advertise": True,
             },
             "websocket": {"listen": f"{c.listen}:{c.websocket_port}", "tls": tls, "compression": True},
-            "jetstream": {
-                "store_dir": str(c.data / "jetstream"),
-                "domain": "hub",
-                "max_memory_store": 256 << 20,
-                "max_file_store": 1 << 40,  # the disk is the limit; `skerry doctor` watches it
-                "sync_interval": SYNC_INTERVAL,
-            },
+            **({} if c.front else _jetstream(c)),
             "operator": c.operator_jwt,
             "system_account": c.system_account,
             "resolver": {
@@ -129,6 +125,18 @@ def hub(c: HubConfig) -> str:
             },
         }
     )
+
+
+def _jetstream(c: HubConfig) -> dict[str, Any]:
+    return {
+        "jetstream": {
+            "store_dir": str(c.data / "jetstream"),
+            "domain": "hub",
+            "max_memory_store": 256 << 20,
+            "max_file_store": 1 << 40,  # the disk is the limit; `skerry doctor` watches it
+            "sync_interval": SYNC_INTERVAL,
+        }
+    }
 
 
 def _cluster(c: HubConfig) -> dict[str, Any]:

@@ -61,6 +61,7 @@ class HubFile(Model):
     listen: str
     ports: HubPorts
     servers: list[HubServer] = Field(default_factory=list, description="of a cluster; none: one server, by hosts and ports")
+    fronts: list[HubServer] = Field(default_factory=list, description="of a cluster: they hold links and no log")
     core: str
     edge: str
     join: str
@@ -129,19 +130,19 @@ class Hub:
 
     @property
     def members(self) -> list[Member]:
-        """The servers; one for a hub that is not a cluster, and then its folder is the hub's."""
+        """The servers, fronts last; one for a hub that is not a cluster, and then its folder is the hub's."""
         f = self.file
         if not f.servers:
             listen = "127.0.0.1" if f.listen in ("0.0.0.0", "::") else f.listen
             return [Member(self.dir, self.server_name, listen, f.ports)]
         folder = self.dir / "servers"
-        return [
-            Member(folder / str(n), f"{self.server_name}-{n}", s.host, s.ports) for n, s in enumerate(f.servers, start=1)
-        ]
+        every = enumerate([*f.servers, *f.fronts], start=1)
+        return [Member(folder / str(n), f"{self.server_name}-{n}", s.host, s.ports) for n, s in every]
 
     @property
     def _places(self) -> list[tuple[str, HubPorts]]:
-        return [(s.host, s.ports) for s in self.file.servers] or [(h, self.file.ports) for h in self.file.hosts]
+        cluster = [(s.host, s.ports) for s in [*self.file.servers, *self.file.fronts]]
+        return cluster or [(h, self.file.ports) for h in self.file.hosts]
 
     @property
     def urls(self) -> list[str]:
@@ -194,11 +195,13 @@ def init_hub(
     listen: str | None = None,
     shards: int | None = None,
     servers: Sequence[HubServer] = (),
+    fronts: Sequence[HubServer] = (),
 ) -> Hub:
     """The hub in ``data_dir``, made if there is none.
 
-    ``servers``: a cluster of three (or five), each with a copy of the folder; fixed when it is made.  ``hosts`` are the
-    names and addresses under which nodes reach it (default: localhost).  None keeps what is there.
+    ``servers``: a cluster of three (or five), each with a copy of the folder; fixed when it is made.  ``fronts``: servers
+    beside them that hold nodes' links and nothing of the log, for more nodes than three servers have open files for.
+    ``hosts`` are the names and addresses under which nodes reach it (default: localhost).  None keeps what is there.
     Raises HubError: the folder holds something else, or the hub there differs in what can't change.
     """
     data_dir = data_dir.absolute()
@@ -206,15 +209,18 @@ def init_hub(
         hub = load_hub(data_dir)
         if shards is not None and shards != hub.shards:
             raise HubError(f"the hub in {data_dir} has {hub.shards} shards, fixed when it was made; {shards} were asked for")
-        if servers and [s.host for s in servers] != [s.host for s in hub.file.servers]:
+        had = [s.host for s in [*hub.file.servers, *hub.file.fronts]]
+        if (servers or fronts) and [s.host for s in [*servers, *fronts]] != had:
             raise HubError(f"the servers of the hub in {data_dir} were fixed when it was made; others were asked for")
         return _update(hub, hosts, ports, listen)
     _check_place(data_dir)
     if servers and len(servers) not in (3, 5):
         raise HubError(f"a cluster has 3 or 5 servers (a majority must be left), {len(servers)} were asked for")
-    names = list(dict.fromkeys(s.host for s in servers))
+    if fronts and not servers:
+        raise HubError("fronts stand beside a cluster of 3 or 5 servers that have the log, and none was asked for")
+    names = list(dict.fromkeys(s.host for s in [*servers, *fronts]))
     hosts = [*(hosts or ()), *names] if servers else list(hosts or ("localhost", "127.0.0.1"))
-    return _make(data_dir, list(hosts), ports or HubPorts(), listen or "0.0.0.0", shards, servers)
+    return _make(data_dir, list(hosts), ports or HubPorts(), listen or "0.0.0.0", shards, servers, fronts)
 
 
 def _check_place(data_dir: Path) -> None:
@@ -240,7 +246,13 @@ def _now() -> datetime.datetime:
 
 
 def _make(
-    data_dir: Path, hosts: list[str], ports: HubPorts, listen: str, shards: int | None, servers: Sequence[HubServer]
+    data_dir: Path,
+    hosts: list[str],
+    ports: HubPorts,
+    listen: str,
+    shards: int | None,
+    servers: Sequence[HubServer],
+    fronts: Sequence[HubServer],
 ) -> Hub:
     shards = SHARDS_DEFAULT if shards is None else shards
     if not 1 <= shards <= SHARDS_MAX:
@@ -266,6 +278,7 @@ def _make(
             listen=listen,
             ports=_fixed(ports),
             servers=[_fixed_server(s) for s in servers],
+            fronts=[_fixed_server(s) for s in fronts],
             operator=made["operator"].public,
             core=made["core"].public,
             edge=made["edge"].public,
@@ -384,7 +397,7 @@ def private_config(hub: Hub, port: int) -> str:
 
 
 def _member_config(hub: Hub, final: Path, n: int) -> config.HubConfig:
-    me, one = hub.file.servers[n - 1], _config(hub, final)
+    me, one = [*hub.file.servers, *hub.file.fronts][n - 1], _config(hub, final)
     return dataclasses.replace(
         one,
         data=final / "servers" / str(n),
@@ -393,7 +406,9 @@ def _member_config(hub: Hub, final: Path, n: int) -> config.HubConfig:
         leaf_port=me.ports.leaf,
         websocket_port=me.ports.websocket,
         route_port=me.route,
+        # Not the fronts: servers tell each other who else is there, and those with the log count a majority by this list.
         routes=tuple(f"tls://{_bracket(s.host)}:{s.route}" for s in hub.file.servers),
+        front=n > len(hub.file.servers),
     )
 
 

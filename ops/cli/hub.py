@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ENSURE_RETRY_S = 1.0
 NAME = "skerry hub run"
 _data = common.data_option(common.HUB_DIR, "the hub", "SKERRY_HUB")
-_number = click.option("--server", "number", type=click.IntRange(1, 5), default=1, help="Which one, of a cluster.")
+_number = click.option("--server", "number", type=click.IntRange(1), default=1, help="Which one, of a cluster.")
 
 
 @click.group()
@@ -40,14 +40,18 @@ def command() -> None:
 @click.option("--websocket-port", type=click.IntRange(0, 65535), help="Sites that allow only HTTPS (default 8443).")
 @click.option("--shards", type=click.IntRange(1), help="Streams that nodes are spread over (default 4); fixed for ever.")
 @click.option("--server", "servers", multiple=True, help="Address of one server of a cluster: give three (or five).")
+@click.option("--front", "fronts", multiple=True,
+              help="Address of a server beside the cluster that holds nodes' links and no log; repeat.")  # fmt: skip
 @click.option("--route-port", type=click.IntRange(0, 65535), default=6222, show_default=True, help="Between the servers.")
 def init(
     data_dir: Path, hosts: tuple[str, ...], listen: str | None, port: int | None, leaf_port: int | None,
-    websocket_port: int | None, shards: int | None, servers: tuple[str, ...], route_port: int,
+    websocket_port: int | None, shards: int | None, servers: tuple[str, ...],
+    fronts: tuple[str, ...], route_port: int,
 ) -> None:  # fmt: skip
     """Make a hub: keys, accounts, certificates.  Again: change host names or ports of the one that is there.
 
     A hub of three servers goes on when one is lost.  Make it once, copy the folder to each, and run each with its number.
+    Fronts, numbered after the servers, are for more nodes than three servers have open files for.
 
     \b
     Example:
@@ -61,8 +65,11 @@ def init(
         known = hubs.load_hub(data_dir).file.ports if (data_dir / "hub.json").exists() else hubs.HubPorts()
         asked = {"client": port, "leaf": leaf_port, "websocket": websocket_port}
         ports = known.model_copy(update={k: v for k, v in asked.items() if v is not None})
-    cluster = [hubs.HubServer(host=s, ports=ports or hubs.HubPorts(), route=route_port) for s in servers]
-    hub = hubs.init_hub(data_dir, hosts=hosts or None, ports=ports, listen=listen, shards=shards, servers=cluster)
+    every = [hubs.HubServer(host=s, ports=ports or hubs.HubPorts(), route=route_port) for s in (*servers, *fronts)]
+    hub = hubs.init_hub(
+        data_dir, hosts=hosts or None, ports=ports, listen=listen, shards=shards, servers=every[: len(servers)],
+        fronts=every[len(servers) :],
+    )  # fmt: skip
     click.echo(f"hub {hub.id} in {hub.dir}: {hub.shards} shards")
     for name, urls in (("clients", hub.urls), ("leaf servers", hub.leaf_urls), ("WebSocket", hub.websocket_urls)):
         click.echo(f"  {name}: {' '.join(urls)}")

@@ -19,6 +19,7 @@ from ops.fleet.fleet import FleetError
 from ops.lab.show import Show, StepFailed
 
 ROOT = Path(__file__).resolve().parents[2] / ".skerry" / "fleet"
+SERVER_LINKS_MAX = 17_000  # a server may have 20,000 files open on many machines: links, and what else it needs
 CORE_NODES = (100, 1_000, 10_000)
 STEPS = ("connect", "steady", "one", "all", "storm", "catch_up")
 
@@ -28,9 +29,20 @@ def machine() -> dict[str, object]:
     return {**usage.machine(), "python": platform.python_version(), "skerry": stamp.VERSION, **packages}
 
 
+def links(nodes: int, shared: int | None, per_connection: int) -> int:
+    together = nodes if shared is None else shared
+    return nodes - together - (-together // per_connection)
+
+
+def servers_for(links: int) -> int:
+    """One while it can hold all links; else three with the log, and fronts beside them when these are too few."""
+    needed = -(-links // SERVER_LINKS_MAX)
+    return needed if needed == 1 else max(needed, lab.LOG_SERVERS)
+
+
 async def _run(plan: bench.Plan, show: Show, out: Path | None, joins: int) -> None:
     row: dict[str, object] = {"bench": "machine", **machine()}
-    async with lab.running(ROOT) as setting:
+    async with lab.running(ROOT, servers=plan.servers, shards=plan.shards) as setting:
         _tell(row, out)
         if joins:
             _tell(await joining.measure(setting, show, joins), out)
@@ -56,7 +68,13 @@ def main() -> int:
     parser.add_argument("--changes", type=float, default=500.0, help="changes a second while latency is measured")
     parser.add_argument("--seconds", type=float, default=30.0, help="of steady state, and of changes")
     parser.add_argument("--share", type=float, default=0.1, help="of objects that change while all nodes are away")
+    parser.add_argument("--hours", type=int, default=1, help="all are away: the share changes once in each of them")
+    parser.add_argument(
+        "--servers", type=int, help="of the hub: 1, or 3 with the log and more for links (default: as needed)"
+    )
+    parser.add_argument("--shards", type=int, help="of the hub (default: the hub's own)")
     parser.add_argument("--per-connection", type=int, default=1, help="nodes on one connection (real nodes: 1)")
+    parser.add_argument("--shared", type=int, help="so many of the nodes share connections (default: all)")
     parser.add_argument("--beat", type=float, default=link.BEAT_S, help="seconds between a node's beats")
     parser.add_argument("--workers", type=int, help="processes that nodes are spread over (default: one a core)")
     parser.add_argument("--no-reports", action="store_true", help="nodes do not report")
@@ -75,7 +93,8 @@ def main() -> int:
     logs.configure(level="error")
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # a warning for each TLS connection that nats-py ends
     plan = bench.Plan(
-        nodes=a.nodes, objects=a.objects, via=a.via, changes=a.changes, seconds=a.seconds, share=a.share,
+        nodes=a.nodes, objects=a.objects, via=a.via, changes=a.changes, seconds=a.seconds, share=a.share, hours=a.hours,
+        shared=a.shared, servers=a.servers or servers_for(links(a.nodes, a.shared, a.per_connection)), shards=a.shards,
         per_connection=a.per_connection, beat_s=a.beat, workers=a.workers, reports=not a.no_reports, only=only,
     )  # fmt: skip
     if a.dispatcher:

@@ -22,7 +22,10 @@ DAY_S = 86_400
 @dataclass(frozen=True, slots=True)
 class Plan:
     """``via``: ``cluster`` writes objects as the API does and the dispatcher carries them, ``meta`` writes what it would
-    write.  ``changes``: changes a second while latency is measured.  ``share``: of objects, changed while nodes are away."""
+    write.  ``changes``: changes a second while latency is measured.  ``share``: of objects, changed while nodes are away,
+    in each of ``hours`` once.  ``shared``: nodes that are ``per_connection`` on one connection (None: all)."""
+
+    # Real nodes have a connection each; where that is more memory than the machine has, the output says what was shared.
 
     nodes: int
     objects: int = 10
@@ -30,11 +33,15 @@ class Plan:
     changes: float = 500.0
     seconds: float = 30.0
     share: float = 0.1
+    hours: int = 1
     per_connection: int = 1
+    shared: int | None = None
     beat_s: float = link.BEAT_S
     workers: int | None = None
     reports: bool = True
     only: frozenset[str] = frozenset()
+    servers: int = 1
+    shards: int | None = None
 
 
 class Bench:
@@ -47,8 +54,10 @@ class Bench:
             plan.nodes,
             workers=plan.workers,
             per_connection=plan.per_connection,
+            shared=plan.shared,
             beat_s=plan.beat_s,
             reports=plan.reports,
+            urls=lab.hub.urls,
         )
 
     async def rows(self) -> AsyncIterator[Row]:
@@ -83,7 +92,8 @@ class Bench:
     async def connect(self) -> Row:
         """All nodes at once, from nothing to in sync."""
         with self.show.step(f"{self.plan.nodes} nodes connect and sync") as line:
-            minted = max(r["seconds"] for r in await self.fleet.ask("mint")) if self.plan.per_connection == 1 else 0.0
+            minted = max(r["seconds"] for r in await self.fleet.ask("mint"))
+            resting = usage.total(self.lab.server_pids).rss
             meter, before, began = self._meter(), await self.lab.traffic(), time.monotonic()
             await self.fleet.ask("connect")
             connected = time.monotonic() - began
@@ -93,10 +103,14 @@ class Bench:
             row["hub_bytes"] = _traffic(await self.lab.traffic() - before)
             row["wire_bytes_a_node"] = wire.bytes // self.plan.nodes
             await self._outboxes_empty()
+            await self.fleet.ask("trim")
             row["reported_s"] = round(time.monotonic() - began, 2)
             await self.lab.quiet()
             row["rested_s"] = round(time.monotonic() - began, 2)
-            row["hub_kb_a_node"] = round(usage.of(self.lab.server_pid).rss / 1e3 / self.plan.nodes, 1)
+            grown = usage.total(self.lab.server_pids).rss - resting
+            row["link_kb"] = round(grown / 1e3 / self._connections, 1)  # what the links made the servers grow
+            row["hub_kb_a_node"] = round(usage.total(self.lab.server_pids).rss / 1e3 / self.plan.nodes, 1)
+            row["used"] = meter.read()
             row |= await self._converged()
             line.detail(f"{synced[-1]:.1f} s")
         return row
@@ -165,7 +179,7 @@ class Bench:
             answers = time.monotonic() - began
             synced = [t - began for t in await self.fleet.settle(since=began, seconds=1800)]
             row = self._row("storm", meter, server_back_s=answers, **_times(synced))
-            new = usage.of(self.lab.server_pid)
+            new = usage.total(self.lab.server_pids)
             row["used"]["hub"] = {"cpu_s": round(new.cpu_s, 2), "rss_mb": round(new.rss / 1e6, 1)}
             wire = await self.fleet.wire()
             row["wire_bytes_a_node"] = wire.bytes // self.plan.nodes
@@ -179,14 +193,16 @@ class Bench:
         with self.show.step(f"all are away while {p.share:.0%} of the objects change") as line:
             await self.fleet.ask("away")
             meter = self._meter()
-            changed = await self.feed.change_share(self.fleet.names, p.objects, p.share)
+            changed = 0
+            for hour in range(p.hours):
+                changed += await self.feed.change_share(self.fleet.names, p.objects, p.share, hour + 1)
             await self.lab.quiet()
             carried = meter.read().get("dispatcher", {}).get("cpu_s", 0.0)
             meter, began = self._meter(), time.monotonic()
             await self.fleet.ask("connect")
             synced = [t - began for t in await self.fleet.settle(seconds=3600)]
             wire, after = await self.fleet.wire(), await self.fleet.status()
-            row = self._row("catch_up", meter, changed=changed, **_times(synced))
+            row = self._row("catch_up", meter, changed=changed, share=p.share, hours=p.hours, **_times(synced))
             row["wire_bytes_a_node"] = wire.bytes // p.nodes
             row["events_a_node"] = round(after["page_events"] / p.nodes, 2)
             if carried:
@@ -200,10 +216,16 @@ class Bench:
     def _meter(self) -> usage.Meter:
         return usage.Meter(self.lab.groups(self.fleet.pids))
 
+    @property
+    def _connections(self) -> int:
+        return sum(-(-c.count // c.per_connection) for c in self.fleet.crews)
+
     def _row(self, name: str, meter: usage.Meter, **figures: float) -> Row:
         p = self.plan
         rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in figures.items()}
-        how = {"nodes": p.nodes, "objects": p.objects, "via": p.via, "nodes_a_connection": p.per_connection}
+        how = {"nodes": p.nodes, "objects": p.objects, "via": p.via, "connections": self._connections}
+        how |= {"sharing": p.nodes - sum(c.count for c in self.fleet.crews if c.per_connection == 1)}
+        how |= {"servers": len(self.lab.servers), "with_log": self.lab.hub.replicas, "reports": p.reports}
         return {"bench": name, **how, **rounded, "used": meter.read()}
 
     async def _meta_messages(self) -> int:
@@ -227,10 +249,11 @@ _SHARES = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
 
 
 def _times(seconds: list[float], digits: int = 2) -> dict[str, float]:
-    """Seconds until 50, 99 and 100 % were there; ``seconds`` is sorted."""
+    """Seconds until 50, 99, 99.9 and 100 % were there; ``seconds`` is sorted."""
     return {
         "half_s": round(percentile(seconds, 0.5), digits),
         "p99_s": round(percentile(seconds, 0.99), digits),
+        "p999_s": round(percentile(seconds, 0.999), digits),
         "all_s": round(seconds[-1], digits),
     }
 

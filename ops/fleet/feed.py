@@ -87,11 +87,11 @@ class Feed:
         async with self._lock(node):
             await self._write(node, key, config_map(key, value, stamped=stamped))
 
-    async def change_share(self, nodes: list[str], count: int, share: float) -> int:
+    async def change_share(self, nodes: list[str], count: int, share: float, value: int = 1) -> int:
         """One change to ``share`` of all objects that can change (the config maps); how many."""
         maps = [(node, n) for node in nodes for n in range(count - 1)]
         chosen = self._random.sample(maps, int(len(maps) * share))
-        await self._all(self.change(node, n, 1, stamped=False) for node, n in chosen)
+        await self._all(self.change(node, n, value, stamped=False) for node, n in chosen)
         return len(chosen)
 
     async def tell_all(self, value: int) -> None:

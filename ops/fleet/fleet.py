@@ -13,6 +13,7 @@ from bus import link
 from ops.fleet import wire, worker
 from ops.lab.processes import Processes
 
+MEMORY = {"MALLOC_ARENA_MAX": "1"}  # of glibc: one thread works, and what it frees is used again
 ANSWER_BYTES_MAX = 16 << 20  # latencies of some hundred thousand changes
 
 
@@ -20,8 +21,16 @@ class FleetError(Exception):
     """A worker ended or a node's part failed; the message says where its log is."""
 
 
+def shares(nodes: int, per_connection: int, workers: int) -> list[int]:
+    """Nodes of each process: over ``workers``, or over more where these couldn't hold the connections."""
+    n = max(min(workers, nodes), -(-nodes // (worker.NODES_MAX * per_connection)))
+    return [nodes // n + (i < nodes % n) for i in range(n)]
+
+
 class Fleet:
-    """``count`` nodes from number ``first`` on, over some processes.  ``async with``; ``ask`` asks all workers at once."""
+    """``count`` nodes from number ``first`` on, over some processes.  ``async with``; ``ask`` asks all workers at once.
+
+    ``shared``: how many of them, the last ones, are ``per_connection`` on one connection (None: all)."""
 
     def __init__(
         self,
@@ -33,26 +42,19 @@ class Fleet:
         workers: int | None = None,
         urls: list[str] | None = None,
         per_connection: int = 1,
+        shared: int | None = None,
         beat_s: float = link.BEAT_S,
         reports: bool = True,
     ) -> None:
-        wanted = workers or os.cpu_count() or 1
-        needed = -(-count // (worker.NODES_MAX * per_connection))
-        n = max(min(wanted, count), needed)
-        shares = [count // n + (i < count % n) for i in range(n)]
-        self.crews = [
-            worker.Crew(
-                str(hub),
-                first + sum(shares[:i]),
-                share,
-                urls or [],
-                f"127.0.{1 + first // 65536}.{1 + i}",
-                per_connection,
-                beat_s,
-                reports,
-            )
-            for i, share in enumerate(shares)
-        ]
+        together = count if shared is None else shared
+        kinds = [(count - together, 1), (together, per_connection)]
+        self.crews: list[worker.Crew] = []
+        at = first
+        for nodes, size in kinds:
+            for share in shares(nodes, size, workers or os.cpu_count() or 1):
+                source = f"127.0.{1 + first // 65536}.{1 + len(self.crews)}"
+                self.crews.append(worker.Crew(str(hub), at, share, urls or [], source, size, beat_s, reports))
+                at += share
         self.count, self.names = count, [worker.node_name(first + i) for i in range(count)]
         self._processes = processes
         self._workers: list[asyncio.subprocess.Process] = []
@@ -68,7 +70,7 @@ class Fleet:
                 w = await asyncio.create_subprocess_exec(
                     sys.executable, "-m", "ops.fleet.worker", worker.argument(crew),
                     stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=err, limit=ANSWER_BYTES_MAX,
-                    start_new_session=True,
+                    start_new_session=True, env={**os.environ, **MEMORY},
                 )  # fmt: skip
             self._workers.append(w)
             self._processes.remember(f"hollow-{i}-{crew.first}", w.pid)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from bus import connect, log
-from bus.hub import init
+from bus.hub import init, streams, supervise
 from ops.fleet import usage
 from ops.lab import setting
 from ops.lab.show import StepFailed
@@ -23,6 +22,8 @@ from ops.lab.world import World
 PARTS = ("sync", "reports", "dispatcher", "join")
 QUIET_CORES = 0.25  # below it hub and cloud have done what was asked of them; timers and beats are left
 QUIET_S = 2.0
+LOG_SERVERS = 3  # of a hub of several: a majority is left when one is lost
+STREAMS_S = 120.0  # a cluster elects its leaders first
 
 
 class Lab:
@@ -34,28 +35,32 @@ class Lab:
         self.log: log.Log
         self.core: connect.Connection
         self.system: connect.Connection
+        self.servers: list[supervise.NatsServer] = []
 
-    def start(self, name: str) -> None:
+    def start(self, name: str, instance: int = 1) -> None:
+        """``instance`` above 1: another process that does the same."""
         quiet = {"SKERRY_LOG_LEVEL": "error"}
-        self.world.start(name, "cloud", "run", "--hub", str(self.world.hub), "--part", name, env=quiet)
+        as_ = name if instance == 1 else f"{name}-{instance}"
+        self.world.start(as_, "cloud", "run", "--hub", str(self.world.hub), "--part", name, env=quiet)
 
     def stop(self, name: str) -> None:
-        self.world.processes.kill_9(name)
+        for r in self.world.processes.alive():
+            if r.name.partition("-")[0] == name:
+                self.world.processes.kill_9(r.name)
 
     @property
-    def server_pid(self) -> int:
-        """The hub's nats-server."""
-        found: dict[str, Any] = json.loads((self.world.hub / "nats-server.pid.json").read_text())
-        return int(found["pid"])
+    def server_pids(self) -> list[int]:
+        """The hub's nats-servers."""
+        return [s.pid for s in self.servers if s.pid is not None]
 
     def groups(self, nodes: list[int] | None = None) -> dict[str, list[int]]:
         """Processes by what they are; ``nodes`` are the fleet's."""
-        alive = {r.name: r.pid for r in self.world.processes.alive()}
-        groups = {"hub": [self.server_pid], **{n: [alive[n]] for n in PARTS if n in alive}, "feed": [os.getpid()]}
-        return groups | ({"nodes": nodes} if nodes else {})
+        alive = [(r.name.partition("-")[0], r.pid) for r in self.world.processes.alive()]
+        parts = {n: found for n in PARTS if (found := [pid for name, pid in alive if name == n])}
+        return {"hub": self.server_pids, **parts, "feed": [os.getpid()], **({"nodes": nodes} if nodes else {})}
 
     async def traffic(self) -> usage.Traffic:
-        return await usage.traffic(self.system)
+        return await usage.traffic(self.system, len(self.servers))
 
     async def quiet(self, seconds: float = 900.0, cores: float = QUIET_CORES) -> None:
         """Until hub and cloud rest.  Raises StepFailed."""
@@ -69,35 +74,66 @@ class Lab:
         raise StepFailed(f"hub and cloud still work after {seconds:g} s")
 
     async def restart_hub(self) -> None:
-        """SIGTERM to the server; its supervisor starts it again.  Returns when it has a new process."""
-        old = self.server_pid
-        os.kill(old, signal.SIGTERM)
-        while self.server_pid == old:
+        """SIGTERM to every server; their supervisors start them again.  Returns when all have a new process."""
+        old = [s.restarts for s in self.servers]
+        for pid in self.server_pids:
+            os.kill(pid, signal.SIGTERM)
+        while any(s.restarts == n for s, n in zip(self.servers, old, strict=True)):
             await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[Lab]:
-    """A hub of its own in ``folder``, emptied first, ended and removed last."""
+async def running(folder: Path, *, servers: int = 1, shards: int | None = None) -> AsyncIterator[Lab]:
+    """A hub of its own in ``folder``, emptied first, ended and removed last: one server, or three with the log and fronts
+    beside them."""
     world = World(folder)
     setting.down(world)
+    folder.mkdir(parents=True, exist_ok=True)
     lab = Lab(world)
-    try:
-        setting.hub(world)
-        lab.hub = init.load_hub(world.hub)
-        lab.core = await _connect(lab.hub, lab.hub.core_creds)
-        lab.system = await _connect(lab.hub, lab.hub.sys_creds)
-        lab.log = log.Log(lab.core)
-        try:
-            yield lab
-        finally:
-            await lab.log.close()
-            await lab.core.close()
-            await lab.system.close()
-    finally:
+    async with AsyncExitStack() as stack:
         if "SKERRY_KEEP" not in os.environ:
-            setting.down(world)
+            stack.callback(setting.down, world)
+        lab.hub = _make(world.hub, servers, shards)
+        for n in range(1, len(lab.hub.members) + 1):
+            server = supervise.hub_server(lab.hub, n)
+            await server.start()
+            stack.push_async_callback(server.stop)
+            lab.servers.append(server)
+            assert server.pid is not None
+            world.processes.remember(f"hub-{n}", server.pid)
+        stack.callback(world.processes.stop_all)  # the cloud's processes first
+        lab.core = await _connect(lab.hub, lab.hub.core_creds, stack)
+        lab.system = await _connect(lab.hub, lab.hub.sys_creds, stack)
+        lab.log = log.Log(lab.core)
+        stack.push_async_callback(lab.log.close)
+        await _streams(lab)
+        yield lab
 
 
-async def _connect(hub: init.Hub, credentials: Path) -> connect.Connection:
-    return await connect.connect(connect.ConnectSettings(tuple(hub.urls), "fleet", credentials=credentials, ca=hub.ca_path))
+def _make(folder: Path, servers: int, shards: int | None) -> init.Hub:
+    ports: dict[str, Any] = {"client": 0, "leaf": 0, "websocket": 0}
+    here = "127.0.0.1"
+    every = [init.HubServer(host=here, ports=init.HubPorts(**ports), route=0) for _ in range(servers if servers > 1 else 0)]
+    return init.init_hub(
+        folder, hosts=[here], listen=here, ports=init.HubPorts(**ports), shards=shards, servers=every[:LOG_SERVERS],
+        fronts=every[LOG_SERVERS:],
+    )  # fmt: skip
+
+
+async def _streams(lab: Lab) -> None:
+    deadline = time.monotonic() + STREAMS_S
+    while True:
+        try:
+            await streams.ensure_streams(lab.log, shards=lab.hub.shards, limits=streams.limits_of(lab.hub.replicas))
+            return
+        except log.LogUnavailable:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.2)
+
+
+async def _connect(hub: init.Hub, credentials: Path, stack: AsyncExitStack) -> connect.Connection:
+    settings = connect.ConnectSettings(tuple(hub.urls), "fleet", credentials=credentials, ca=hub.ca_path)
+    connection = await connect.connect(settings)
+    stack.push_async_callback(connection.close)
+    return connection

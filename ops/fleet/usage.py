@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 from bus import connect
 
+ANSWERS_S = 30.0  # a server that takes thousands of connections answers late
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -67,12 +69,26 @@ class Traffic:
         return Traffic(self.in_bytes - other.in_bytes, self.out_bytes - other.out_bytes, self.connections)
 
 
-async def traffic(system: connect.Connection, server: str | None = None) -> Traffic:
-    """``system`` is a SYS connection.  Source: nats-server, ``$SYS.REQ.SERVER.PING.VARZ``.  Raises nats.errors.Error."""
+async def traffic(system: connect.Connection, servers: int = 1) -> Traffic:
+    """``system`` is a SYS connection.  Source: nats-server, ``$SYS.REQ.SERVER.PING.VARZ``, which each server answers.
+    Raises TimeoutError when fewer than ``servers`` do."""
     found: dict[str, dict[str, Any]] = {}
-    answer = await system.request("$SYS.REQ.SERVER.PING.VARZ", b"{}", timeout_s=10.0)
-    data = json.loads(answer.data)["data"]
-    found[data["server_name"]] = data
+    complete = asyncio.Event()
+
+    async def take(msg: connect.Message) -> None:
+        data = json.loads(msg.data)["data"]
+        found[data["server_name"]] = data
+        if len(found) >= servers:
+            complete.set()
+
+    inbox = system.client.new_inbox()
+    subscribed = await system.subscribe(inbox, take)
+    try:
+        async with asyncio.timeout(ANSWERS_S):
+            await system.publish("$SYS.REQ.SERVER.PING.VARZ", b"{}", reply=inbox)
+            await complete.wait()
+    finally:
+        await subscribed.unsubscribe()
     rows = found.values()
     return Traffic(sum(r["in_bytes"] for r in rows), sum(r["out_bytes"] for r in rows), sum(r["connections"] for r in rows))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from bus import fold
 from bus.stores.memory import MemoryStore
 from cloud.core import needs
-from ops.fleet import feed, minting, runtime, usage, wire
+from ops.fleet import __main__ as command
+from ops.fleet import feed, fleet, minting, runtime, usage, wire, worker
 from ops.fleet.node import HollowNode, entry_digest, sent_ns
 from schemas import codec, event, reports, subjects
 
@@ -81,3 +82,14 @@ def test_a_process_that_is_gone_uses_nothing() -> None:
 
     assert usage.of(os.getpid()).rss > 1 << 20
     assert usage.of(2**22 + 1) == usage.Usage(0.0, 0)
+
+
+def test_nodes_are_spread_over_as_many_processes_and_servers_as_their_connections_need() -> None:
+    assert fleet.shares(1000, 1, 2) == [500, 500]
+    assert fleet.shares(0, 1, 2) == []
+    assert fleet.shares(3, 10, 8) == [1, 1, 1]
+    many = fleet.shares(100_000, 1, 2)
+    assert sum(many) == 100_000 and max(many) <= worker.NODES_MAX
+    assert command.links(100_000, 30_000, 10) == 73_000
+    assert command.links(25, None, 10) == 3
+    assert [command.servers_for(n) for n in (1, 10_000, 20_000, 100_000)] == [1, 1, 3, 6]
