@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
 import click
 import structlog
 
-from ops.chaos import faults, netns, run
+from ops.chaos import faults, netns, run, scorecard
+from ops.chaos.scorecard import Row
 
 OUT = Path("build") / "chaos.json"
 
@@ -44,7 +46,11 @@ def main(rows: str, links: str, out: Path, list_: bool, sweep: bool) -> None:
         wanted = faults.chosen(",".join(faults.SHORT) if rows == "short" else rows)
     except KeyError as e:
         raise click.BadParameter(f"there is no fault {e}; --list names them", param_hint="--rows") from e
-    sys.exit(0 if run.main_report(*run.run(wanted, links=links, say=click.echo), out) else 1)
+
+    def kept(rows: Sequence[Row], words: str, kind: str) -> None:
+        scorecard.write(rows, words, kind, out)
+
+    sys.exit(0 if run.main_report(*run.run(wanted, links=links, say=click.echo, kept=kept), out) else 1)
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ops.chaos import disk, netns, scorecard
@@ -27,11 +27,10 @@ def measure(f: Field, fault: Fault) -> Row:
     row = Row(fault.key, fault.title, list(fault.kubeedge))
     try:
         _measure(f, fault, row)
-    except StepFailed as e:
-        row.failure = str(e)[:FAILURE_CHARS_MAX]
-    finally:
         f.links.shape(f.wild, CLEAR)
         f.links.heal(f.wild)
+    except Exception as e:  # whatever a fault did to our own looking, the rows after it are to be measured
+        row.failure = f"{'' if isinstance(e, StepFailed) else type(e).__name__ + ': '}{e}"[:FAILURE_CHARS_MAX]
     return row
 
 
@@ -80,8 +79,28 @@ def _compare(f: Field, fault: Fault, row: Row, before: dict[str, nodes.Container
         row.notes.append(f"{stale} reports are older than the one before them")
 
 
-def run(faults: Sequence[Fault], *, links: str = "", say: Callable[[str], None] = print) -> tuple[list[Row], str, str]:
-    """(rows, links in words, kind of links).  Ends and removes all that it made, also when it fails."""
+def run(
+    faults: Sequence[Fault],
+    *,
+    links: str = "",
+    say: Callable[[str], None] = print,
+    kept: Callable[[Sequence[Row], str, str], None] = lambda rows, words, kind: None,
+) -> tuple[list[Row], str, str]:
+    """(rows, links in words, kind of links).  A row that failed ends its field: the next one has a field of its own, so that
+    no row answers for another.  ``kept`` gets all rows so far after each, for runs that are broken off."""
+    rows: list[Row] = []
+    words = kind = ""
+    left = list(faults)
+    while left:
+        for row, words, kind in _on_one_field(left, links, say):
+            rows.append(row)
+            left.pop(0)
+            kept(rows, words, kind)
+    return rows, words, kind
+
+
+def _on_one_field(faults: Sequence[Fault], links: str, say: Callable[[str], None]) -> Iterator[tuple[Row, str, str]]:
+    """Rows until one fails.  Ends and removes all that it made, also when it fails."""
     with contextlib.ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -102,8 +121,11 @@ def run(faults: Sequence[Fault], *, links: str = "", say: Callable[[str], None] 
         stack.callback(f.close)
         stack.callback(setting.down, lab)
         f.settle()
-        rows = [_row(f, fault, say) for fault in faults]
-        return rows, words, lab.links.kind
+        for fault in list(faults):
+            row = _row(f, fault, say)
+            yield row, words, lab.links.kind
+            if row.failure:
+                return
 
 
 def _row(f: Field, fault: Fault, say: Callable[[str], None]) -> Row:

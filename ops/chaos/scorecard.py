@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
+import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+COMMAND_S_MAX = 10.0
 COLUMNS = ("containers up", "writes offline", "API writes", "lost", "doubled", "bytes back", "s to converge", "diverged")
 
 
@@ -64,9 +68,17 @@ def show(rows: Sequence[Row], links: str, console: Console | None = None) -> Non
             console.print(f"{r.fault}: {note}", markup=False)
 
 
+def _commit() -> str:
+    argv = ["git", "describe", "--always", "--dirty"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=COMMAND_S_MAX, check=False)
+    return done.stdout.strip() or "unknown"
+
+
 def write(rows: Sequence[Row], links: str, kind: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     body = {
+        "commit": _commit(),
+        "machine": f"{platform.system()} {platform.release()}, {os.cpu_count()} cores",
         "links": kind,
         "links_words": links,
         "ok": all(r.ok for r in rows),
