@@ -1,7 +1,7 @@
 """Structural schemas of custom resources: prune, default, validate.
 
 Source: Kubernetes "Extend the Kubernetes API with CustomResourceDefinitions" (structural schemas, pruning, defaulting).
-CEL rules (``x-kubernetes-validations``) are kept but not evaluated.
+CEL rules (``x-kubernetes-validations``) are asked afterwards: cel_rules.py.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bus.kube import structural
+from bus.kube import cel_rules, structural
 from bus.kube.errors import Cause
 from bus.kube.kinds.base import Context, Strategy, keep
 from bus.kube.storage import Object
@@ -24,21 +24,35 @@ class Custom(Strategy):
             keep(obj, old, "status")
 
     def validate(self, obj: Object, ctx: Context) -> list[Cause]:
-        body = {k: v for k, v in obj.items() if k != "metadata"}
-        schema = ctx.version.schema
-        fields = {k: v for k, v in schema.get("properties", {}).items() if k != "metadata"}
-        required = [r for r in schema.get("required", ()) if r != "metadata"]
-        return structural.validate(body, {**schema, "properties": fields, "required": required}, "")
+        body, schema = _body(obj), _schema(ctx)
+        return structural.validate(body, schema, "") or cel_rules.check(body, schema)
 
     def validate_update(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
-        return self.validate(obj, ctx)
+        body, schema = _body(obj), _schema(ctx)
+        return structural.validate(body, schema, "") or cel_rules.check(body, schema, old=_body(old))
 
     def validate_status(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
         status = ctx.version.schema.get("properties", {}).get("status")
-        return structural.validate(obj["status"], status, "status") if status and "status" in obj else []
+        if not status or "status" not in obj:
+            return []
+        before = old.get("status", cel_rules.ABSENT)
+        return structural.validate(obj["status"], status, "status") or cel_rules.check(
+            obj["status"], status, "status", before
+        )
 
     def same_spec(self, obj: Object, old: Object, ctx: Context) -> bool:
         ignored = {"metadata", "apiVersion", "kind"}
         if "status" in ctx.version.subresources:
             ignored.add("status")
         return {k: v for k, v in obj.items() if k not in ignored} == {k: v for k, v in old.items() if k not in ignored}
+
+
+def _body(obj: Object) -> Object:
+    return {k: v for k, v in obj.items() if k != "metadata"}
+
+
+def _schema(ctx: Context) -> Object:
+    """Without what is said of metadata, which has rules of its own."""
+    schema = ctx.version.schema
+    fields = {k: v for k, v in schema.get("properties", {}).items() if k != "metadata"}
+    return {**schema, "properties": fields, "required": [r for r in schema.get("required", ()) if r != "metadata"]}

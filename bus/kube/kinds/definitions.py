@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from bus.kube import errors, names, structural
+from bus.kube import cel_rules, errors, names, structural
 from bus.kube.errors import Cause
 from bus.kube.kinds.base import Context, Strategy, at
 from bus.kube.storage import Object
@@ -146,6 +146,8 @@ def _schema(node: Any, path: str, out: list[Cause], depth: int, junctor: bool = 
             structural.compiled(node["pattern"])
         except (re.error, TypeError, OverflowError) as e:
             out.append(errors.bad_value(f"{path}.pattern", node["pattern"], f"must be a valid regular expression: {e}"))
+    if node.get("x-kubernetes-validations"):
+        out += cel_rules.problems(node["x-kubernetes-validations"], f"{path}.x-kubernetes-validations")
     for name, field in _items(node.get("properties"), path, out):
         _schema(field, f"{path}.properties[{name}]", out, depth + 1, junctor)
     if isinstance(node.get("additionalProperties"), dict):

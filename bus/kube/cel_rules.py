@@ -1,0 +1,211 @@
+"""CEL rules of custom resources (``x-kubernetes-validations``): compiled when a definition is stored, asked at every write.
+
+A rule sees ``self`` as its schema types it, and ``oldSelf`` on an update; a rule of ``oldSelf`` is skipped when there is
+none.  Elements of lists have an old self only in lists with keys.  kube-apiserver bounds a rule by an estimate of its cost;
+here the bound is the size of the value to the power of how deep the rule's macros are nested.
+Source: Kubernetes "Extend the Kubernetes API with CustomResourceDefinitions", "Validation rules".
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import TYPE_CHECKING, Any
+
+from bus.kube import errors, times
+from bus.kube.errors import Cause
+
+if TYPE_CHECKING:
+    from cel import Program
+
+Node = dict[str, Any]
+
+RULE_CHARS_MAX = 5 << 10
+STEPS_MAX = 1_000_000  # of one rule on one value: about a second at the worst
+ABSENT = object()
+_MACRO = re.compile(r"\.(all|exists|exists_one|map|filter)\s*\Z")
+_WORDS = frozenset(
+    {
+        "true",
+        "false",
+        "null",
+        "in",
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
+        "while",
+    }
+)
+_REASONS = {
+    "FieldValueForbidden": "Forbidden: ",
+    "FieldValueRequired": "Required value: ",
+    "FieldValueDuplicate": "Duplicate value: ",
+}
+
+
+class RuleError(ValueError):
+    """A rule that is none."""
+
+
+@functools.lru_cache(maxsize=1024)
+def compiled(rule: str) -> Program:
+    """Raises RuleError."""
+    import cel  # only who has rules pays for it
+
+    if not rule.strip() or len(rule) > RULE_CHARS_MAX:
+        raise RuleError(f"a rule has 1 to {RULE_CHARS_MAX} characters")
+    try:
+        return cel.compile(rule)
+    except Exception as e:  # the library has no error of its own for a text that is no expression
+        raise RuleError(f"compilation failed: {str(e)[:300]}") from e
+
+
+@functools.lru_cache(maxsize=1024)
+def nesting(rule: str) -> int:
+    """How many macros are inside each other at most."""
+    open_now: list[bool] = []
+    deepest = 0
+    for i, letter in enumerate(rule):
+        if letter == "(":
+            open_now.append(_MACRO.search(rule, 0, i) is not None)
+            deepest = max(deepest, sum(open_now))
+        elif letter == ")" and open_now:
+            open_now.pop()
+    return deepest
+
+
+def problems(rules: Any, path: str) -> list[Cause]:
+    """What is wrong with the rules of one node of a schema."""
+    if not isinstance(rules, list):
+        return [errors.bad_value(path, rules, "must be a list of rules")]
+    out = []
+    for i, rule in enumerate(rules):
+        at = f"{path}[{i}].rule"
+        if not isinstance(rule, dict) or not isinstance(rule.get("rule"), str) or not rule["rule"].strip():
+            out.append(errors.required(at, "rule is not specified"))
+            continue
+        for field in ("rule", "messageExpression"):
+            try:
+                if field in rule:
+                    compiled(str(rule[field]))
+            except RuleError as e:
+                out.append(errors.bad_value(f"{path}[{i}].{field}", rule[field], str(e)))
+    return out
+
+
+def check(value: Any, node: Node, path: str = "", old: Any = ABSENT) -> list[Cause]:
+    """Every rule that ``value`` breaks; it is valid by its schema otherwise.  ``old``: the value before an update."""
+    out: list[Cause] = []
+    if has_rules(node):
+        _walk(value, node, path, old, out)
+    return out
+
+
+def has_rules(node: Any) -> bool:
+    if isinstance(node, dict):
+        return "x-kubernetes-validations" in node or any(has_rules(v) for v in node.values())
+    return isinstance(node, list) and any(has_rules(v) for v in node)
+
+
+def _walk(value: Any, node: Node, path: str, old: Any, out: list[Cause]) -> None:
+    if len(out) >= errors.CAUSES_SHOWN_MAX or value is None:
+        return
+    for rule in node.get("x-kubernetes-validations") or ():
+        cause = _ask(rule, value, node, path, old)
+        if cause is not None:
+            out.append(cause)
+    if isinstance(value, dict):
+        fields, more = node.get("properties", {}), node.get("additionalProperties")
+        for name, item in value.items():
+            inner = fields.get(name, more)
+            if isinstance(inner, dict):
+                before = old.get(name, ABSENT) if isinstance(old, dict) else ABSENT
+                _walk(item, inner, f"{path}.{name}" if path else name, before, out)
+    elif isinstance(value, list) and isinstance(node.get("items"), dict):
+        keys = node.get("x-kubernetes-list-map-keys") or [] if node.get("x-kubernetes-list-type") == "map" else []
+        known = {_key(o, keys): o for o in old} if keys and isinstance(old, list) else {}
+        for i, item in enumerate(value):
+            _walk(item, node["items"], f"{path}[{i}]", known.get(_key(item, keys), ABSENT), out)
+
+
+def _key(item: Any, keys: list[str]) -> str:
+    return repr([item.get(k) for k in keys]) if isinstance(item, dict) else repr(item)
+
+
+def _ask(rule: Node, value: Any, node: Node, path: str, old: Any) -> Cause | None:
+    text = rule["rule"]
+    compared = "oldSelf" in compiled(text).variables()
+    if compared and old is ABSENT and not rule.get("optionalOldSelf"):
+        return None
+    if _size(value) ** nesting(text) > STEPS_MAX:
+        return errors.bad_value(path, node.get("type", ""), "call cost limit exceeded: the value is too large for this rule")
+    try:
+        variables = {"self": _typed(value, node)}
+        if compared and old is not ABSENT:
+            variables["oldSelf"] = _typed(old, node)
+        if _run(text, variables) is True:
+            return None
+        said = f"failed rule: {text}"
+        if rule.get("messageExpression"):
+            said = str(_run(rule["messageExpression"], variables))
+        elif rule.get("message"):
+            said = rule["message"]
+    except Exception as e:  # whatever a rule may raise on a value is that value's fault
+        said = f"{str(e)[:300]} evaluating rule: {rule.get('message') or text}"
+    at = path + rule.get("fieldPath", "") if path else rule.get("fieldPath", "").lstrip(".")
+    reason = rule.get("reason", "FieldValueInvalid")
+    if reason in _REASONS:
+        return Cause(at, reason, _REASONS[reason] + said)
+    return errors.bad_value(at, node.get("type", ""), said)
+
+
+def _run(text: str, variables: dict[str, Any]) -> Any:
+    from cel import Context, stdlib
+
+    context = Context(variables=variables)
+    stdlib.add_stdlib_to_context(context)
+    return compiled(text).execute(context)
+
+
+def _size(value: Any) -> int:
+    """How many steps a macro takes at most."""
+    if isinstance(value, dict):
+        return 1 + sum(_size(v) for v in value.values())
+    return 1 + sum(_size(v) for v in value) if isinstance(value, list) else 1
+
+
+def _typed(value: Any, node: Node) -> Any:
+    """As rules see it: numbers are doubles, times are timestamps, fields have names that CEL can spell."""
+    if isinstance(value, dict):
+        fields, more = node.get("properties", {}), node.get("additionalProperties")
+        inner = more if isinstance(more, dict) else {}
+        return {_spelt(k) if k in fields else k: _typed(v, fields.get(k, inner)) for k, v in value.items()}
+    if isinstance(value, list):
+        items = node.get("items")
+        return [_typed(v, items if isinstance(items, dict) else {}) for v in value]
+    if node.get("type") == "number" and not isinstance(value, bool) and isinstance(value, int):
+        return float(value)
+    if node.get("format") == "date-time" and isinstance(value, str):
+        return times.parse(value)
+    return value
+
+
+@functools.lru_cache(maxsize=4096)
+def _spelt(name: str) -> str:
+    if name in _WORDS:
+        return f"__{name}__"
+    name = name.replace("__", "__underscores__")
+    return name.replace(".", "__dot__").replace("-", "__dash__").replace("/", "__slash__")
