@@ -13,8 +13,20 @@ import pytest
 from ops import cli
 
 ROOT = Path(__file__).resolve().parents[3]
-DOCUMENTS = ["README.md", "README.zh.md", "CONTRIBUTING.md", "docs/ARCHITECTURE.md", "docs/ARCHITECTURE.zh.md"]
-PAIRS = [("README.md", "README.zh.md"), ("docs/ARCHITECTURE.md", "docs/ARCHITECTURE.zh.md")]
+DOCUMENTS = [
+    "README.md",
+    "README.zh.md",
+    "CONTRIBUTING.md",
+    "docs/ARCHITECTURE.md",
+    "docs/ARCHITECTURE.zh.md",
+    "docs/SIZING.md",
+    "docs/SIZING.zh.md",
+]
+PAIRS = [
+    ("README.md", "README.zh.md"),
+    ("docs/ARCHITECTURE.md", "docs/ARCHITECTURE.zh.md"),
+    ("docs/SIZING.md", "docs/SIZING.zh.md"),
+]
 RECIPES = set(re.findall(r"^([a-z][a-z-]*)(?: \*args)?:", (ROOT / "justfile").read_text(), re.MULTILINE))
 
 
