@@ -40,7 +40,7 @@ from edge.effects import PodsRim
 from edge.node_api.serve import NodeApi
 from edge.node_status import NodeStatus
 from edge.twins import STATE_PREFIX, TwinsRim
-from schemas import codec, event, node_status, reports, subjects, sync
+from schemas import codec, event, node_status, pod_tokens, reports, subjects, sync
 from schemas.joining import NodeIdentity
 
 logger = structlog.get_logger(__name__)
@@ -241,7 +241,7 @@ class Daemon:
         if ev.group == DEVICES:
             if self.twins is not None:
                 self.twins.object_applied(ev, seq)
-        elif ev.group == "" and ev.resource != "nodes":
+        elif ev.group in ("", pod_tokens.GROUP) and ev.resource != "nodes":
             self.pods.object_applied(ev, seq, loaded=loaded)
 
     def _synced(self) -> None:

@@ -8,6 +8,7 @@ merging.py      whether what the cluster says is news to CLUSTER (pure)
 mirror.py       lists and watches into CLUSTER
 writer.py       writes of the cloud's cores to the cluster, and their answers into CLUSTER
 leases.py       the Lease of each node, renewed while it beats
+tokens.py       the service account tokens of pods on edges, asked for and kept fresh
 staying.py      the tolerations with which a pod lives through a cut link, and why this way (pure)
 stays.py        gives them to the pods
 bridge.py       all of it together

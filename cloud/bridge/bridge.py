@@ -17,6 +17,7 @@ from cloud.bridge.credentials import Credentials
 from cloud.bridge.leases import Leases
 from cloud.bridge.mirror import RELIST_JITTER_S, RESYNC_S, Mirror
 from cloud.bridge.stays import Stays
+from cloud.bridge.tokens import Tokens
 from cloud.bridge.writer import ClusterApi
 from cloud.core import reports as core
 from cloud.standalone.storage import ClusterStorage
@@ -75,7 +76,14 @@ class Bridge:
     async def run(self) -> None:
         client = Client(self._credentials)
         try:
-            mirror = self.mirror = Mirror(client, self._storage, resync_s=self._resync_s, relist_jitter_s=self._jitter_s)
+            tokens = Tokens(client, self._storage, leads=self._leads)
+            mirror = self.mirror = Mirror(
+                client,
+                self._storage,
+                resync_s=self._resync_s,
+                relist_jitter_s=self._jitter_s,
+                before_pod=tokens.ensure,
+            )
             self.leases = Leases(client, self._storage, grace_s=self._grace_s)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(mirror.run(), name="bridge.mirror")
@@ -86,6 +94,7 @@ class Bridge:
                 stays = Stays(client, self._storage, mirror, leads=self._leads)
                 tasks.create_task(self.leases.run(), name="bridge.leases")
                 tasks.create_task(stays.run(), name="bridge.stays")
+                tasks.create_task(tokens.run(), name="bridge.tokens")
                 tasks.create_task(self.reports.run(), name="reports")
                 await self.reports.loaded.wait()
                 self.ready.set()

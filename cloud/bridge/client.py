@@ -172,8 +172,9 @@ class Client:
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
-    async def create(self, path: Path, obj: Object, *, manager: str = "") -> Object:
-        return await self._request("POST", path.url(), _manager(manager), obj)
+    async def create(self, path: Path, obj: Object, *, name: str = "", subresource: str = "", manager: str = "") -> Object:
+        """``name`` goes with a subresource (``token`` of a service account)."""
+        return await self._request("POST", path.url(name, subresource), _manager(manager), obj)
 
     async def update(self, path: Path, name: str, obj: Object, *, subresource: str = "", manager: str = "") -> Object:
         return await self._request("PUT", path.url(name, subresource), _manager(manager), obj)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cloud.bridge.client import Path, Selection
-from schemas import kinds
+from schemas import kinds as known
+from schemas.kinds import Kind as Known
 from schemas.subjects import ObjectKey
 
 Kind = tuple[str, str]
@@ -20,8 +21,29 @@ EDGE_LABEL = "node-role.kubernetes.io/edge"
 EVENT_COMPONENT = "skerry-edge"  # of Events that are written for nodes (cloud/core/status.py)
 
 NODES: Kind = ("", "nodes")
+CLAIMS: Kind = ("", "persistentvolumeclaims")
+VOLUMES: Kind = ("", "persistentvolumes")
+RUNTIMES: Kind = ("node.k8s.io", "runtimeclasses")
+SLICES: Kind = ("discovery.k8s.io", "endpointslices")
+SERVICES: Kind = ("", "services")
 PODS: Kind = ("", "pods")
 DEVICE: Kind = (DEVICES, "devices")
+
+
+# Resources of the whole fleet, few and small: all of them are mirrored.
+FLEET = (
+    Known("apps.kubeedge.io", "v1alpha1", "nodegroups", "NodeGroup", False),
+    Known("apps.kubeedge.io", "v1alpha1", "edgeapplications", "EdgeApplication"),
+    Known("rules.kubeedge.io", "v1", "rules", "Rule"),
+    Known("rules.kubeedge.io", "v1", "ruleendpoints", "RuleEndpoint"),
+    Known("operations.kubeedge.io", "v1alpha2", "imageprepulljobs", "ImagePrePullJob", False),
+    Known("operations.kubeedge.io", "v1alpha2", "nodeupgradejobs", "NodeUpgradeJob", False),
+    Known("operations.kubeedge.io", "v1alpha2", "configupdatejobs", "ConfigUpdateJob", False),
+    Known("policy.kubeedge.io", "v1alpha1", "serviceaccountaccesses", "ServiceAccountAccess"),
+)
+_RUNTIME_CLASS = Known("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass", False)
+# What a cluster has beyond the kinds that the standalone API serves.
+KNOWN: dict[Kind, Known] = {(k.group, k.resource): k for k in (*FLEET, _RUNTIME_CLASS)} | known.BY_RESOURCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +68,11 @@ class Source:
 
 NODE_SOURCE = Source(NODES, what=Selection(labels=EDGE_LABEL))
 REFERRERS = (Source(PODS, what=Selection(fields="spec.nodeName!=")), Source(DEVICE))
+HINT = Selection(metadata=True)
 OTHERS = (
+    Source(RUNTIMES),
+    Source(VOLUMES, what=HINT),
+    *(Source((k.group, k.resource)) for k in FLEET),
     Source((DEVICES, "devicemodels")),
     Source((DEVICES, "devicestatuses")),
     Source(("", "events"), what=Selection(fields=f"source={EVENT_COMPONENT}")),
@@ -56,16 +82,15 @@ CLUSTER_WIDE = (NODE_SOURCE, *REFERRERS, *OTHERS)
 
 def of_namespace(namespace: str) -> tuple[Source, ...]:
     """What is watched in a namespace with edge pods."""
-    hint = Selection(metadata=True)
-    named = (Source(("", "configmaps"), namespace, hint), Source(("", "secrets"), namespace, hint))
-    return (*named, Source(("", "services"), namespace))
+    named = (("", "configmaps"), ("", "secrets"), ("", "serviceaccounts"), CLAIMS)
+    return (*(Source(k, namespace, HINT) for k in named), Source(SERVICES, namespace), Source(SLICES, namespace))
 
 
 MIRRORED: frozenset[Kind] = frozenset({s.kind for s in (*CLUSTER_WIDE, *of_namespace("x"))})
 
 
 def path(kind: Kind, namespace: str = "") -> Path:
-    return Path(kind[0], kinds.BY_RESOURCE[kind].version, kind[1], namespace)
+    return Path(kind[0], KNOWN[kind].version, kind[1], namespace)
 
 
 def key_of(kind: Kind, obj: dict[str, Any]) -> ObjectKey | None:
@@ -73,13 +98,13 @@ def key_of(kind: Kind, obj: dict[str, Any]) -> ObjectKey | None:
     meta = obj.get("metadata")
     if not isinstance(meta, dict) or not isinstance(meta.get("name"), str) or not meta["name"]:
         return None
-    namespaced = kinds.BY_RESOURCE[kind].namespaced
+    namespaced = KNOWN[kind].namespaced
     return ObjectKey(kind[0], kind[1], str(meta.get("namespace") or "") if namespaced else "", meta["name"])
 
 
 def stored_form(kind: Kind, obj: dict[str, Any]) -> dict[str, Any]:
     """An object as CLUSTER keeps it: with its type (items of a list have none), without the resourceVersion, which is the
     event's, and without managedFields, which no edge reads (a PUT without them leaves them alone)."""
-    known = kinds.BY_RESOURCE[kind]
+    of = KNOWN[kind]
     meta = {k: v for k, v in obj["metadata"].items() if k not in ("resourceVersion", "managedFields")}
-    return {"apiVersion": known.api_version, "kind": known.kind, **obj, "metadata": meta}
+    return {"apiVersion": of.api_version, "kind": of.kind, **obj, "metadata": meta}

@@ -4,7 +4,7 @@ What CLUSTER holds is the only memory: starting again is listing again and writi
 ended; when the cluster can't (410), or after RESYNC_S, everything is listed again, in pages, and a page is forgotten before
 the next one is asked for.  So memory grows with what edges need, not with the cluster.
 
-A pod's config maps and secrets are written before the pod: its node then has what it needs when it starts it.
+A pod's config maps, secrets and tokens are written before the pod: its node then has what it needs when it starts it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ RELIST_JITTER_S = 3.0  # after 410: an etcd compaction hits every watch of every
 RESYNC_S = 1800.0  # a change that a watch should have told and did not is found after this long
 SHORT_WATCH_S = 1.0  # a server that ends watches at once isn't asked in a tight loop
 SERVICES_WAIT_S = 5.0  # a pod isn't held back for longer by the first list of its namespace's services
-REFERRERS: frozenset[Kind] = frozenset({kinds.PODS, kinds.DEVICE})
+REFERRERS: frozenset[Kind] = frozenset({kinds.PODS, kinds.DEVICE, kinds.CLAIMS})
+BeforePod = Callable[[ObjectKey, Object], Coroutine[Any, Any, None]]
 
 
 @dataclass(slots=True)
@@ -80,8 +81,10 @@ class Mirror:
         *,
         resync_s: float = RESYNC_S,
         relist_jitter_s: float = RELIST_JITTER_S,
+        before_pod: BeforePod | None = None,
     ) -> None:
         self._client, self._storage = client, storage
+        self._before_pod = before_pod
         self._resync_s, self._jitter_s = resync_s, relist_jitter_s
         self._wanted = Wanted()
         self._deletions = merging.Deletions()
@@ -161,8 +164,9 @@ class Mirror:
                 running.task.cancel()
                 await asyncio.wait([running.task])
                 running.listed.set()  # whoever waits for its first list needs it no more
-        for stored in self._storage.list("", "services", namespace):
-            await self._withdraw(stored.key)
+        for kind in (kinds.SERVICES, kinds.SLICES):
+            for stored in self._storage.list(*kind, namespace):
+                await self._withdraw(stored.key)
 
     async def _source(self, r: _Running) -> None:
         """Lists and watches one source for ever."""
@@ -311,6 +315,8 @@ class Mirror:
             if kind in REFERRERS:
                 new, gone = self._wanted.refer(key, obj)
                 await self._have(key, new)
+                if kind == kinds.PODS and held is None and self._before_pod is not None:
+                    await self._before_pod(key, obj)
             who = origin or Origin(ACTOR)
             form = kinds.stored_form(kind, obj)
             await self._write(key, form, Origin(who.actor, who.cause, who.trace, rev), restored=restored, wait=wait)
@@ -423,7 +429,7 @@ class Mirror:
                 await self._withdraw(k)
             if kind == kinds.DEVICE:
                 await self._withdraw(ObjectKey(kinds.DEVICES, "devicestatuses", key.namespace, key.name))
-            elif key.namespace not in self._wanted.namespaces:
+            elif kind == kinds.PODS and key.namespace not in self._wanted.namespaces:
                 await self._end_namespace(key.namespace)
 
     # --- what the writer asks for ----------------------------------------------------------------------------------

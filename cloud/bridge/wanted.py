@@ -6,12 +6,15 @@ has gone: only the cluster's own deletion ends what runs, never a guess of ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from cloud.bridge.kinds import DEVICE, DEVICES, NODES, PODS
+from cloud.bridge.kinds import CLAIMS, DEVICE, DEVICES, FLEET, NODES, PODS, RUNTIMES, SERVICES, SLICES, VOLUMES
 from cloud.core import needs
+from schemas import pod_tokens
 from schemas.subjects import ObjectKey
+
+_ALL = {NODES, ("", "events"), *((k.group, k.resource) for k in FLEET)}  # their sources select already
 
 
 class Wanted:
@@ -45,18 +48,19 @@ class Wanted:
         kind = (key.group, key.resource)
         if kind in (PODS, DEVICE):
             return key in self._named or (obj is not None and _node(obj) in self._edges)
-        if kind in (NODES, ("", "events")):
-            return True  # its source selects already
-        if kind == ("", "services"):
+        if kind in _ALL:
+            return True
+        if kind in (SERVICES, SLICES):
             return key.namespace in self._spaces
+        if kind == VOLUMES and obj is not None and "spec" in obj and not _local(obj):
+            return False
         if kind == (DEVICES, "devicestatuses"):
             return ObjectKey(*DEVICE, key.namespace, key.name) in self._named
         return key in self._count
 
     def refer(self, key: ObjectKey, obj: dict[str, Any]) -> tuple[list[ObjectKey], list[ObjectKey]]:
-        """A pod or device is held, as it is now; the keys that are wanted since, and those that nobody wants any more."""
-        found = needs.of(key, obj)
-        names = tuple(k for k in found.keys if k != key and k.name != needs.ANY) if found else ()
+        """A pod, device or claim is held, as it is now; the keys that are wanted since, and those that nobody wants."""
+        names = tuple(dict.fromkeys(_named(key, obj)))
         before = self._named.get(key)
         self._named[key] = names
         if before is None and key.resource == "pods":
@@ -87,6 +91,42 @@ class Wanted:
                 del self._count[k]
                 gone.append(k)
         return gone
+
+
+def _named(key: ObjectKey, obj: dict[str, Any]) -> Iterator[ObjectKey]:
+    """What its node is to be told of, and what the cluster's side of Skerry needs beside."""
+    found, spec = needs.of(key, obj), _map(obj, "spec")
+    for k in found.keys if found else ():
+        if k != key and k.name != needs.ANY and k.resource != pod_tokens.RESOURCE:
+            yield k
+    if (key.group, key.resource) == CLAIMS and isinstance(name := spec.get("volumeName"), str) and name:
+        yield ObjectKey(*VOLUMES, "", name)
+    if (key.group, key.resource) != PODS:
+        return
+    account, runtime = spec.get("serviceAccountName"), spec.get("runtimeClassName")
+    if isinstance(account, str) and account:
+        yield ObjectKey("", "serviceaccounts", key.namespace, account)
+    if isinstance(runtime, str) and runtime:
+        yield ObjectKey(*RUNTIMES, "", runtime)
+    volumes = spec.get("volumes")
+    for volume in volumes if isinstance(volumes, list) else []:
+        if not isinstance(volume, dict):
+            continue
+        claim = _map(volume, "persistentVolumeClaim").get("claimName")
+        if isinstance(volume.get("ephemeral"), dict):  # Kubernetes, "Ephemeral Volumes": the claim's name is made of both
+            claim = f"{key.name}-{volume.get('name')}"
+        if isinstance(claim, str) and claim:
+            yield ObjectKey(*CLAIMS, key.namespace, claim)
+
+
+def _local(volume: dict[str, Any]) -> bool:
+    """Whether a persistent volume is on a node's own disk: no other reaches an edge."""
+    return any(k in _map(volume, "spec") for k in ("local", "hostPath"))
+
+
+def _map(obj: dict[str, Any], field: str) -> dict[str, Any]:
+    found = obj.get(field)
+    return found if isinstance(found, dict) else {}
 
 
 def _node(obj: dict[str, Any]) -> str:

@@ -23,7 +23,6 @@ from cloud.bridge import kinds
 from cloud.bridge.client import Client, Unreachable
 from cloud.bridge.mirror import Mirror
 from cloud.standalone.storage import ClusterStorage
-from schemas import kinds as known
 from schemas.subjects import ObjectKey
 
 GONE_WAIT_S = 10.0  # for the watch to tell of a deletion; longer, and the delete is asked again (404 then)
@@ -110,7 +109,7 @@ class ClusterApi:
     def _writable(self, group: str, resource: str) -> kinds.Kind:
         if not self._leads():
             raise errors.unavailable("another process leads the bridge")
-        if (group, resource) not in known.BY_RESOURCE:
+        if (group, resource) not in kinds.KNOWN:
             raise StatusError(404, "NotFound", f"{errors.qualified(group, resource)} is not known to the bridge")
         return group, resource
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from schemas import local_volumes
+from schemas import local_volumes, pod_tokens
 from schemas.subjects import ObjectKey
 
 Object = Mapping[str, Any]
@@ -23,11 +23,12 @@ Object = Mapping[str, Any]
 DEVICES = "devices.kubeedge.io"
 ANY = "*"  # in a need: every object of that resource and namespace.  Not a Kubernetes name, so it can't collide
 
+TOKENS = (pod_tokens.GROUP, pod_tokens.RESOURCE)
 REFERRERS = frozenset({("", "pods"), ("", "nodes"), (DEVICES, "devices")})
 CLAIMS, VOLUMES = ("", "persistentvolumeclaims"), ("", "persistentvolumes")
 DISPATCHED = REFERRERS | {
     *(("", "configmaps"), ("", "secrets"), ("", "services"), (DEVICES, "devicemodels")),
-    *(CLAIMS, VOLUMES),
+    *(CLAIMS, VOLUMES, TOKENS),
 }
 
 
@@ -54,7 +55,7 @@ def of(key: ObjectKey, obj: Object) -> Needs | None:
     node = _text(spec.get("nodeName"))
     if not node:
         return None
-    named = _of_pod(key.namespace, spec) if kind == ("", "pods") else _of_device(key.namespace, spec)
+    named = _of_pod(key, spec) if kind == ("", "pods") else _of_device(key.namespace, spec)
     return Needs(node, tuple(dict.fromkeys((*named, key))))
 
 
@@ -77,12 +78,14 @@ def _of_device(namespace: str, spec: Object) -> Iterator[ObjectKey]:
         yield ObjectKey(DEVICES, "devicemodels", namespace, model)
 
 
-def _of_pod(namespace: str, spec: Object) -> Iterator[ObjectKey]:
+def _of_pod(pod: ObjectKey, spec: Object) -> Iterator[ObjectKey]:
     """Service variables reach every container of a namespace (Pod ``enableServiceLinks``), so all its services go along."""
     for resource, name in (*_of_volumes(spec), *_of_containers(spec), *_of_pulls(spec)):
         if name:
-            yield ObjectKey("", resource, namespace, name)
-    yield ObjectKey("", "services", namespace, ANY)
+            yield ObjectKey("", resource, pod.namespace, name)
+    if pod_tokens.asked_by(spec):
+        yield pod_tokens.key(pod.namespace, pod.name)
+    yield ObjectKey("", "services", pod.namespace, ANY)
 
 
 def _of_volumes(spec: Object) -> Iterator[tuple[str, str]]:

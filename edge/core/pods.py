@@ -44,10 +44,13 @@ from edge.core.stimuli import (
     Tick,
 )
 from edge.core.times import rfc3339
-from schemas import local_volumes
+from schemas import local_volumes, pod_tokens
 from schemas.reports import Hop, PodReport
 
-REFERENCES = ("configmaps", "secrets", "services", "persistentvolumeclaims", "persistentvolumes")
+REFERENCES = {
+    *(("", r) for r in ("configmaps", "secrets", "services", "persistentvolumeclaims", "persistentvolumes")),
+    (pod_tokens.GROUP, pod_tokens.RESOURCE),
+}
 WAITS_FOR_OBJECT = ("CreateContainerConfigError",)
 
 
@@ -86,7 +89,7 @@ class PodsCore:
         match stimulus:
             case ObjectApplied(key=key) if key.group == "" and key.resource == "pods":
                 return self._pod_applied(stimulus)
-            case ObjectApplied(key=key) if key.group == "" and key.resource in REFERENCES:
+            case ObjectApplied(key=key) if (key.group, key.resource) in REFERENCES:
                 return self._reference_applied(stimulus)
             case EffectDone():
                 return self._effect_done(stimulus)

@@ -13,6 +13,7 @@ from typing import Any
 from edge.core import quantities
 from edge.core.pod_spec import Container, Pod
 from edge.core.settings import NodeFacts
+from schemas import pod_tokens
 
 Files = dict[str, bytes]
 BY_SPEC = ("services", "persistentvolumeclaims", "persistentvolumes")
@@ -23,7 +24,8 @@ class Missing(Exception):
 
 
 class References:
-    """Config maps and secrets as bytes by key; services, claims and volumes as raw specs; by namespace and name."""
+    """Config maps, secrets and pods' tokens as bytes by key; services, claims and volumes as raw specs; by namespace and
+    name."""
 
     def __init__(self) -> None:
         self._files: dict[tuple[str, str, str], Files] = {}
@@ -39,6 +41,8 @@ class References:
                 self._specs[resource, namespace, name] = _map(obj, "spec")
         elif obj is None:
             self._files.pop((resource, namespace, name), None)
+        elif resource == pod_tokens.RESOURCE:
+            self._files[resource, namespace, name] = dict(pod_tokens.files(obj))
         else:
             self._files[resource, namespace, name] = _secret(obj) if resource == "secrets" else _config_map(obj)
 

@@ -17,7 +17,7 @@ from edge.core import quantities, references
 from edge.core.pod_spec import InvalidPod, Pod, reading
 from edge.core.references import Missing, References
 from edge.core.settings import NodeFacts
-from schemas import local_volumes
+from schemas import local_volumes, pod_tokens
 
 DEFAULT_MODE = 0o644  # Kubernetes: defaultMode of config map, secret and projected volumes
 
@@ -163,8 +163,8 @@ def _claimed(name: str, spec: Mapping[str, Any], read_only: bool, node: NodeFact
 def _projected(name: str, projected: Mapping[str, Any], pod: Pod, refs: References, node: NodeFacts) -> FilesVolume:
     sources = [s for s in projected.get("sources") or [] if isinstance(s, dict)]
     mode = _mode(projected.get("defaultMode"), DEFAULT_MODE)
-    # A cluster adds a token volume to every pod.  There is no API behind that token on a node without a link, so what
-    # belongs to it may be absent, and must not keep the pod from running.
+    # A cluster adds a token volume to every pod, though few ever use it.  A token that can't be had (no right to ask for
+    # it, a cluster that is away) must not keep the pod from running, nor must what belongs to it; it appears when it comes.
     token = any("serviceAccountToken" in s for s in sources)
     files: dict[str, File] = {}
     for source in sources:
@@ -173,6 +173,10 @@ def _projected(name: str, projected: Mapping[str, Any], pod: Pod, refs: Referenc
             if isinstance(one, dict):
                 given = {**one, "optional": True} if token else one
                 files.update({f.path: f for f in _source(field, given, mode, pod, refs, node)})
+        wish = pod_tokens.asked(source)
+        held = (refs.files(pod_tokens.RESOURCE, pod.namespace, pod.name) or {}) if wish else {}
+        if wish is not None and (value := held.get(f"{pod.uid}/{wish.audience}")) is not None:
+            files[wish.path] = File(_path(wish.path), value, mode)
     return FilesVolume(name, tuple(files[p] for p in sorted(files)), any("secret" in s for s in sources) or token)
 
 

@@ -33,7 +33,7 @@ async def test_cut_watches_go_on_where_they_were(world: World) -> None:
     async with world.bridge() as bridge:
         assert bridge.mirror is not None
         mirror = bridge.mirror
-        await until(lambda: world.proxy.watches == 9)  # six kinds, and three in the one namespace
+        await until(lambda: world.proxy.watches == world.sources)
         lists = mirror.stats.lists
         for n in range(3):
             world.proxy.cut()
@@ -65,9 +65,9 @@ async def test_a_revision_that_is_too_old_is_listed_again_and_only_differences_a
         await world.cluster.storage.delete(pods("goes")[0], _at(world, pods("goes")[0]).rev, Origin("test"))
         await world.pod("comes")
         await until(lambda: world.agrees([NODE, cm("mine"), *pods("p", "comes")]))
-        await until(lambda: mirror.stats.lists >= lists + 9)
+        await until(lambda: mirror.stats.lists >= lists + world.sources)
         refused.set()
-        await until(lambda: world.proxy.watches == 9)
+        await until(lambda: world.proxy.watches == world.sources)
         assert (await world.versions() - before, mirror.stats.written - written) == (2, 1)
         assert _at(world, POD).object["metadata"]["uid"] == made["metadata"]["uid"]
 
@@ -85,7 +85,7 @@ async def test_an_error_event_410_is_a_410(world: World) -> None:
 
     world.proxy.rules.append(gone)
     async with world.bridge():
-        await until(lambda: world.proxy.watches == 9)
+        await until(lambda: world.proxy.watches == world.sources)
         await world.pod("late")
         await until(lambda: world.agrees([NODE, cm("mine"), *pods("p", "late")]))
 
@@ -146,7 +146,7 @@ async def test_killed_in_the_middle_of_its_first_list(world: World) -> None:
 async def test_an_api_server_that_restarts(world: World) -> None:
     made = await edge_with_a_pod(world)
     async with world.bridge() as bridge:
-        await until(lambda: world.proxy.watches == 9)
+        await until(lambda: world.proxy.watches == world.sources)
         await world.proxy.down()
         await world.pod("meanwhile")
         status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
@@ -289,7 +289,8 @@ async def test_memory_does_not_grow_with_the_cluster(world: World) -> None:
         tracemalloc.stop()
     size = total * len(filler)  # the server's pages and both sides' TLS buffers are counted with ours
     assert peak < size / 3, f"{peak} bytes at once for {size} in all"
-    assert now < size / 8, f"{now} bytes stay"
+    # What stays is the buffers of some twenty watches, the proxy's and the server's too, whatever the cluster.
+    assert now < size / 4, f"{now} bytes stay"
 
 
 def _at(world: World, key: ObjectKey) -> Stored:

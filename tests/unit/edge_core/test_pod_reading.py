@@ -418,3 +418,21 @@ def test_pull_secrets_of_both_types_and_broken_ones() -> None:
 )
 def test_quality_of_service(resources: dict[str, Any], qos: str) -> None:
     assert read(containers=[{"name": "main", "image": "app:1", "resources": resources}]).qos == qos
+
+
+def test_a_projected_token_is_the_pods_own_and_comes_when_it_comes() -> None:
+    sources = [{"serviceAccountToken": {"path": "token"}}, {"serviceAccountToken": {"path": "v", "audience": "vault"}}]
+    pod = read(volumes=[{"name": "api", "projected": {"sources": sources, "defaultMode": 0o600}}])
+    found = References()
+
+    def files() -> list[tuple[str, bytes, int]]:
+        (volume,) = volumes_plan.plan(pod, found, NODE).volumes
+        assert isinstance(volume, volumes_plan.FilesVolume) and volume.secret and not volume.missing
+        return [(f.path, f.content, f.mode) for f in volume.files]
+
+    assert files() == [], "it keeps no pod from running"
+    for uid, expected in (("another", []), (pod.uid, [("token", b"t1", 0o600), ("v", b"t2", 0o600)])):
+        tokens = [{"audience": "", "token": "t1"}, {"audience": "vault", "token": "t2"}, {"audience": 1}, None]
+        given = {"metadata": {"name": pod.name, "uid": uid}, "tokens": tokens}
+        found.apply("serviceaccounttokens", pod.namespace, pod.name, given)
+        assert files() == expected
