@@ -43,7 +43,23 @@ async def evict(registry: Registry, target: Target, raw: Any, kind: tuple[Resour
             raise StatusError(500, "", TWO)
         for budget in budgets:
             await _take(registry, budget.key.name, target, pod, how, dry=dry)
+    if not dry and not pod["metadata"].get("deletionTimestamp"):
+        await _tell(registry, target, how)
     await registry.delete("", "pods", target.namespace, target.name, how=how, options=options)
+
+
+async def _tell(registry: Registry, target: Target, how: Write) -> None:
+    """The pod's status says why it goes (documentation, "Pod disruption conditions")."""
+    now = times.of_micros(registry.now_us())
+    why = {"reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting", "lastTransitionTime": now}
+    condition = {"type": "DisruptionTarget", "status": "True", **why}
+
+    def told(pod: Object) -> Object:
+        others = [c for c in at(pod, "status", "conditions") or [] if c.get("type") != "DisruptionTarget"]
+        pod["status"] = {**(pod.get("status") or {}), "conditions": [*others, condition]}
+        return pod
+
+    await registry.change(Target(target.resource, target.version, target.namespace, target.name, "status"), told, how)
 
 
 def _same_pod(options: deletion.DeleteOptions, target: Target, pod: Object) -> None:

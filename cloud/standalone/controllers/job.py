@@ -2,7 +2,7 @@
 
 No end is counted twice or forgotten, whenever this stops or a pod is deleted: a pod keeps a finalizer until its uid was
 written to the status, and its uid stays there until the finalizer is seen gone; only then it becomes a number.
-Not looked at: podFailurePolicy, successPolicy, backoffLimitPerIndex, managedBy.
+Not looked at: successPolicy, backoffLimitPerIndex, managedBy.
 Source: Kubernetes documentation, "Jobs", "Job termination and cleanup"; KEP "Job tracking with finalizers".
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from cloud.core.writes import Write
-from cloud.standalone.controllers import amounts, base, claims, indexes
+from cloud.standalone.controllers import amounts, base, claims, failure_policy, indexes
 from cloud.standalone.controllers.base import JOBS, PODS, Controller, Object, Plan, Seen, View, at
 from schemas import times
 from schemas.subjects import ObjectKey
@@ -53,6 +53,7 @@ def reconcile(view: View, key: ObjectKey, now_us: int) -> Plan:
         return Plan(writes)
     active = claims.running(pods)
     status, freed = _counted(job, pods)
+    _obey(job.object, status, pods, now_us)
     waits = _judge(job.object, status, active, now_us)
     pod_writes: list[Write] = []
     if _true(status, "FailureTarget") or _true(status, "SuccessCriteriaMet") or at(job.object, "spec", "suspend"):
@@ -95,13 +96,16 @@ def _counted(job: Seen, pods: Sequence[Seen]) -> tuple[Object, list[Write]]:
             index = indexes.of(p.object)
             if state == "succeeded" and index is not None and str(index) in done:
                 state = "failed"  # a second one of an index that is done: it counts for nothing
-            left[state].append(uid)
+            if state == "failed" and failure_policy.action(job.object, p.object)[0] == "Ignore":
+                state = "ignored"
+            left.setdefault(state, []).append(uid)
             if state == "succeeded" and index is not None:
                 done.append(str(index))
         kept = [f for f in base.meta(p.object).get("finalizers") or [] if f != FINALIZER]
         writes.append(base.update(p, base.with_meta(p.object, finalizers=kept or None), job))
     if at(job.object, "spec", "completionMode") == "Indexed":
         status["completedIndexes"] = indexes.text(int(n) for n in done)
+    left.pop("ignored", None)
     status["uncountedTerminatedPods"] = {f: v for f, v in left.items() if v}
     return {k: v for k, v in status.items() if v or k == "uncountedTerminatedPods"}, writes
 
@@ -147,6 +151,18 @@ def _judge(job: Object, status: Object, active: Sequence[Seen], now_us: int) -> 
         return [rest]
     _add(status, "FailureTarget", "DeadlineExceeded", "Job was active longer than specified deadline", now)
     return []
+
+
+def _obey(job: Object, status: Object, pods: Sequence[Seen], now_us: int) -> None:
+    """A pod that failed in a way for which the job shall fail, as long as its end isn't counted."""
+    if _true(status, "FailureTarget") or _true(status, "SuccessCriteriaMet"):
+        return
+    for p in pods:
+        if _end(p.object) == "failed" and FINALIZER in (base.meta(p.object).get("finalizers") or []):
+            action, why = failure_policy.action(job, p.object)
+            if action == "FailJob":
+                _add(status, "FailureTarget", "PodFailurePolicy", why, times.rfc3339(now_us))
+                return
 
 
 def _suspension(status: Object, suspended: bool, now: str) -> None:

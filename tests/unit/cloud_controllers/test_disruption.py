@@ -70,6 +70,8 @@ async def test_an_eviction_takes_from_the_budget_and_a_replacement_gives_back(we
     first, second, *_ = [p["metadata"]["name"] for p in await web.list("", "pods")]
     await evict(web, first, dryRun=["All"])
     await evict(web, first)
+    why = condition(await web.get("", "pods", first), "DisruptionTarget")
+    assert (why["status"], why["reason"]) == ("True", "EvictionByEvictionAPI")
     with pytest.raises(StatusError) as refused:
         await evict(web, second)
     assert refused.value.code == 429

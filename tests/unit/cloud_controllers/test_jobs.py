@@ -13,7 +13,7 @@ from cloud.standalone.controllers import job as jobs
 from cloud.standalone.controllers.base import Plan
 from cloud.standalone.view import IndexedView
 from schemas.subjects import ObjectKey
-from tests.unit.cloud_controllers.kubelets import Cluster, Object, condition
+from tests.unit.cloud_controllers.kubelets import HOW, Cluster, Object, condition
 
 S = 1_000_000
 
@@ -242,3 +242,43 @@ async def test_suspended_it_starts_nothing_and_old_jobs_are_forgotten(one: Clust
         await one.settle(ends=lambda _: "Succeeded")
     assert [j["metadata"]["name"] for j in await one.list("batch", "jobs")] == ["tick-2", "tick-3"]
     assert (await one.get("batch", "cronjobs", "tick"))["status"]["lastSuccessfulTime"]
+
+
+async def fail(cluster: Cluster, code: int, **more: Any) -> None:
+    """The pod of the job that runs ends so."""
+    await cluster.settle()
+    (pod,) = [p for p in await cluster.list("", "pods") if p["status"]["phase"] == "Running"]
+    ended = {"name": "c", "restartCount": 0, "ready": False, "image": "i", "imageID": ""}
+    pod["status"]["containerStatuses"] = [{**ended, "state": {"terminated": {"exitCode": code}}}]
+    pod["status"]["conditions"] += [{"type": k, "status": "True"} for k in more.get("conditions", ())]
+    pod["status"]["phase"] = "Failed"
+    name = pod["metadata"]["name"]
+    await cluster.registry.update("", "pods", "default", name, pod, how=HOW, subresource="status")
+    await cluster.quiet()
+
+
+RULES = [
+    {"action": "FailJob", "onExitCodes": {"containerName": "c", "operator": "In", "values": [42]}},
+    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+    {"action": "Count", "onExitCodes": {"operator": "NotIn", "values": [7]}},
+]
+
+
+async def test_a_failure_that_no_retry_helps_against_ends_the_job(one: Cluster) -> None:
+    await one.create("batch", "jobs", job(podFailurePolicy={"rules": RULES}))
+    await fail(one, 42)
+    s = await status(one)
+    failed = condition({"status": s}, "Failed")
+    assert (failed["status"], failed["reason"], s["failed"]) == ("True", "PodFailurePolicy", 1)
+    assert "failed with exit code 42 matching FailJob rule at index 0" in failed["message"]
+
+
+async def test_a_pod_that_was_in_the_way_is_not_the_programs_fault(one: Cluster) -> None:
+    await one.create("batch", "jobs", job(backoffLimit=0, podFailurePolicy={"rules": RULES}))
+    await fail(one, 137, conditions=["DisruptionTarget"])
+    s = await status(one)
+    assert s.get("failed") is None and not condition({"status": s}, "FailureTarget")
+    await one.settle()
+    assert [p["status"]["phase"] for p in await one.list("", "pods")].count("Running") == 1, "another one in its place"
+    await fail(one, 1)
+    assert condition({"status": await status(one)}, "Failed")["reason"] == "BackoffLimitExceeded"
