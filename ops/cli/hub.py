@@ -253,6 +253,31 @@ async def restore(file: Path, data_dir: Path, replace: bool) -> None:
     click.echo(f"next: skerry hub run --data {hub.dir}")
 
 
+@command.command()
+@click.option("--older-than", default="30d", help="How long it must be over, e.g. 12h or 30d; at least an hour.")
+@_data
+@common.is_async
+async def compact(older_than: str, data_dir: Path) -> None:
+    """Take out of the log what is over for long: tombstones of deleted objects, last words of pods that are gone.
+
+    The hub works on meanwhile.  It takes some minutes, because the server must have written its index in between.
+
+    \b
+    Example:
+      skerry hub compact --older-than 30d
+    """
+    from bus import stamp
+    from bus.hub import compact as compacting
+
+    age_s = common.duration_s(older_than)
+    if age_s < compacting.AGE_S_MIN:
+        raise click.BadParameter("at least an hour", param_hint="--older-than")
+    async with common.hub_log(data_dir, "skerry hub compact") as (hub, _, store):
+        before_us = stamp.now_us() - int(age_s * 1e6)
+        for done in await compacting.compact(store, shards=hub.shards, before_us=before_us, say=click.echo):
+            click.echo(f"{done.stream}: {done.removed} subjects removed")
+
+
 @command.command("revoke-node")
 @click.argument("node")
 @click.option("--reason", required=True, help="Why, for the audit log and for whoever reads the node's log.")
