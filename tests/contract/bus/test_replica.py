@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import subprocess
 import sys
 import textwrap
@@ -19,7 +20,7 @@ from bus.stores.failing import FailingStore
 from bus.stores.lmdb_store import LmdbStore
 from bus.stores.memory import MemoryStore
 from cloud import sync
-from schemas import subjects
+from schemas import event, subjects
 from tests.contract.bus import plain
 
 pytestmark = pytest.mark.contract
@@ -125,6 +126,23 @@ async def test_what_was_missed_while_away_comes_as_the_difference_only(hub: Hub,
         await until(lambda: r.stats.answers == 2)
         assert r.stats.page_events == 4
     store.close()
+
+
+async def test_nothing_that_was_applied_is_held_decoded(hub: Hub) -> None:
+    for i in range(50):
+        await hub.edge.put(f"held{i}", {"i": i})
+    nc = await plain.client(hub.server)
+    r = replica.Replica("edge-1", SCOPES, MemoryStore(), on_change=lambda _: None)
+    await r.attach(nc)
+    task = asyncio.create_task(r.run())
+    r.link_up()
+    await until(lambda: r.synced)
+    assert r.stats.page_events == 50
+    gc.collect()
+    assert [o.name for o in gc.get_objects() if isinstance(o, event.Event) and o.name.startswith("held")] == []
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await nc.close()
 
 
 async def test_a_lost_live_event_is_noticed_by_the_chain(hub: Hub) -> None:

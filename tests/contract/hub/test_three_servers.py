@@ -68,10 +68,18 @@ class Cluster:
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    async with running(tmp_path) as c:
+        yield c
+
+
+@contextlib.asynccontextmanager
+async def running(tmp_path: Path, fronts: int = 0) -> AsyncIterator[Cluster]:
     ports = init.HubPorts(client=0, leaf=0, websocket=0)
-    three = [init.HubServer(host="127.0.0.1", ports=ports, route=0) for _ in range(3)]
-    hub = init.init_hub(tmp_path / "hub", listen="127.0.0.1", ports=ports, shards=SHARDS, servers=three)
-    servers = [supervise.hub_server(hub, n) for n in (1, 2, 3)]
+    every = [init.HubServer(host="127.0.0.1", ports=ports, route=0) for _ in range(3 + fronts)]
+    hub = init.init_hub(
+        tmp_path / "hub", listen="127.0.0.1", ports=ports, shards=SHARDS, servers=every[:3], fronts=every[3:]
+    )
+    servers = [supervise.hub_server(hub, n) for n in range(1, 4 + fronts)]
     c = Cluster(hub, servers)
     try:
         await asyncio.gather(*(s.start() for s in servers))
@@ -236,3 +244,29 @@ async def chain(store: log.Log) -> dict[int, str]:
             if head >= last:
                 return out
     raise AssertionError
+
+
+async def test_a_front_carries_the_log_and_has_none_of_it(tmp_path: Path) -> None:
+    async with running(tmp_path, fronts=1) as c:
+        front = c.hub.members[-1]
+        there = connect.ConnectSettings((c.hub.urls[-1],), "front", credentials=c.hub.core_creds, ca=c.hub.ca_path)
+        connection = await connect.connect(there)
+        store = log.Log(connection)
+        c.connections.append(connection)
+        c.logs.append(store)
+        name = plain.cm("through-a-front")
+        subject = subjects.meta(SCOPE, name, SHARDS)
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    seq = await store.append(subject, plain.make_event(name, {}, SCOPE, 0), expect=log.Expect(0))
+                    break
+                except log.LogUnavailable:
+                    await asyncio.sleep(0.1)
+            while (found := await store.last_of("META-0", subject)) is None:  # told by any of the three, which may lag
+                await asyncio.sleep(0.05)
+        assert found.seq == seq
+        led = (await store.request("STREAM.INFO.META-0"))["cluster"]
+        holders = {led["leader"], *(p["name"] for p in led["replicas"])}
+        assert holders == {m.name for m in c.hub.members[:3]}
+        assert front.name not in holders
