@@ -30,7 +30,7 @@ from cloud import access_log, beats, behind, epochs, hints, joining, leases, rep
 from cloud.bridge import bridge, credentials
 from cloud.core import reports as reports_core
 from cloud.node_api.serve import NodeApi
-from cloud.standalone import access, run_controllers, storage, switches
+from cloud.standalone import access, rules, run_controllers, storage, switches
 from schemas import identity
 from schemas import reports as node_reports
 
@@ -132,20 +132,20 @@ class CloudProcess:
             cluster = storage.ClusterStorage(store)
             await cluster.start()
             stack.push_async_callback(cluster.stop)
-            rules = registry.Registry(cluster)
+            ruled = rules.make_registry(cluster)
             if "reports" in s.parts:
-                worker = reports.ReportsWorker(store, rules, hub.shards, grace_s=s.grace_s)
+                worker = reports.ReportsWorker(store, ruled, hub.shards, grace_s=s.grace_s)
                 parts.create_task(leases.Campaign(store, "reports", me).run(worker.run), name="reports")
                 await self._listen(hub, core, store, watch, worker, worker.loaded.is_set, stack, parts)
             if "controllers" in s.parts:
                 leading = leases.Campaign(store, "controllers", me)
                 names = self._controllers
                 parts.create_task(
-                    leading.run(lambda: run_controllers.ControllerRunner(rules, names, leads=lambda: leading.leads).run()),
+                    leading.run(lambda: run_controllers.ControllerRunner(ruled, names, leads=lambda: leading.leads).run()),
                     name="controllers",
                 )
             if "api" in s.parts:
-                await self._serve(hub, rules, core, stack)
+                await self._serve(hub, ruled, core, stack, parts)
 
     async def _bridge(
         self,
@@ -218,16 +218,24 @@ class CloudProcess:
         stack.push_async_callback(sys.close)
         return sys
 
-    async def _serve(self, hub: init.Hub, rules: registry.Registry, core: connect.Connection, stack: AsyncExitStack) -> None:
+    async def _serve(
+        self,
+        hub: init.Hub,
+        api: registry.Registry,
+        core: connect.Connection,
+        stack: AsyncExitStack,
+        parts: asyncio.TaskGroup,
+    ) -> None:
         s = self.settings
+        parts.create_task(rules.keep_policy(api), name="rbac defaults")
         tokens = access.Tokens(hub.dir / "api-tokens")
         hosts = sorted({*hub.file.hosts, *s.hosts, s.listen_host, "localhost", "127.0.0.1"} - {"0.0.0.0", "::"})
         cert, key = init.issue_server_cert(hub, "api", hosts)
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         tls.load_cert_chain(cert, key)
-        nodes = NodeApi(core, rules)
-        app = server.make_app(
-            rules,
+        nodes = NodeApi(core, api)
+        app = rules.make_app(
+            api,
             authenticate=tokens.authenticate,
             ready=lambda: core.connected,
             connect=nodes.handlers(),

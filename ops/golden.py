@@ -16,9 +16,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from bus.kube import memory, registry, server, upkeep
+from bus.kube import memory, server, upkeep
+from bus.kube.auth import policy, users
 from bus.kube.storage import Origin
-from cloud.standalone import run_controllers
+from cloud.standalone import rules, run_controllers
 
 SUITES = (
     ("kube-golden", "cases.json", "golden.json"),
@@ -55,15 +56,17 @@ async def run(folder: Path, only: str) -> int:
     """The same against an API that lives as long as the run."""
     token = secrets.token_hex(16)
 
-    def authenticate(headers: Mapping[str, str]) -> str | None:
+    def authenticate(headers: Mapping[str, str]) -> users.User | None:
         given = headers.get("Authorization", "")
-        return "golden" if secrets.compare_digest(given.encode(), f"Bearer {token}".encode()) else None
+        admin = users.authenticated("golden", (users.MASTERS,))
+        return admin if secrets.compare_digest(given.encode(), f"Bearer {token}".encode()) else None
 
-    api = registry.Registry(memory.MemoryStorage())
+    api = rules.make_registry(memory.MemoryStorage())
     controllers = run_controllers.ControllerRunner(api)  # the recorded server had its controllers too
     running_controllers = asyncio.create_task(controllers.run())
     await upkeep.bootstrap(api, Origin("golden"))
-    running = await server.serve(server.make_app(api, authenticate=authenticate), "127.0.0.1", 0)
+    await policy.reconcile(api, Origin("golden"))
+    running = await server.serve(rules.make_app(api, authenticate=authenticate), "127.0.0.1", 0)
     try:
         failed = await check(folder, f"http://127.0.0.1:{running.port}", token, only)
         if running_controllers.done():

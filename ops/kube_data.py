@@ -25,8 +25,17 @@ DATA = Path(__file__).resolve().parent.parent / "bus" / "kube" / "data"
 
 # Beside the kinds of schemas/kinds.py: what requests and answers are made of.
 EXTRA = ("V1Scale", "V1Binding", "V1Eviction", "V1DeleteOptions", "V1Status")
+MODELS = r"(CoreV1|EventsV1|Apiext|DiscoveryV1|RbacV1|AuthenticationV1|V1)"
 MODEL_OF = {("", "Event"): "CoreV1Event", ("events.k8s.io", "Event"): "EventsV1Event"}
-META = {"ObjectMeta", "ListMeta", "ManagedFieldsEntry", "OwnerReference", "LabelSelector", "LabelSelectorRequirement"}
+META = {
+    "ObjectMeta",
+    "ListMeta",
+    "ManagedFieldsEntry",
+    "OwnerReference",
+    "LabelSelector",
+    "LabelSelectorRequirement",
+    "FieldSelectorRequirement",
+}
 META |= {"Condition", "Status", "StatusDetails", "StatusCause", "DeleteOptions", "Preconditions", "ShardInfo"}
 PACKAGE = {
     "apps": r"Deployment.*|ReplicaSet.*|DaemonSet.*|StatefulSet.*|RollingUpdate.*|ControllerRevision",
@@ -36,6 +45,9 @@ PACKAGE = {
     "coordination": r"Lease.*",
     "events": r"EventsV1.*",
     "autoscaling": r"Scale(Spec|Status)?$",
+    "rbac": r"Role|RoleRef|RoleBinding|ClusterRole|ClusterRoleBinding|AggregationRule|PolicyRule|Subject$",
+    "authorization": r".*SubjectAccessReview.*|.*RulesReview.*|(Non)?Resource(Attributes|Rule)|(Field|Label)SelectorAttr.*",
+    "authentication": r"SelfSubjectReview.*|TokenReview.*|UserInfo|BoundObjectReference|TokenRequest.*",
     "policy": r"Eviction$|PodDisruptionBudget.*",
     "storage": r"StorageClass$",
 }
@@ -94,7 +106,7 @@ SCALARS = {"str": "string", "int": "integer", "float": "number", "bool": "boolea
 
 def definition(model: str) -> str:
     """``V1Container`` -> ``io.k8s.api.core.v1.Container``."""
-    short = re.sub(r"^(CoreV1|EventsV1|ApiextensionsV1|DiscoveryV1|V1)", "", model)
+    short = re.sub(r"^(CoreV1|EventsV1|ApiextensionsV1|DiscoveryV1|RbacV1|AuthenticationV1|V1)", "", model)
     if short in META:
         return f"io.k8s.apimachinery.pkg.apis.meta.v1.{short}"
     for package, pattern in PACKAGE.items():
@@ -153,7 +165,7 @@ def types() -> dict[str, Any]:
         if definition(model) in done:
             continue
         cls = getattr(models, model)
-        owner = re.sub(r"^(CoreV1|EventsV1|ApiextensionsV1|DiscoveryV1|V1)", "", model)
+        owner = re.sub(r"^(CoreV1|EventsV1|ApiextensionsV1|DiscoveryV1|RbacV1|AuthenticationV1|V1)", "", model)
         out: dict[str, Any] = {"type": "object", "properties": {}}
         needed = []
         by_alias = {f.serialization_alias or name: f for name, f in cls.model_fields.items()}
@@ -163,7 +175,7 @@ def types() -> dict[str, Any]:
             if by_alias[field].is_required():
                 needed.append(field)
             if (owner, field) not in PRESERVED:
-                todo += [t for t in re.findall(r"\w+", type_text) if re.match(r"(CoreV1|EventsV1|Apiext|DiscoveryV1|V1)", t)]
+                todo += [t for t in re.findall(r"\w+", type_text) if re.match(MODELS, t)]
         if needed:
             out["required"] = sorted(needed)
         if owner in ATOMIC_TYPES:

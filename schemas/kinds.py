@@ -18,6 +18,7 @@ class Kind:
     singular: str = ""
     subresources: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
+    stored: bool = True  # False: asked by create and answered, never kept (reviews)
 
     @property
     def api_version(self) -> str:
@@ -25,6 +26,12 @@ class Kind:
 
 
 _DEVICES = "devices.kubeedge.io"
+_RBAC, _AUTHORIZATION, _AUTHENTICATION = "rbac.authorization.k8s.io", "authorization.k8s.io", "authentication.k8s.io"
+
+
+def _asked(group: str, resource: str, kind: str, namespaced: bool = False) -> Kind:
+    return Kind(group, "v1", resource, kind, namespaced, (), kind.lower(), stored=False)
+
 
 BUILTIN: tuple[Kind, ...] = (
     Kind("", "v1", "namespaces", "Namespace", False, ("ns",), "namespace", ("status", "finalize")),
@@ -50,6 +57,15 @@ BUILTIN: tuple[Kind, ...] = (
     Kind("storage.k8s.io", "v1", "storageclasses", "StorageClass", False, ("sc",), "storageclass"),
     Kind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", True, ("pdb",), "poddisruptionbudget", ("status",)),
     Kind("coordination.k8s.io", "v1", "leases", "Lease", True, (), "lease"),
+    Kind(_RBAC, "v1", "roles", "Role", True, (), "role"),
+    Kind(_RBAC, "v1", "rolebindings", "RoleBinding", True, (), "rolebinding"),
+    Kind(_RBAC, "v1", "clusterroles", "ClusterRole", False, (), "clusterrole"),
+    Kind(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", False, (), "clusterrolebinding"),
+    _asked(_AUTHORIZATION, "selfsubjectaccessreviews", "SelfSubjectAccessReview"),
+    _asked(_AUTHORIZATION, "subjectaccessreviews", "SubjectAccessReview"),
+    _asked(_AUTHORIZATION, "localsubjectaccessreviews", "LocalSubjectAccessReview", True),
+    _asked(_AUTHORIZATION, "selfsubjectrulesreviews", "SelfSubjectRulesReview"),
+    _asked(_AUTHENTICATION, "selfsubjectreviews", "SelfSubjectReview"),
     Kind(
         "apiextensions.k8s.io",
         "v1",

@@ -30,13 +30,14 @@ WAITERS_SWEEP = 1024  # waiters that gave up are swept out beyond this many
 class _Bucket:
     """Everything about one (group, resource)."""
 
-    __slots__ = ("dropped", "namespaces", "ring", "watchers")
+    __slots__ = ("dropped", "namespaces", "ring", "state", "watchers")
 
     def __init__(self) -> None:
         self.namespaces: dict[str, dict[str, Stored]] = {}
         self.ring: deque[Change] = deque()
         self.dropped = 0  # revision of the newest change that the ring no longer holds
         self.watchers: dict[str | None, set[_Watcher]] = {}
+        self.state = 0  # a number that no other state of this resource has
 
     def put(self, stored: Stored) -> None:
         self.namespaces.setdefault(stored.key.namespace, {})[stored.key.name] = stored
@@ -98,6 +99,8 @@ class WatchCache:
         self._bookmark_s = bookmark_s
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._tick = itertools.count()
+        self._states = itertools.count(1)
+        self._resets = 0
 
     # --- the feeder's side -------------------------------------------------------------------------------------
 
@@ -130,7 +133,7 @@ class WatchCache:
         else:  # a tombstone of something that we never saw, as in a fold of last states
             self.advance(rev)
             return None
-        self._revision = rev
+        self._revision, bucket.state = rev, next(self._states)
         self._remember(bucket, change)
         self._tell(bucket, key.namespace, change)
         self._wake()
@@ -157,10 +160,11 @@ class WatchCache:
                 for watcher in watchers:
                     watcher.expire("the log was reset: list again")
         self._buckets.clear()
+        self._resets += 1
         self._revision = self._floor = rev
         for stored in objects:
             bucket = self._buckets.setdefault((stored.key.group, stored.key.resource), _Bucket())
-            bucket.dropped = rev
+            bucket.dropped, bucket.state = rev, next(self._states)
             bucket.put(stored)
         self._wake()
 
@@ -201,6 +205,10 @@ class WatchCache:
     def get(self, key: ObjectKey) -> Stored | None:
         bucket = self._buckets.get((key.group, key.resource))
         return bucket.get(key) if bucket else None
+
+    def changed(self, group: str, resource: str) -> int:
+        bucket = self._buckets.get((group, resource))
+        return bucket.state if bucket else -self._resets
 
     def list(self, group: str, resource: str, namespace: str | None = None) -> Listing:
         bucket = self._buckets.get((group, resource))

@@ -61,6 +61,7 @@ class Resource:
     custom: bool
     preferred: list[str] = field(default_factory=list)
     read_only: bool = False  # made when it is asked for: it can be read and listed, not watched
+    stored: bool = True  # False: asked by create and answered, never kept (reviews)
 
     def api_version(self, version: str) -> str:
         return f"{self.group}/{version}" if self.group else version
@@ -87,6 +88,7 @@ def _of_kind(kind: kinds.Kind) -> Resource:
         kind.version,
         False,
         [kind.version],
+        stored=kind.stored,
     )
 
 

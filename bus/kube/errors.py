@@ -112,7 +112,9 @@ def bad_option(option: str, why: str) -> StatusError:
 
 
 def forbidden(group: str, resource: str, name: str, why: str, causes: Iterable[Cause] = ()) -> StatusError:
-    message = f'{qualified(group, resource)} "{name}" is forbidden: {why}'
+    """403; without a ``name`` it is about the whole resource."""
+    named = f' "{name}"' if name else ""
+    message = f"{qualified(group, resource)}{named} is forbidden: {why}"
     return StatusError(403, "Forbidden", message, _details(group, resource, name, causes))
 
 

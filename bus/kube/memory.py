@@ -31,6 +31,9 @@ class MemoryStorage:
     def get(self, key: ObjectKey) -> Stored | None:
         return self.cache.get(key)
 
+    def changed(self, group: str, resource: str) -> int:
+        return self.cache.changed(group, resource)
+
     def list(self, group: str, resource: str, namespace: str | None = None) -> Listing:
         return self.cache.list(group, resource, namespace)
 

@@ -14,10 +14,11 @@ import asyncio
 import dataclasses
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from bus.kube import decoding, deletion, errors, objectmeta, subresources, times
+from bus.kube.admission.base import Plugin
 from bus.kube.catalog import CRD_GROUP, CRD_RESOURCE, Catalog, Resource, Version, of_definition
 from bus.kube.decoding import clone
 from bus.kube.deletion import Deleted, DeleteOptions
@@ -50,7 +51,8 @@ __all__ = ["Filter", "Registry", "Target", "Write"]
 
 
 class Registry:
-    """``storage`` may be a Reader only: then every write is refused (405).  ``clock`` gives microseconds since 1970."""
+    """``storage`` may be a Reader only: then every write is refused (405).  ``clock`` gives microseconds since 1970.
+    ``admission`` makes the plugins that a write must pass."""
 
     def __init__(
         self,
@@ -58,12 +60,14 @@ class Registry:
         *,
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
         random: Callable[[int], bytes] = os.urandom,
+        admission: Callable[[Registry], Sequence[Plugin]] = lambda _: (),
     ) -> None:
         self.reader = storage
         self.catalog = Catalog(storage)
         self._storage = storage if isinstance(storage, Storage) else None
         self._clock = clock
         self._random = random
+        self._plugins = tuple(admission(self))
 
     @property
     def writable(self) -> bool:
@@ -164,7 +168,7 @@ class Registry:
         generate = not new["metadata"].get("name") and bool(new["metadata"].get("generateName"))
         for attempt in range(NAME_ATTEMPTS_MAX):
             draft = clone(new)
-            self._draft(draft, target, how)
+            await self._draft(draft, target, how)
             key = dataclasses.replace(target, name=draft["metadata"]["name"]).key
             try:
                 return self.present(res, ver, await self._store_new(storage, res, key, draft, how))
@@ -173,7 +177,7 @@ class Registry:
                     raise errors.already_exists(res.group, res.resource, key.name) from e
         raise AssertionError("the last attempt returns or raises")
 
-    def _draft(self, draft: Object, target: Target, how: Write) -> None:
+    async def _draft(self, draft: Object, target: Target, how: Write) -> None:
         """Everything that makes a new object out of what was sent, in place."""
         res, ver, namespace = target.resource, target.version, target.namespace
         rules, ctx = strategy(res), self._context(res, ver, how)
@@ -181,12 +185,18 @@ class Registry:
         if res.namespaced:
             self._check_namespace(res, namespace, draft["metadata"].get("name", ""))
         rules.defaults(draft, ctx)
+        for plugin in self._plugins:
+            await plugin.fill(target, draft, how)
+        if self._plugins:
+            rules.defaults(draft, ctx)  # of what they filled in
         causes = objectmeta.validate(draft, rules)
         if not causes:
             rules.prepare_create(draft, ctx)
             causes = rules.validate(draft, ctx)
         if causes:
             raise errors.invalid(res.group, res.kind, draft["metadata"].get("name", ""), causes)
+        for plugin in self._plugins:
+            await plugin.admit(target, draft, how)
 
     async def _store_new(self, storage: Storage, res: Resource, key: ObjectKey, draft: Object, how: Write) -> Stored:
         obj = decoding.convert(draft, res, res.storage_version)
@@ -353,6 +363,9 @@ class Registry:
                 new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
         if causes:
             raise errors.invalid(res.group, res.kind, new["metadata"].get("name", ""), causes)
+        if not subresource:
+            for plugin in self._plugins:
+                plugin.update(target, new, old, how)
 
     async def _replace(self, storage: Storage, res: Resource, stored: Stored, new: Object, how: Write) -> Stored:
         """Raises Conflict, or StatusError.  An object that was only waiting for this is removed."""
@@ -448,7 +461,7 @@ class Registry:
     # --- shared ------------------------------------------------------------------------------------------------
 
     def _writer(self, res: Resource, verb: str) -> Storage:
-        if self._storage is None:
+        if self._storage is None or not res.stored:
             raise errors.method_not_allowed(res.group, res.resource, verb)
         return self._storage
 

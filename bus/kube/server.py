@@ -16,13 +16,17 @@ import structlog
 from aiohttp import web
 
 from bus.kube import errors
+from bus.kube.auth import impersonation, requests, users
+from bus.kube.auth.reviews import Reviews
+from bus.kube.auth.users import Authorizer, User
 from bus.kube.errors import StatusError
 from bus.kube.http import answers, discovery, negotiation, openapi, paths, reading, watching, writing
 from bus.kube.http.context import Connect, Context, Limits, Server, Virtual
 from bus.kube.registry import Registry
 from bus.kube.targets import Target
 
-Authenticate = Callable[[Mapping[str, str]], str | None]
+Authenticate = Callable[[Mapping[str, str]], User | None]
+EVERYBODY = users.authenticated("anonymous")  # where nobody is asked who they are
 OPEN_PATHS = ("/healthz", "/livez", "/readyz", "/version")  # the real server answers these to anybody
 SOURCE = "skerry"
 SHUTDOWN_S = 5.0  # for requests under way when the server ends; watches end at once
@@ -49,6 +53,8 @@ def make_app(
     registry: Registry,
     *,
     authenticate: Authenticate | None = None,
+    authorizer: Authorizer | None = None,
+    reviews: Reviews | None = None,
     ready: Callable[[], bool] = lambda: True,
     limits: Limits | None = None,
     connect: Mapping[str, Connect] | None = None,
@@ -56,13 +62,21 @@ def make_app(
 ) -> web.Application:
     """The API as an aiohttp application.
 
-    ``authenticate`` gives the actor for a request's headers, None refuses it (401); without it everybody is "anonymous".
+    ``authenticate`` gives the user of a request's headers, None refuses it (401); without it everybody is "anonymous".
+    ``authorizer`` says what they may do, ``reviews`` answers who asks that; without them everybody may do everything.
     ``ready`` answers /readyz.  ``connect`` serves subresources that are not of this room, by "<resource>/<subresource>":
     ``{"pods/log": handler}``.  ``virtual``: kinds that are stored nowhere."""
     http = {"max_line_size": LINE_BYTES_MAX, "max_field_size": LINE_BYTES_MAX, "auto_decompress": False}
     app = web.Application(client_max_size=0, handler_args=http)
     app[_STATE] = _State(
-        Server(registry, limits or Limits(), connect or {}, {(v.resource.group, v.resource.resource): v for v in virtual}),
+        Server(
+            registry,
+            limits or Limits(),
+            connect or {},
+            authorizer,
+            reviews,
+            virtual={(v.resource.group, v.resource.resource): v for v in virtual},
+        ),
         authenticate,
         ready,
         openapi.Documents(registry.catalog),
@@ -126,12 +140,16 @@ async def _answer(request: web.Request) -> web.StreamResponse:
     if path in OPEN_PATHS or path.startswith(("/livez/", "/readyz/", "/healthz/")):
         return _open(request)
     authenticate = request.app[_STATE].authenticate
-    actor = authenticate(request.headers) if authenticate else "anonymous"
-    if actor is None:
+    user = authenticate(request.headers) if authenticate else EVERYBODY
+    if user is None:
         raise errors.unauthorized()
+    if server.authorizer is not None:
+        user = impersonation.apply(request.headers, user, server.require)
     address = paths.parse(request.raw_path.split("?", 1)[0])
     if address is None:
+        server.require(requests.of_path(user, request.method, path))
         return _documents(request, server)
+    server.require(requests.of_resource(user, request.method, address, request.query))
     made = server.virtual.get((address.group, address.resource))
     if made is not None and address.version in made.resource.versions:
         res, ver = made.resource, made.resource.versions[address.version]
@@ -143,11 +161,13 @@ async def _answer(request: web.Request) -> web.StreamResponse:
     target = Target(res, ver, address.namespace or "", address.name, address.subresource)
     connect = server.connect.get(f"{address.resource}/{address.subresource}") if address.subresource else None
     if connect is not None and not address.group:
-        return await connect(request, target, actor)
+        if address.subresource in requests.STREAMED and request.method == "GET":
+            server.require(requests.of_resource(user, "POST", address, request.query))
+        return await connect(request, target, user.actor)
     if made is not None:
-        return await made.serve(request, target, actor)
-    ctx = Context(request, server, address, target, actor, negotiation.choose(request.headers.get("Accept", "")))
-    if request.method in ("GET", "HEAD") and (address.watch or ctx.flag("watch")) and not address.subresource:
+        return await made.serve(request, target, user.actor)
+    ctx = Context(request, server, address, target, user, negotiation.choose(request.headers.get("Accept", "")))
+    if request.method in ("GET", "HEAD") and (address.watch or ctx.flag("watch")) and not address.subresource and res.stored:
         return await _watch(ctx)
     async with asyncio.timeout(server.limits.request_s):
         return await _verb(ctx)(ctx)
@@ -158,6 +178,8 @@ def _verb(ctx: Context) -> Callable[[Context], Awaitable[web.StreamResponse]]:
     address, method, res = ctx.address, ctx.request.method, ctx.target.resource
     if address.rest:
         raise errors.no_such_path()
+    if not res.stored:
+        return writing.review if method == "POST" and not address.name else _no_verb(ctx)
     if res.namespaced and address.namespace is None and address.name:
         raise errors.no_such_path()
     if address.name:
@@ -170,9 +192,12 @@ def _verb(ctx: Context) -> Callable[[Context], Awaitable[web.StreamResponse]]:
         if not res.namespaced or address.namespace is not None:
             table["POST"] = writing.create
     handler = table.get(method)
-    if handler is None:
-        raise errors.method_not_allowed(res.group, res.resource, method)
-    return handler
+    return handler or _no_verb(ctx)
+
+
+def _no_verb(ctx: Context) -> Callable[[Context], Awaitable[web.StreamResponse]]:
+    res = ctx.target.resource
+    raise errors.method_not_allowed(res.group, res.resource, ctx.request.method)
 
 
 async def _watch(ctx: Context) -> web.StreamResponse:

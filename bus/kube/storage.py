@@ -89,6 +89,9 @@ class Reader(Protocol):
 
     def get(self, key: ObjectKey) -> Stored | None: ...
 
+    def changed(self, group: str, resource: str) -> int:
+        """Another number whenever anything of a resource has changed, for those who cache what they made of it."""
+
     def list(self, group: str, resource: str, namespace: str | None = None) -> Listing:
         """All objects of a resource (of one namespace), sorted by namespace and name."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from bus.kube import errors, selectors
+from bus.kube.auth.users import User
 from bus.kube.catalog import Resource, Version
 from bus.kube.errors import StatusError
 from bus.kube.kinds import strategy
@@ -15,7 +16,8 @@ from schemas.subjects import ObjectKey
 @dataclass(frozen=True, slots=True)
 class Write:
     """How a write is to be done.  ``manager`` is the fieldManager, ``validation`` the fieldValidation (Ignore, Warn,
-    Strict); what a client should be warned of is added to ``warnings``."""
+    Strict); what a client should be warned of is added to ``warnings``.  ``user`` is who asked; None is one of our own
+    components, which may grant what it likes."""
 
     origin: Origin
     dry_run: bool = False
@@ -23,6 +25,7 @@ class Write:
     force: bool = False
     validation: str = "Ignore"
     warnings: list[str] = field(default_factory=list)
+    user: User | None = None
 
 
 @dataclass(frozen=True, slots=True)

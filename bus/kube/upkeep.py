@@ -40,7 +40,7 @@ async def empty_namespace(registry: Registry, name: str, *, how: Write) -> bool:
         return False
     left = 0
     for res in registry.catalog.all():
-        if res.namespaced:
+        if res.namespaced and res.stored:
             await registry.delete_collection(res.group, res.resource, name, how=how)
             left += len(registry.reader.list(res.group, res.resource, name))
     if left:

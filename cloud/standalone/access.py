@@ -1,7 +1,7 @@
 """Who may use the standalone API: bearer tokens in a file, and the kubeconfig that carries one.
 
-The file has a line ``<token> <user>`` for each user (Kubernetes documentation, "Static token file", without its groups): the
-administrator's is made with the first start.  Users and rights beyond that come with RBAC.
+The file has a line ``<token> <user> [<group>,<group>]`` for each user (after Kubernetes' "Static token file"): the
+administrator's is made with the first start and is in ``system:masters``.  What others may do is up to roles and bindings.
 """
 
 from __future__ import annotations
@@ -15,11 +15,19 @@ from pathlib import Path
 
 import yaml
 
+from bus.kube.auth import users
+from bus.kube.auth.users import User
+
 ADMIN = "admin"
 
 
 class AccessError(Exception):
     """The token file can't be read or made; the message says which and why."""
+
+
+def _user(name: str, groups: str = "") -> User:
+    given = tuple(g for g in groups.split(",") if g)
+    return users.authenticated(name, (*given, users.MASTERS) if name == ADMIN else given)
 
 
 class Tokens:
@@ -29,26 +37,31 @@ class Tokens:
         self._path = path
         self._users = self._load()
 
-    def _load(self) -> list[tuple[str, str]]:
+    def _load(self) -> list[tuple[str, User]]:
         try:
             if not self._path.exists():
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
                 with os.fdopen(fd, "w") as f:
-                    f.write(f"{secrets.token_urlsafe(32)} {ADMIN}\n")
+                    f.write(f"{secrets.token_urlsafe(32)} {ADMIN} {users.MASTERS}\n")
             if self._path.stat().st_mode & 0o077:
                 raise AccessError(f"{self._path} can be read by others: chmod 600 {self._path}")
             rows = [line.split() for line in self._path.read_text().splitlines() if line.strip() and line[0] != "#"]
         except OSError as e:
             raise AccessError(f"can't use the token file {self._path}: {e}") from e
-        bad = [n for n, r in enumerate(rows, 1) if len(r) != 2]
+        bad = [n for n, r in enumerate(rows, 1) if len(r) not in (2, 3)]
         if bad or not rows:
-            raise AccessError(f"{self._path}: each line must be <token> <user>; look at line {bad[0] if bad else 1}")
-        return [(r[0], r[1]) for r in rows]
+            raise AccessError(
+                f"{self._path}: each line must be <token> <user> [<group>,<group>]; look at line {bad[0] if bad else 1}"
+            )
+        return [(r[0], _user(*r[1:])) for r in rows]
 
-    def authenticate(self, headers: Mapping[str, str]) -> str | None:
-        """The user of a request's ``Authorization: Bearer`` header, None for nobody."""
-        scheme, _, given = headers.get("Authorization", "").partition(" ")
+    def authenticate(self, headers: Mapping[str, str]) -> User | None:
+        """The user of a request's ``Authorization: Bearer`` header: anonymous without one, None for a wrong one."""
+        header = headers.get("Authorization", "")
+        if not header:
+            return users.NOBODY
+        scheme, _, given = header.partition(" ")
         if scheme.lower() != "bearer":
             return None
         found = None
@@ -58,8 +71,8 @@ class Tokens:
         return found
 
     def token_of(self, user: str) -> str:
-        for token, name in self._users:
-            if name == user:
+        for token, known in self._users:
+            if known.name == user:
                 return token
         raise AccessError(f"{self._path} has no token of {user!r}")
 

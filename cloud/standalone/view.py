@@ -174,7 +174,7 @@ class IndexedView:
         return [*self._find("unscheduled")]
 
     def kinds(self) -> Sequence[Kind]:
-        return [(r.group, r.resource) for r in self._catalog.all()]
+        return [(r.group, r.resource) for r in self._catalog.all() if r.stored]
 
     def kind_of(self, api_version: str, kind: str) -> tuple[Kind, bool] | None:
         group = api_version.partition("/")[0] if "/" in api_version else ""

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from bus.kube import cache, memory, registry, server, upkeep
+from bus.kube.auth import users
 from bus.kube.storage import Origin
 from bus.kube.targets import Write
 
@@ -95,8 +96,8 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     return cert_path, key_path
 
 
-def authenticate(headers: Mapping[str, str]) -> str | None:
-    return "tester" if headers.get("Authorization") == f"Bearer {TOKEN}" else None
+def authenticate(headers: Mapping[str, str]) -> users.User | None:
+    return users.authenticated("tester", (users.MASTERS,)) if headers.get("Authorization") == f"Bearer {TOKEN}" else None
 
 
 @asynccontextmanager

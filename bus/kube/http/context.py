@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from bus.kube import errors
+from bus.kube.auth.denials import Denials
+from bus.kube.auth.requests import require
+from bus.kube.auth.reviews import Reviews
+from bus.kube.auth.users import Attributes, Authorizer, User
 from bus.kube.catalog import Resource
 from bus.kube.http import negotiation, paths
 from bus.kube.registry import Registry
@@ -47,8 +51,21 @@ class Server:
     registry: Registry
     limits: Limits = field(default_factory=Limits)
     connect: Mapping[str, Connect] = field(default_factory=dict)
+    authorizer: Authorizer | None = None  # None: whoever was let in may do everything
+    reviews: Reviews | None = None
+    denials: Denials = field(default_factory=Denials)
     virtual: Mapping[tuple[str, str], Virtual] = field(default_factory=dict)
     watches: int = 0
+
+    def require(self, wanted: Attributes) -> None:
+        """Raises StatusError 403."""
+        if self.authorizer is None:
+            return
+        try:
+            require(self.authorizer, wanted)
+        except errors.StatusError as e:
+            self.denials.tell(wanted.user.actor, e.message)
+            raise
 
     def all(self) -> list[Resource]:
         """Everything that is served, in the order of discovery."""
@@ -61,7 +78,7 @@ class Context:
     server: Server
     address: paths.Address
     target: Target
-    actor: str
+    user: User
     output: negotiation.Output
 
     @property
@@ -96,7 +113,7 @@ class Context:
             if value is not None and not _EVENT_ID.match(value):
                 raise errors.bad_request(f"{header} is not the id of an event")
             ids.append(value)
-        return Origin(self.actor, ids[0], ids[1])
+        return Origin(self.user.actor, ids[0], ids[1])
 
     def write(self) -> Write:
         dry = self.query.getall("dryRun", []) if hasattr(self.query, "getall") else []
@@ -111,4 +128,4 @@ class Context:
         manager = self.query.get("fieldManager") or agent or "unknown"
         if len(manager) > MANAGER_CHARS_MAX or not manager.isprintable():
             raise errors.bad_request(f"fieldManager has at most {MANAGER_CHARS_MAX} printable characters")
-        return Write(self.origin(), any(dry), manager, self.flag("force"), validation)
+        return Write(self.origin(), any(dry), manager, self.flag("force"), validation, user=self.user)

@@ -11,6 +11,7 @@ from bus.kube.storage import Object
 VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 READ_VERBS = ("get", "list", "watch")
 MADE_VERBS = ("get", "list")  # of what is stored nowhere
+ASK_VERBS = ("create",)  # of what is never stored
 SUB_VERBS = ("get", "patch", "update")
 MAJOR, MINOR = "1", "35"  # the Kubernetes API whose rules these are
 
@@ -30,6 +31,8 @@ class Served(Protocol):
 
 
 def _verbs(res: Resource, writable: bool) -> list[str]:
+    if not res.stored:
+        return list(ASK_VERBS)
     return list(MADE_VERBS if res.read_only else VERBS if writable else READ_VERBS)
 
 

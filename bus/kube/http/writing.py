@@ -6,7 +6,8 @@ from typing import Any
 
 from aiohttp import web
 
-from bus.kube import deletion, errors
+from bus.kube import decoding, deletion, errors
+from bus.kube.auth import requests
 from bus.kube.catalog import Resource
 from bus.kube.deletion import Deleted
 from bus.kube.http import answers, bodies, reading
@@ -30,6 +31,16 @@ async def create(ctx: Context) -> web.Response:
         subresource=target.subresource,
     )
     return reading.answer_object(ctx, obj, 201, how.warnings)
+
+
+async def review(ctx: Context) -> web.Response:
+    """A kind that is asked and never stored."""
+    target, how, reviews = ctx.target, ctx.write(), ctx.server.reviews
+    if reviews is None:
+        raise errors.no_such_path()
+    body = await bodies.read_object(ctx.request)
+    asked = decoding.read(body, target.resource, target.version, validation=how.validation, warnings=how.warnings)
+    return reading.answer_object(ctx, reviews.answer(ctx.user, target, asked), 201, how.warnings)
 
 
 async def update(ctx: Context) -> web.Response:
@@ -58,6 +69,8 @@ async def patch(ctx: Context) -> web.Response:
     how, registry = ctx.write(), ctx.server.registry
     body = bodies.parse(await bodies.read_bytes(ctx.request), yaml=kind.endswith("yaml"))
     existed = registry.reader.get(target.key) is not None
+    if not existed and kind == "application/apply-patch+yaml":  # it is going to be a create
+        ctx.server.require(requests.of_resource(ctx.user, "POST", ctx.address, {}))
     obj = await registry.patch(
         target.resource.group,
         target.resource.resource,

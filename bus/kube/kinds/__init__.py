@@ -9,6 +9,7 @@ statefulsets.py   stateful sets
 jobs.py           jobs, cron jobs
 storage.py        persistent volumes, their claims, storage classes
 budgets.py        pod disruption budgets
+rbac.py           roles and bindings
 network.py        endpoints, endpoint slices
 definitions.py    custom resource definitions
 custom.py         objects of custom resources
@@ -27,6 +28,7 @@ from bus.kube.kinds import (
     jobs,
     network,
     pods,
+    rbac,
     statefulsets,
     storage,
     workloads,
@@ -53,6 +55,10 @@ _BY_RESOURCE: dict[tuple[str, str], base.Strategy] = {
     ("policy", "poddisruptionbudgets"): budgets.Budgets(),
     ("batch", "jobs"): jobs.Jobs(),
     ("batch", "cronjobs"): jobs.CronJobs(),
+    ("rbac.authorization.k8s.io", "roles"): rbac.Roles(),
+    ("rbac.authorization.k8s.io", "clusterroles"): rbac.Roles(),
+    ("rbac.authorization.k8s.io", "rolebindings"): rbac.Bindings(),
+    ("rbac.authorization.k8s.io", "clusterrolebindings"): rbac.Bindings(),
     ("apiextensions.k8s.io", "customresourcedefinitions"): definitions.Definitions(),
 }
 _PLAIN = base.Strategy()

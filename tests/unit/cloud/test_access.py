@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bus.kube.auth import users
 from cloud.standalone import access
 
 
@@ -13,12 +14,25 @@ def test_the_first_start_makes_an_administrator_and_later_ones_keep_it(tmp_path:
     token = access.Tokens(path).token_of("admin")
     assert path.stat().st_mode & 0o777 == 0o600
     again = access.Tokens(path)
-    assert again.authenticate({"Authorization": f"Bearer {token}"}) == "admin"
+    assert again.authenticate({"Authorization": f"Bearer {token}"}) == users.authenticated("admin", ("system:masters",))
 
 
-@pytest.mark.parametrize("header", ["", "Bearer", "Bearer nope", "Basic abc", "Bearer \udcff"])
+@pytest.mark.parametrize("header", ["Bearer", "Bearer nope", "Basic abc", "Bearer \udcff"])
 def test_nobody(tmp_path: Path, header: str) -> None:
-    assert access.Tokens(tmp_path / "t").authenticate({"Authorization": header} if header else {}) is None
+    assert access.Tokens(tmp_path / "t").authenticate({"Authorization": header}) is None
+
+
+def test_without_a_token_one_is_anonymous(tmp_path: Path) -> None:
+    assert access.Tokens(tmp_path / "t").authenticate({}) == users.NOBODY
+
+
+def test_groups_of_a_user(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    access.Tokens(path)
+    with path.open("a") as f:
+        f.write("secret jane dev,ops\n")
+    jane = access.Tokens(path).authenticate({"Authorization": "Bearer secret"})
+    assert jane is not None and jane.groups == ("dev", "ops", "system:authenticated")
 
 
 def test_an_open_or_malformed_file_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from bus.kube import cache, memory, registry, server, upkeep
+from bus.kube.auth import users
 from bus.kube.http.context import Limits
 from bus.kube.storage import Origin
 
@@ -49,7 +50,7 @@ class Http:
 @asynccontextmanager
 async def started(
     limits: Limits | None = None,
-    authenticate: Callable[[Mapping[str, str]], str | None] | None = None,
+    authenticate: Callable[[Mapping[str, str]], users.User | None] | None = None,
     storage: memory.MemoryStorage | None = None,
     **app: Any,
 ) -> AsyncIterator[Http]:

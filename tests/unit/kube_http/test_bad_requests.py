@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bus.kube.auth import users
 from tests.unit.kube_http.conftest import CM, Http, config_map, started
 
 DEEP = '{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"},"data":' + "[" * 5000 + "]" * 5000 + "}"
@@ -126,9 +127,9 @@ async def test_names_that_need_escaping(http: Http) -> None:
 async def test_tokens(http: Http) -> None:
     seen = []
 
-    def authenticate(headers: Any) -> str | None:
+    def authenticate(headers: Any) -> users.User | None:
         seen.append(headers.get("Authorization"))
-        return "alice" if headers.get("Authorization") == "Bearer good" else None
+        return users.authenticated("alice") if headers.get("Authorization") == "Bearer good" else None
 
     async with started(authenticate=authenticate) as locked:
         for headers in ({}, {"Authorization": "Bearer bad"}):

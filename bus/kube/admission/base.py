@@ -1,0 +1,22 @@
+"""The contract of an admission plugin: three moments of a write, each may refuse it (StatusError).
+
+Plugins are called in their order, for requests and for controllers alike, dry runs included.
+"""
+
+from __future__ import annotations
+
+from bus.kube.storage import Object
+from bus.kube.targets import Target, Write
+
+
+class Plugin:
+    """Overridden where a plugin has something to say."""
+
+    async def fill(self, target: Target, obj: Object, how: Write) -> None:
+        """A new object with its defaults filled in, before it is validated: may be changed in place."""
+
+    async def admit(self, target: Target, obj: Object, how: Write) -> None:
+        """A new, valid object that is about to be stored: may not be changed any more."""
+
+    def update(self, target: Target, new: Object, old: Object, how: Write) -> None:
+        """A valid successor that is about to be stored."""
