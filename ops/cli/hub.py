@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 ENSURE_RETRY_S = 1.0
 NAME = "skerry hub run"
+READY_S = 20.0  # for the streams; systemd waits 90 s for READY=1
 _data = common.data_option(common.HUB_DIR, "the hub", "SKERRY_HUB")
 _number = click.option("--server", "number", type=click.IntRange(1), default=1, help="Which one, of a cluster.")
 
@@ -99,21 +101,26 @@ async def run(data_dir: Path, number: int) -> None:
     await server.start()
     try:
         # Nothing below may end us because the server is away: bringing it back is what we are for.
+        ready = asyncio.Event()
         async with common.hub_log(data_dir, NAME, wait_s=None) as (_, _, store), asyncio.TaskGroup() as tasks:
-            tasks.create_task(_tended(store, hub, hub.members[number - 1].dir), name="streams and refusals")
+            tasks.create_task(_tended(store, hub, hub.members[number - 1].dir, ready), name="streams and refusals")
+            with contextlib.suppress(TimeoutError):  # a first server of three can't have its streams before the others run
+                async with asyncio.timeout(READY_S):
+                    await ready.wait()
             await common.forever()
     finally:
         await server.stop()
 
 
-async def _tended(store: Log, hub: Hub, server_dir: Path) -> None:
-    """The streams as they should be; then who is refused is written down, for ever."""
+async def _tended(store: Log, hub: Hub, server_dir: Path, ready: asyncio.Event) -> None:
+    """The streams as they should be, which is ``ready``; then who is refused is written down, for ever."""
     import structlog
 
     from bus import connect
     from bus.hub import refusals
 
     await ensure(store, hub)
+    ready.set()
     structlog.get_logger("hub").info("hub.ready", id=hub.id, urls=hub.urls, leaf_urls=hub.leaf_urls)
     system = await connect.connect(common.sys_settings(hub, NAME, wait_s=None))
     try:
