@@ -19,6 +19,7 @@ from ops.lab.show import Line, StepFailed
 
 NODES = ("edge-1", "edge-2")
 POLL_S = 0.1
+LOOKS_MAX = 10  # at containers that come and go
 KUBECTL_TIMEOUT_S = 60
 
 
@@ -84,11 +85,13 @@ class World:
 
     def containers(self, node: str) -> dict[str, tuple[str, str]]:
         """``pod/container`` -> (id, time of start) of the running ones of a node, as the engine itself says."""
-        ids = self.docker("ps", "-q", "--no-trunc", *self.of(node)).split()
-        if not ids:
-            return {}
+        for _ in range(LOOKS_MAX):
+            ids = self.docker("ps", "-q", "--no-trunc", *self.of(node)).split()
+            shown = json.loads(self.docker("inspect", "--type", "container", *ids, check=False) or "[]") if ids else []
+            if len(shown) == len(ids):
+                break  # else one has gone since the list, and what is told of the others then can't be relied on
         out = {}
-        for c in json.loads(self.docker("inspect", *ids, check=False) or "[]"):  # one may have gone since the list
+        for c in shown:
             labels = c["Config"]["Labels"]
             if not c["State"]["Running"]:
                 continue
