@@ -24,6 +24,7 @@ from bus.kube import cache, memory, registry, server, upkeep
 from bus.kube.auth import users
 from bus.kube.storage import Origin
 from bus.kube.targets import Write
+from cloud.standalone import rules
 
 KUBECTL = str(Path(sys.executable).parent / "kubectl")
 TOKEN = "a-token-for-tests"
@@ -101,16 +102,19 @@ def authenticate(headers: Mapping[str, str]) -> users.User | None:
 
 
 @asynccontextmanager
-async def served(folder: Path) -> AsyncIterator[Served]:
-    """Over TLS, with a token, as users have it."""
+async def served(folder: Path, *, rights: bool = False) -> AsyncIterator[Served]:
+    """Over TLS, with a token, as users have it; with ``rights``, roles and bindings are asked as the cloud asks them."""
     folder.mkdir(exist_ok=True)
     storage = memory.MemoryStorage(cache.WatchCache(bookmark_s=0.2))
-    api = registry.Registry(storage)
+    api = rules.make_registry(storage) if rights else registry.Registry(storage)
     await upkeep.bootstrap(api, Origin("test"))
     cert, key = certificate(folder)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(cert, key)
-    running = await server.serve(server.make_app(api, authenticate=authenticate), "127.0.0.1", 0, tls)
+    if rights:
+        await rules.keep_policy(api)
+    app = (rules if rights else server).make_app(api, authenticate=authenticate)
+    running = await server.serve(app, "127.0.0.1", 0, tls)
     url = f"https://127.0.0.1:{running.port}"
     kubeconfig = folder / "kubeconfig"
     cluster = {"server": url, "certificate-authority": str(cert)}

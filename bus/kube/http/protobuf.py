@@ -23,6 +23,8 @@ DEPTH_MAX = 32
 VARINT_BYTES_MAX = 10
 _CORE, _APPS, _BATCH = "io.k8s.api.core.v1.", "io.k8s.api.apps.v1.", "io.k8s.api.batch.v1."
 _POLICY = "io.k8s.api.policy.v1."
+_RBAC, _AUTHZ, _AUTHN = "io.k8s.api.rbac.v1.", "io.k8s.api.authorization.v1.", "io.k8s.api.authentication.v1."
+_REVIEWS = ("SelfSubjectAccessReview", "SubjectAccessReview", "LocalSubjectAccessReview", "SelfSubjectRulesReview")
 
 # Fields in the order of their numbers, from 1; ``-`` is a number not known here.  ``*``: a pointer, so zero is said on
 # purpose; without it zero means absent.  ``~``: read over (the server makes its own).
@@ -68,6 +70,21 @@ _FIELDS: dict[str, str] = {
     _POLICY + "Eviction": "metadata deleteOptions",
     _POLICY + "PodDisruptionBudget": "metadata spec ~status",
     _POLICY + "PodDisruptionBudgetSpec": "minAvailable* selector maxUnavailable* unhealthyPodEvictionPolicy*",
+    _RBAC + "Role": "metadata rules",
+    _RBAC + "ClusterRole": "metadata rules aggregationRule",
+    _RBAC + "AggregationRule": "clusterRoleSelectors",
+    _RBAC + "PolicyRule": "verbs apiGroups resources resourceNames nonResourceURLs",
+    _RBAC + "RoleBinding": "metadata subjects roleRef",
+    _RBAC + "ClusterRoleBinding": "metadata subjects roleRef",
+    _RBAC + "RoleRef": "apiGroup kind name",
+    _RBAC + "Subject": "kind apiGroup name namespace",
+    **{_AUTHZ + review: "metadata spec ~status" for review in _REVIEWS},
+    _AUTHZ + "SelfSubjectAccessReviewSpec": "resourceAttributes nonResourceAttributes",
+    _AUTHZ + "SubjectAccessReviewSpec": "resourceAttributes nonResourceAttributes user groups - uid",
+    _AUTHZ + "SelfSubjectRulesReviewSpec": "namespace",
+    _AUTHZ + "ResourceAttributes": "namespace verb group version resource subresource name",
+    _AUTHZ + "NonResourceAttributes": "path verb",
+    _AUTHN + "SelfSubjectReview": "metadata ~status",
     typed.META
     + "ObjectMeta": "name generateName namespace ~selfLink uid resourceVersion ~generation ~creationTimestamp - - labels "
     "annotations ownerReferences finalizers",
@@ -90,6 +107,13 @@ _KINDS = {
     ("batch/v1", "DeleteOptions"): typed.META + "DeleteOptions",
     ("policy/v1", "Eviction"): _POLICY + "Eviction",
     ("policy/v1", "PodDisruptionBudget"): _POLICY + "PodDisruptionBudget",
+    **{
+        ("rbac.authorization.k8s.io/v1", kind): _RBAC + kind
+        for kind in ("Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")
+    },
+    **{("authorization.k8s.io/v1", kind): _AUTHZ + kind for kind in _REVIEWS},
+    ("authentication.k8s.io/v1", "SelfSubjectReview"): _AUTHN + "SelfSubjectReview",
+    ("rbac.authorization.k8s.io/v1", "DeleteOptions"): typed.META + "DeleteOptions",
     ("v1", "DeleteOptions"): typed.META + "DeleteOptions",
     ("policy/v1", "DeleteOptions"): typed.META + "DeleteOptions",
     ("apps/v1", "DeleteOptions"): typed.META + "DeleteOptions",

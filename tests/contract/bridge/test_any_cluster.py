@@ -96,10 +96,6 @@ async def life(world: World, kubeconfig: Path) -> None:
                     await client.delete(path, name, {"gracePeriodSeconds": grace} if grace is not None else {})
 
 
-async def test_our_own_api_as_a_cluster(world: World) -> None:
-    await life(world, world.cluster.kubeconfig)
-
-
-@pytest.mark.skipif(not GIVEN, reason="SKERRY_TEST_KUBECONFIG names no cluster: only our own API was tested")
-async def test_the_cluster_that_was_given(world: World) -> None:
-    await life(world, Path(GIVEN))
+@pytest.mark.parametrize("given", ["", *filter(None, [GIVEN])], ids=lambda g: "given" if g else "our own")
+async def test_a_cluster(world: World, given: str) -> None:
+    await life(world, Path(given) if given else world.cluster.kubeconfig)
