@@ -23,58 +23,80 @@ READERS_MAX = 16
 
 
 _NO_ROOM = ("No space left", "Disk quota exceeded", "File too large")  # ENOSPC, EDQUOT, EFBIG in the C library's words
+# LMDB's word for a write that the disk took a part of (mdb.c, mdb_page_flush: "short write, filesystem full?").
+_CUT_SHORT = "Input/output error"
 
 
 def _ours(e: Exception, path: Path, what: str) -> base.StoreError:
     if isinstance(e, lmdb.MapFullError | lmdb.DiskError) or (isinstance(e, OSError) and e.errno == 28):
-        return base.StoreFull(f"{what} {path}: no room: {e}; free disk space, the daemon tries again")
+        return base.StoreFull(f"{what} {path}: no room: {e}, {_free(path)}; free disk space, the daemon tries again")
     if any(why in str(e) for why in _NO_ROOM):
-        return base.StoreFull(f"{what} {path}: the disk is full; free space, the daemon tries again")
-    corrupt = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.PageNotFoundError, lmdb.PanicError)
+        return base.StoreFull(f"{what} {path}: the disk is full, {_free(path)}; free space, the daemon tries again")
+    if _CUT_SHORT in str(e) and what == "writing":
+        return base.StoreFull(
+            f"{what} {path}: the disk took a part of it only ({e}), {_free(path)}; free space, the daemon tries again. "
+            "If there is room, look for a failing disk in the kernel's log"
+        )
+    corrupt = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.PageNotFoundError)
     if isinstance(e, corrupt):
         return base.StoreCorrupt(f"{what} {path}: damaged: {e}; it can be thrown away, the replica is rebuilt from the log")
     return base.StoreError(f"{what} {path}: {e}")
+
+
+def _free(path: Path) -> str:
+    try:
+        fs = os.statvfs(path)
+    except OSError as e:
+        return f"free space unknown: {e.strerror}"
+    return f"{fs.f_bavail * fs.f_frsize} bytes free"
 
 
 class LmdbStore:
     """A folder with ``data.mdb`` and ``lock.mdb`` (mode 0600).  Raises StoreCorrupt when it is no store."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        self._path = path
+        self._path, self._read_only = path, read_only
         try:
             if not read_only:
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._env = lmdb.open(
-                os.fspath(path), map_size=_map_bytes(path), max_dbs=len(base.TABLES), max_readers=READERS_MAX,
-                readonly=read_only, create=not read_only, mode=0o600, meminit=False, readahead=False,
-            )  # fmt: skip
-            self._dbs: dict[str, Any] = {t: self._env.open_db(t.encode(), create=not read_only) for t in base.TABLES}
+            self._open()
         except (lmdb.Error, OSError) as e:
             raise _ours(e, path, "opening") from e
+
+    def _open(self) -> None:
+        self._env = lmdb.open(
+            os.fspath(self._path), map_size=_map_bytes(self._path), max_dbs=len(base.TABLES), max_readers=READERS_MAX,
+            readonly=self._read_only, create=not self._read_only, mode=0o600, meminit=False, readahead=False,
+        )  # fmt: skip
+        self._dbs: dict[str, Any] = {t: self._env.open_db(t.encode(), create=not self._read_only) for t in base.TABLES}
 
     @property
     def path(self) -> Path:
         return self._path
 
     def get(self, table: str, key: bytes) -> bytes | None:
-        try:
-            with self._env.begin(db=self._dbs[table]) as t:
-                value: bytes | None = t.get(key)
-                return value
-        except (lmdb.Error, OSError) as e:
-            raise _ours(e, self._path, "reading") from e
+        with self._reading() as t:
+            value: bytes | None = t.get(key, db=self._dbs[table])
+            return value
 
     def items(self, table: str, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        try:
-            with self._env.begin(db=self._dbs[table]) as t:
-                yield from _scan(t.cursor(), prefix)
-        except (lmdb.Error, OSError) as e:
-            raise _ours(e, self._path, "reading") from e
+        with self._reading() as t:
+            yield from _scan(t.cursor(self._dbs[table]), prefix)
 
     def count(self, table: str) -> int:
+        with self._reading() as t:
+            return int(t.stat(self._dbs[table])["entries"])
+
+    @contextmanager
+    def _reading(self) -> Iterator[Any]:
         try:
-            with self._env.begin() as t:
-                return int(t.stat(self._dbs[table])["entries"])
+            try:
+                txn = self._env.begin()
+            except lmdb.PanicError:
+                self._reopen()
+                txn = self._env.begin()
+            with txn:
+                yield txn
         except (lmdb.Error, OSError) as e:
             raise _ours(e, self._path, "reading") from e
 
@@ -90,8 +112,23 @@ class LmdbStore:
         except base.StoreFull:
             self._grow()
             raise
+        except lmdb.PanicError as e:
+            self._reopen()
+            raise base.StoreError(
+                f"writing {self._path}: the disk refused a commit's last page, {_free(self._path)}; opened again, "
+                "with what was committed before"
+            ) from e
         except (lmdb.Error, OSError) as e:
             raise _ours(e, self._path, "writing") from e
+
+    def _reopen(self) -> None:
+        """LMDB takes nothing more after its meta page could not be written (MDB_PANIC).  The two meta pages take turns, so
+        the commit before is whole, and a store that is opened anew goes on from it."""
+        self._env.close()
+        try:
+            self._open()
+        except (lmdb.Error, OSError) as e:
+            raise _ours(e, self._path, "opening again") from e
 
     def _grow(self) -> None:
         size = self._env.info()["map_size"]

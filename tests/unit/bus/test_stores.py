@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import lmdb
 import pytest
 
 from bus.stores import base
@@ -183,4 +186,57 @@ def test_lmdb_is_read_by_another_process_while_open(tmp_path: Path) -> None:
     )
     out = subprocess.run([sys.executable, "-c", code, str(tmp_path / "s")], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "b'1'"
+    store.close()
+
+
+class _Panicked:
+    """LMDB's environment after its meta page could not be written: it takes nothing more."""
+
+    def __init__(self, env: Any) -> None:
+        self._env = env
+
+    def begin(self, **_: Any) -> Any:
+        raise lmdb.PanicError("mdb_txn_begin: MDB_PANIC")
+
+    def close(self) -> None:
+        self._env.close()
+
+
+def test_a_store_whose_meta_page_could_not_be_written_is_opened_again(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path / "store")
+    with store.transact() as t:
+        t.put("objects", b"a", b"1")
+    store._env = _Panicked(store._env)  # type: ignore[assignment]
+    with pytest.raises(base.StoreError, match="bytes free") as failed, store.transact() as t:
+        t.put("objects", b"a", b"2")
+    assert not isinstance(failed.value, base.StoreCorrupt), "nothing is damaged: nobody may throw it away"
+    with store.transact() as t:
+        assert t.get("objects", b"a") == b"1"
+        t.put("objects", b"b", b"2")
+    store._env = _Panicked(store._env)  # type: ignore[assignment]
+    assert (store.get("objects", b"a"), store.count("objects")) == (b"1", 2)
+    store.close()
+
+
+def test_a_write_that_the_disk_cuts_short_is_a_full_disk(tmp_path: Path) -> None:
+    """The kernel writes what fits and says how much that was; LMDB calls it an input/output error.  The size limit of this
+    process's files stands for the disk."""
+    store = LmdbStore(tmp_path / "store")
+    with store.transact() as t:
+        t.put("objects", b"a", b"1")
+    size = (tmp_path / "store" / "data.mdb").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 40_960, hard))
+    try:
+        for _ in range(2):
+            with pytest.raises(base.StoreFull, match=r"[0-9]+ bytes free"), store.transact() as t:
+                t.put("objects", b"big", b"x" * 400_000)
+        assert store.get("objects", b"a") == b"1"
+        with store.transact() as t:
+            t.put("objects", b"small", b"fits")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with store.transact() as t:
+        t.put("objects", b"big", b"x" * 400_000)
+    assert (store.get("objects", b"small"), store.count("objects")) == (b"fits", 3)
     store.close()
