@@ -1,67 +1,64 @@
-"""pods/exec and pods/attach over WebSocket: each message begins with the number of its channel.
+"""pods/exec and pods/attach: a command's channels, between a client (``channels``) and a session of the tunnel.
 
-Source: kubernetes, k8s.io/apimachinery/pkg/util/remotecommand (v4: results as Status on channel 3; v5: channel 255 closes
-another), pkg/kubelet/cri/streaming/remotecommand for what is sent when.
+Source: kubernetes, pkg/kubelet/cri/streaming/remotecommand for what is sent when.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 from typing import Any
 
 import structlog
-from aiohttp import WSMsgType, web
+from aiohttp import web
 from pydantic import ValidationError
 
 from bus.kube import errors
 from bus.kube.errors import StatusError
-from bus.kube.registry import Registry
-from bus.kube.targets import Target
 from bus.tunnel import Dialer, Session, TunnelBroken
-from cloud.node_api import locate, query, upgrade
+from cloud.node_api import channels, locate, query
 from schemas import tunnel
 
 logger = structlog.get_logger(__name__)
 
-V4, V5 = "v4.channel.k8s.io", "v5.channel.k8s.io"
-CLOSE_CHANNEL = 255
+API_FLAGS = ("stdin", "stdout", "stderr")  # of the query, in the API
+KUBELET_FLAGS = ("input", "output", "error")  # and in a kubelet's
 
 
-async def serve(dialer: Dialer, rules: Registry, request: web.Request, target: Target, actor: str) -> web.StreamResponse:
+async def serve(
+    dialer: Dialer, where: locate.Place, request: web.Request, what: tunnel.Exec | tunnel.Attach, actor: str
+) -> web.StreamResponse:
     """Raises StatusError, before the upgrade; what fails later is told on the error channel."""
-    if request.method not in ("GET", "POST"):
-        raise errors.method_not_allowed("", f"pods/{target.subresource}", request.method)
-    where = await locate.place(rules, target)
-    what = _what(request, target.subresource, where.container(request.query.get("container", "")))
     where.must_have_node()
-    ws = upgrade.websocket(request, (V5, V4))
-    await ws.prepare(request)
     pod = f"{where.namespace}/{where.pod}"
+    try:
+        client = await channels.accept(request, what)
+    except channels.NoStreams as e:
+        logger.warning("node_api.no_streams", actor=actor, pod=pod, reason=str(e))
+        return e.answer
     logger.info(f"node_api.{what.kind}", actor=actor, node=where.node, pod=pod, container=what.container)
-    await ws.send_bytes(bytes([tunnel.STDOUT if what.stdout else tunnel.STDERR if what.stderr else tunnel.ERROR]))
     try:
         session = await locate.begin(dialer, where, what)
     except StatusError as e:
-        await _end(ws, e.as_status())
-        return ws
+        await client.end(e.as_status())
+        return client.answer
     try:
-        await _bridge(ws, session, what)
+        await client.end(await _bridge(client, session, what))
     except ConnectionResetError:
         pass  # the client has gone
     finally:
         await session.close()
-    return ws
+    return client.answer
 
 
-def _what(request: web.Request, kind: str, container: str) -> tunnel.Exec | tunnel.Attach:
+def asked(
+    request: web.Request, kind: str, container: str, flags: tuple[str, str, str] = API_FLAGS
+) -> tunnel.Exec | tunnel.Attach:
     """Raises StatusError 400."""
     q = request.query
     attach = kind == "attach"
     tty = query.flag(q, "tty")
-    stdin, stdout = query.flag(q, "stdin"), query.flag(q, "stdout", attach)
-    stderr = query.flag(q, "stderr", attach) and not tty  # a terminal has one output
+    stdin, stdout = query.flag(q, flags[0]), query.flag(q, flags[1], attach and flags is API_FLAGS)
+    stderr = query.flag(q, flags[2], attach and flags is API_FLAGS) and not tty  # a terminal has one output
     if not (stdin or stdout or stderr):
         raise errors.bad_request("you must specify at least 1 of stdin, stdout, stderr")
     try:
@@ -77,57 +74,48 @@ def _what(request: web.Request, kind: str, container: str) -> tunnel.Exec | tunn
         raise errors.bad_request(f"the command is too long: {e.errors()[0]['msg']}") from e
 
 
-async def _bridge(ws: web.WebSocketResponse, session: Session, what: tunnel.Exec | tunnel.Attach) -> None:
-    """Raises ConnectionResetError."""
+async def _bridge(client: channels.Client, session: Session, what: tunnel.Exec | tunnel.Attach) -> dict[str, Any]:
+    """The Status of the end.  Raises ConnectionResetError when nobody is there to hear it."""
     outputs = [c for c, wanted in ((tunnel.STDOUT, what.stdout), (tunnel.STDERR, what.stderr)) if wanted]
-    listening = asyncio.create_task(_listen(ws, session, what.stdin), name=f"pods/{what.kind}: input")
-    talking = asyncio.create_task(_talk(ws, session, outputs), name=f"pods/{what.kind}: output")
-    pongs = asyncio.create_task(upgrade.pongs(ws), name=f"pods/{what.kind}: pongs")
+    listening = asyncio.create_task(_listen(client, session, what.stdin), name=f"pods/{what.kind}: input")
+    talking = asyncio.create_task(_talk(client, session, outputs), name=f"pods/{what.kind}: output")
+    idle = asyncio.create_task(client.idle(), name=f"pods/{what.kind}: alive")
     try:
         await asyncio.wait((listening, talking), return_when=asyncio.FIRST_COMPLETED)
         if not talking.done() and not listening.result():
             await talking  # its input has nowhere to go any more; its output may still come
     finally:
-        for task in (listening, talking, pongs):
+        for task in (listening, talking, idle):
             task.cancel()
-        results = await asyncio.gather(listening, talking, pongs, return_exceptions=True)
-    status = results[1]
-    if isinstance(status, dict):
-        await _end(ws, status)
-    elif isinstance(status, Exception):
-        raise status
+        await asyncio.gather(listening, talking, idle, return_exceptions=True)
+    if talking.cancelled():
+        raise ConnectionResetError("the client has gone")
+    return talking.result()
 
 
-async def _listen(ws: web.WebSocketResponse, session: Session, stdin: bool) -> bool:
+async def _listen(client: channels.Client, session: Session, stdin: bool) -> bool:
     """Whether the client has gone; else the session takes no more input."""
     try:
-        while True:
-            message = await ws.receive()
-            if message.type is WSMsgType.BINARY:
-                data = message.data
-            elif message.type is WSMsgType.TEXT:
-                data = message.data.encode()
-            else:
-                return True
-            if not data:
-                continue
-            channel, data = data[0], data[1:]
-            if channel == tunnel.STDIN and stdin:
-                await session.send(tunnel.STDIN, data)
-            elif channel == tunnel.RESIZE:
+        while (heard := await client.hear()) is not None:
+            channel, data = heard
+            if channel == tunnel.RESIZE and data:
                 await session.send(tunnel.RESIZE, data[: tunnel.CHUNK_BYTES_MAX])
-            elif channel == CLOSE_CHANNEL and data[:1] == bytes([tunnel.STDIN]) and ws.ws_protocol == V5:
-                await session.end(tunnel.STDIN)
+            elif channel == tunnel.STDIN and stdin:
+                if data is None:
+                    await session.end(tunnel.STDIN)
+                else:
+                    await session.send(tunnel.STDIN, data)
+        return True
     except TunnelBroken:
         return False
 
 
-async def _talk(ws: web.WebSocketResponse, session: Session, outputs: list[int]) -> dict[str, Any]:
+async def _talk(client: channels.Client, session: Session, outputs: list[int]) -> dict[str, Any]:
     """Everything that was said, and then the Status of its end."""
 
     async def one(channel: int) -> None:
         while (data := await session.receive(channel)) is not None:
-            await ws.send_bytes(bytes([channel]) + data)
+            await client.say(channel, data)
 
     said = [asyncio.create_task(one(channel)) for channel in outputs]
     try:
@@ -155,9 +143,3 @@ def _status(ended: tunnel.Ended) -> dict[str, Any]:
         "reason": "NonZeroExitCode",
         "details": {"causes": [{"reason": "ExitCode", "message": str(ended.exit_code)}]},
     }
-
-
-async def _end(ws: web.WebSocketResponse, status: dict[str, Any]) -> None:
-    with contextlib.suppress(ConnectionResetError):
-        await ws.send_bytes(bytes([tunnel.ERROR]) + json.dumps(status).encode())
-        await ws.close()

@@ -47,11 +47,14 @@ class Place:
 
 async def place(rules: Registry, target: Target) -> Place:
     """Raises StatusError 404."""
-    pod = await rules.get("", "pods", target.namespace, target.name)
+    return of(await rules.get("", "pods", target.namespace, target.name))
+
+
+def of(pod: dict[str, Any]) -> Place:
     spec = pod.get("spec") or {}
     return Place(
-        target.namespace,
-        target.name,
+        pod["metadata"].get("namespace") or "",
+        pod["metadata"]["name"],
         pod["metadata"]["uid"],
         spec.get("nodeName") or "",
         _names(spec, "containers"),

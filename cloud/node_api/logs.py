@@ -11,8 +11,6 @@ import structlog
 from aiohttp import web
 
 from bus.kube import errors
-from bus.kube.registry import Registry
-from bus.kube.targets import Target
 from bus.tunnel import Dialer, Session, TunnelBroken
 from cloud.node_api import locate, query
 from schemas import tunnel
@@ -27,11 +25,10 @@ class Broken(Exception):
     """What was sent is not all."""
 
 
-async def serve(dialer: Dialer, rules: Registry, request: web.Request, target: Target) -> web.StreamResponse:
+async def serve(dialer: Dialer, where: locate.Place, request: web.Request) -> web.StreamResponse:
     """Raises StatusError."""
     if request.method not in ("GET", "HEAD"):
         raise errors.method_not_allowed("", "pods/log", request.method)
-    where = await locate.place(rules, target)
     what = query.logs(request.query, where.pod, where.container(request.query.get("container", "")))
     response = web.StreamResponse(headers=TEXT)
     if not where.node or request.method == "HEAD":  # as the real server: nowhere yet, so nothing was logged

@@ -1,7 +1,7 @@
 """pods/portforward: each connection that a client accepts becomes one session of the tunnel.
 
-Inside the WebSocket is a SPDY connection; a forwarded connection is a pair of its streams with one ``requestid``, ``data``
-and ``error`` (which carries a text, or nothing).
+What is spoken is SPDY, plain or inside a WebSocket; a forwarded connection is a pair of its streams with one ``requestid``,
+``data`` and ``error`` (which carries a text, or nothing).
 Source: kubernetes, staging/src/k8s.io/client-go/tools/portforward, KEP 4006; the kubelet's cri/streaming/portforward for the
 pairing and the words.
 """
@@ -13,52 +13,69 @@ import contextlib
 from dataclasses import dataclass, field
 
 import structlog
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
 from bus.kube import errors
 from bus.kube.errors import StatusError
-from bus.kube.registry import Registry
-from bus.kube.targets import Target
 from bus.tunnel import Dialer, Session, TunnelBroken
 from cloud.node_api import locate, portchannels, spdy, upgrade
 from schemas import tunnel
 
 logger = structlog.get_logger(__name__)
 
-PROTOCOL = "SPDY/3.1+portforward.k8s.io"
+PLAIN = "portforward.k8s.io"
+PROTOCOL = f"{upgrade.SPDY}+{PLAIN}"  # in a WebSocket
 STREAMS_MAX = 128  # of one client: 64 connections at once, as many as a node serves
 WAITING_PIECES_MAX = 8  # of one connection, 256 KiB; beyond it nothing more is read from this client
 
 
-async def serve(dialer: Dialer, rules: Registry, request: web.Request, target: Target, actor: str) -> web.StreamResponse:
+async def serve(dialer: Dialer, where: locate.Place, request: web.Request, actor: str) -> web.StreamResponse:
     """Raises StatusError before the upgrade."""
     if request.method not in ("GET", "POST"):
         raise errors.method_not_allowed("", "pods/portforward", request.method)
-    where = await locate.place(rules, target)
     where.must_have_node()
+    if upgrade.wants_spdy(request):
+        return await _plain(dialer, where, request, actor)
     ws = upgrade.websocket(request, (PROTOCOL, portchannels.PROTOCOL))
     offered = request.headers.get("Sec-WebSocket-Protocol", "")
     wanted = portchannels.ports(request) if PROTOCOL not in offered else []
     await ws.prepare(request)
-    logger.info("node_api.portforward", actor=actor, node=where.node, pod=f"{where.namespace}/{where.pod}")
-    client = _Client(ws, dialer, where)
     pongs = asyncio.create_task(upgrade.pongs(ws), name="pods/portforward: pongs")
     try:
         if wanted:
-            await portchannels.serve(ws, dialer, where, wanted)
+            logger.info("node_api.portforward", actor=actor, node=where.node, pod=f"{where.namespace}/{where.pod}")
+            with contextlib.suppress(ConnectionResetError):  # the client has gone
+                await portchannels.serve(ws, dialer, where, wanted)
         else:
-            await client.run()
+            await _spdy(upgrade.WebSocketPipe(ws), dialer, where, actor)
+    finally:
+        pongs.cancel()
+        await asyncio.gather(pongs, return_exceptions=True)
+    with contextlib.suppress(ConnectionResetError):
+        await ws.close()
+    return ws
+
+
+async def _plain(dialer: Dialer, where: locate.Place, request: web.Request, actor: str) -> web.StreamResponse:
+    stream = await upgrade.spdy(request, upgrade.version(request, (PLAIN,)))
+    try:
+        await _spdy(stream, dialer, where, actor)
+    finally:
+        await stream.close()
+    return stream
+
+
+async def _spdy(pipe: upgrade.Pipe, dialer: Dialer, where: locate.Place, actor: str) -> None:
+    logger.info("node_api.portforward", actor=actor, node=where.node, pod=f"{where.namespace}/{where.pod}")
+    client = _Client(pipe, dialer, where)
+    try:
+        await client.run()
     except ConnectionResetError:
         pass  # the client has gone
     except spdy.SpdyError as e:
         logger.warning("node_api.bad_spdy", actor=actor, reason=str(e))
     finally:
-        pongs.cancel()
-        await asyncio.gather(pongs, return_exceptions=True)
         await client.stop()
-    with contextlib.suppress(ConnectionResetError):
-        await ws.close()
-    return ws
 
 
 @dataclass(slots=True)
@@ -82,8 +99,8 @@ class _Pair:
 
 
 class _Client:
-    def __init__(self, ws: web.WebSocketResponse, dialer: Dialer, where: locate.Place) -> None:
-        self._ws, self._dialer, self._where = ws, dialer, where
+    def __init__(self, pipe: upgrade.Pipe, dialer: Dialer, where: locate.Place) -> None:
+        self._pipe, self._dialer, self._where = pipe, dialer, where
         self._decoder, self._encoder = spdy.Decoder(), spdy.Encoder()
         self._sending = asyncio.Lock()
         self._pairs: dict[str, _Pair] = {}
@@ -91,11 +108,8 @@ class _Client:
 
     async def run(self) -> None:
         """Until the client ends.  Raises ConnectionResetError, SpdyError."""
-        while True:
-            message = await self._ws.receive()
-            if message.type is not WSMsgType.BINARY:
-                return
-            for frame in self._decoder.feed(message.data):
+        while (data := await self._pipe.receive()) is not None:
+            for frame in self._decoder.feed(data):
                 await self._take(frame)
 
     async def stop(self) -> None:
@@ -108,7 +122,7 @@ class _Client:
 
     async def _send(self, frame: bytes) -> None:
         async with self._sending:
-            await self._ws.send_bytes(frame)
+            await self._pipe.send(frame)
 
     async def _take(self, frame: spdy.Frame) -> None:
         match frame:
@@ -153,7 +167,7 @@ class _Client:
             pair.error = syn.stream
         self._streams[syn.stream] = pair
         async with self._sending:  # made and sent in one: header blocks are compressed in order
-            await self._ws.send_bytes(self._encoder.reply(syn.stream))
+            await self._pipe.send(self._encoder.reply(syn.stream))
         if pair.error and pair.data:
             pair.task = asyncio.create_task(self._forward(name, pair), name=f"pods/portforward: {port}")
 

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from bus.connect import Connection
+from bus.kube import errors
 from bus.kube.http.context import Connect, Virtual
 from bus.kube.registry import Registry
 from bus.kube.targets import Target
 from bus.tunnel import Dialer
-from cloud.node_api import commands, logs, metrics, portforward
+from cloud.node_api import commands, locate, logs, metrics, portforward
 
 
 class NodeApi:
@@ -42,10 +43,14 @@ class NodeApi:
         return [Virtual(metrics.NODES, self._metrics.nodes), Virtual(metrics.PODS, self._metrics.pods)]
 
     async def _logs(self, request: web.Request, target: Target, actor: str) -> web.StreamResponse:
-        return await logs.serve(self._dialer, self._rules, request, target)
+        return await logs.serve(self._dialer, await locate.place(self._rules, target), request)
 
     async def _exec(self, request: web.Request, target: Target, actor: str) -> web.StreamResponse:
-        return await commands.serve(self._dialer, self._rules, request, target, actor)
+        if request.method not in ("GET", "POST"):
+            raise errors.method_not_allowed("", f"pods/{target.subresource}", request.method)
+        where = await locate.place(self._rules, target)
+        what = commands.asked(request, target.subresource, where.container(request.query.get("container", "")))
+        return await commands.serve(self._dialer, where, request, what, actor)
 
     async def _portforward(self, request: web.Request, target: Target, actor: str) -> web.StreamResponse:
-        return await portforward.serve(self._dialer, self._rules, request, target, actor)
+        return await portforward.serve(self._dialer, await locate.place(self._rules, target), request, actor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import secrets
 import subprocess
@@ -63,11 +64,10 @@ def shell(name: str, script: str, **more: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def forwarded(place: Place, pod: str, port: int) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+def forwarded(place: Place, pod: str, port: int, **env: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """(local port, kubectl)."""
-    with subprocess.Popen(
-        place.argv("port-forward", pod, f":{port}"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as client:
+    argv, pipe = place.argv("port-forward", pod, f":{port}"), subprocess.PIPE
+    with subprocess.Popen(argv, stdout=pipe, stderr=pipe, env={**os.environ, **env}) as client:
         assert client.stdout is not None
         try:
             line = client.stdout.readline().decode()

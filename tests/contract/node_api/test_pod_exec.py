@@ -63,16 +63,21 @@ def test_refusals_before_anything_runs(place: Place) -> None:
         assert said in done.stderr.decode(), (args, done.stderr)
 
 
-def test_a_client_of_spdy_is_told_what_to_use(place: Place) -> None:
-    done = subprocess.run(
-        place.argv(*INTO, "--", "true"),
-        env={**os.environ, "KUBECTL_REMOTE_COMMAND_WEBSOCKETS": "false"},
-        capture_output=True,
-        timeout=WAIT_S,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert b"WebSocket, not over SPDY" in done.stderr
+def test_a_client_of_spdy_is_served_too(place: Place) -> None:
+    """As kubectl before 1.31 was, and as it falls back today."""
+
+    def run(*args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        spdy = {**os.environ, "KUBECTL_REMOTE_COMMAND_WEBSOCKETS": "false"}
+        return subprocess.run(place.argv(*args), input=stdin, env=spdy, capture_output=True, timeout=WAIT_S, check=False)
+
+    done = run(*INTO, "--", "sh", "-c", "echo out; echo err >&2; exit 7")
+    assert (done.returncode, done.stdout) == (7, b"out\n")
+    assert done.stderr.startswith(b"err\n") and b"exit code 7" in done.stderr
+    data = random.Random(1).randbytes(1_000_000)
+    done = run("exec", "-i", *INTO[1:], "--", "cat", stdin=data)
+    assert (done.returncode, done.stdout == data) == (0, True), done.stderr
+    done = run("exec", "nope", "--", "true")
+    assert done.returncode == 1 and b'pods "nope" not found' in done.stderr
 
 
 class Terminal:

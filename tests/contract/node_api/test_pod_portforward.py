@@ -30,8 +30,9 @@ def get(port: int, path: str) -> bytes:
         return bytes(answer.read())
 
 
-def test_a_web_server_answers_one_and_many(place: Place, web: str) -> None:
-    with forwarded(place, web, 8080) as (port, client):
+@pytest.mark.parametrize("websockets", ["true", "false"], ids=["in a WebSocket", "plain SPDY"])
+def test_a_web_server_answers_one_and_many(place: Place, web: str, websockets: str) -> None:
+    with forwarded(place, web, 8080, KUBECTL_PORT_FORWARD_WEBSOCKETS=websockets) as (port, client):
         assert get(port, "index.html") == b"hello\n"
         assert get(port, "big") == b"x" * BIG
         with ThreadPoolExecutor(8) as pool:
