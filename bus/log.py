@@ -11,12 +11,15 @@ Source: NATS ADR-8 and ADR-13 (consumers, pull), ADR-22 (publish acknowledgement
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
 from collections.abc import AsyncGenerator
 from typing import Any, Protocol
 
 import nats.errors
 
+from bus import acks
 from bus.connect import Connection
 from bus.direct import DirectGets, TooMany
 from bus.follower import Follower
@@ -32,6 +35,7 @@ from bus.records import (
     LogUnavailable,
     Recorded,
     StreamInfo,
+    Undecided,
     WrongSequence,
     check_address,
 )
@@ -50,8 +54,8 @@ __all__ = [
     "LogUnavailable",
     "Recorded",
     "StreamInfo",
+    "Undecided",
     "WrongSequence",
-    "ack_sequence",
     "check_address",
 ]
 
@@ -118,6 +122,7 @@ class Log:
     async def append_bytes(
         self, subject: str, payload: bytes, msg_id: str, *, expect: Expect | None = None, epoch: str = ""
     ) -> int:
+        """As ``append``.  Raises WrongSequence, EventTooLarge, LogUnavailable (Undecided), LogError."""
         headers = {_HDR_ID: msg_id}
         if epoch:
             headers[EPOCH_HEADER] = epoch
@@ -125,6 +130,24 @@ class Log:
             headers[_HDR_EXPECT] = str(expect.seq)
             if expect.filter is not None:
                 headers[_HDR_EXPECT_SUBJECT] = expect.filter
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._timeout
+        for pause_s in acks.pauses():
+            try:
+                return await self._append(subject, payload, headers)
+            except Undecided:
+                if loop.time() + pause_s > until:
+                    raise
+            except WrongSequence:
+                # The server looks at the expectation before the id: so fails a repeated append whose first one was stored.
+                seq, last_id = await self._last_id(subject)
+                if last_id == msg_id:
+                    return seq
+                raise
+            await asyncio.sleep(pause_s)
+        raise AssertionError
+
+    async def _append(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
         size = len(payload) + _headers_size(headers)
         try:
             if size > (limit := self._connection.client.max_payload):
@@ -137,14 +160,21 @@ class Log:
             raise LogUnavailable(f"{subject}: no stream takes this subject (or the link to it is down)") from e
         except NO_ANSWER as e:
             raise LogUnavailable(f"{subject}: append not acknowledged: {e!r}") from e
+        return acks.sequence(subject, msg.data)
+
+    async def _last_id(self, subject: str) -> tuple[int, str]:
+        """(sequence, message id) of a subject's last message, as the stream's leader has it: a replica, which a direct get
+        may ask, can lag behind the leader that just refused us.  (0, "") where there is none."""
+        stream = subjects.stream_of(subject)
         try:
-            return ack_sequence(subject, msg.data)
-        except WrongSequence:
-            # The server looks at the expectation before the id: a repeated append whose acknowledgement was lost fails so.
-            last = await self.last_of(subjects.stream_of(subject), subject)
-            if last is not None and last.headers is not None and last.headers.get(_HDR_ID) == msg_id:
-                return last.seq
+            answer = await self.request(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+        except LogUnavailable:
             raise
+        except LogError:  # no message found
+            return 0, ""
+        found = answer["message"]
+        lines = base64.b64decode(found.get("hdrs", "")).decode(errors="replace").split("\r\n")
+        return int(found["seq"]), next((v.strip() for k, _, v in (x.partition(":") for x in lines) if k == _HDR_ID), "")
 
     async def get(self, stream: str, seq: int) -> Recorded | None:
         """One record by sequence, None when it is no longer there."""
@@ -213,23 +243,3 @@ class Log:
 def _headers_size(headers: dict[str, str]) -> int:
     """Bytes of a header block on the wire (NATS ADR-4)."""
     return len("NATS/1.0\r\n\r\n") + sum(len(k.encode()) + len(v.encode()) + len(": \r\n") for k, v in headers.items())
-
-
-def ack_sequence(subject: str, data: bytes) -> int:
-    """The sequence in a publish acknowledgement (ADR-22); raises WrongSequence, EventTooLarge, LogError."""
-    try:
-        ack = json.loads(data)
-    except ValueError as e:
-        raise LogUnavailable(f"{subject}: the answer is not a publish acknowledgement: {data[:80]!r}") from e
-    if "error" in ack:
-        err = ack["error"]
-        code = err.get("err_code")
-        text = f"{subject}: {err.get('description')} ({code})"
-        if code in (10071, 10070, 10060):
-            raise WrongSequence(text)
-        if code == 10054:
-            raise EventTooLarge(text)
-        if err.get("code") == 503:
-            raise LogUnavailable(text)
-        raise LogError(text)
-    return int(ack["seq"])

@@ -246,6 +246,26 @@ async def chain(store: log.Log) -> dict[int, str]:
     raise AssertionError
 
 
+async def test_writers_at_once_are_decided_one_way_or_the_other(cluster: Cluster) -> None:
+    """A leader does not look at a write while another to the same subject is in process: no writer may take that for an
+    answer.  Of many with one expectation exactly one wins; one event sent several times at once is stored once."""
+    store = await cluster.client("writers")
+    head = 0
+    for n in range(30):
+        name = plain.cm(f"c{n % 5}")
+        events = [plain.make_event(name, {"n": n, "writer": w}, SCOPE, head) for w in range(6)]
+        events += [events[0]] * 3
+        subject, expect = subjects.meta(SCOPE, name, SHARDS), log.Expect(head, subjects.meta_scope(SCOPE, SHARDS))
+        ends = await asyncio.gather(*(store.append(subject, e, expect=expect) for e in events), return_exceptions=True)
+        won = {(e.id, seq) for e, seq in zip(events, ends, strict=True) if isinstance(seq, int)}
+        assert len(won) == 1, ends
+        assert all(isinstance(x, int | log.WrongSequence) for x in ends), ends
+        ((ident, head),) = won
+        assert all((e.id == ident) == isinstance(x, int) for e, x in zip(events, ends, strict=True)), ends
+        last = await store.request("STREAM.MSG.GET.META-0", {"last_by_subj": subject})
+        assert last["message"]["seq"] == head
+
+
 async def test_a_front_carries_the_log_and_has_none_of_it(tmp_path: Path) -> None:
     async with running(tmp_path, fronts=1) as c:
         front = c.hub.members[-1]
