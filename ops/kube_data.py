@@ -25,7 +25,8 @@ DATA = Path(__file__).resolve().parent.parent / "bus" / "kube" / "data"
 
 # Beside the kinds of schemas/kinds.py: what requests and answers are made of.
 EXTRA = ("V1Scale", "V1Binding", "V1Eviction", "V1DeleteOptions", "V1Status")
-MODELS = r"(CoreV1|EventsV1|Apiext|DiscoveryV1|RbacV1|AuthenticationV1|V1)"
+MODELS = r"(CoreV1|EventsV1|Apiext|DiscoveryV1|RbacV1|AuthenticationV1|StorageV1|V1|V2)"
+PREFIX = re.compile(r"^(CoreV1|EventsV1|ApiextensionsV1|DiscoveryV1|RbacV1|AuthenticationV1|StorageV1|V1|V2)")
 MODEL_OF = {("", "Event"): "CoreV1Event", ("events.k8s.io", "Event"): "EventsV1Event"}
 META = {
     "ObjectMeta",
@@ -44,12 +45,15 @@ PACKAGE = {
     "apiextensions": r"CustomResource.*|.*Webhook.*|SelectableField|ValidationRule|ApiextensionsV1ServiceReference",
     "coordination": r"Lease.*",
     "events": r"EventsV1.*",
-    "autoscaling": r"Scale(Spec|Status)?$",
+    "autoscaling": r"Scale(Spec|Status)?$|HorizontalPodAutoscaler.*|CrossVersionObjectReference",
     "rbac": r"Role|RoleRef|RoleBinding|ClusterRole|ClusterRoleBinding|AggregationRule|PolicyRule|Subject$",
     "authorization": r".*SubjectAccessReview.*|.*RulesReview.*|(Non)?Resource(Attributes|Rule)|(Field|Label)SelectorAttr.*",
     "authentication": r"SelfSubjectReview.*|TokenReview.*|UserInfo|BoundObjectReference|TokenRequest.*",
     "policy": r"Eviction$|PodDisruptionBudget.*",
-    "storage": r"StorageClass$",
+    "storage": r"StorageClass$|CSI(Driver|Node|StorageCapacity).*|VolumeAttachment.*|VolumeError|VolumeNodeResources|"
+    r"VolumeAttributesClass$",
+    "networking": r"Ingress.*|NetworkPolicy.*|HTTPIngress.*|IPBlock|ServiceBackendPort",
+    "node": r"RuntimeClass$|Overhead$|Scheduling$",
 }
 
 # (type, field) -> (patch merge key or "", list-map keys or "set" or (), strategy)
@@ -80,6 +84,9 @@ MERGE: dict[tuple[str, str], tuple[str, tuple[str, ...] | str, str]] = {
     ("JobStatus", "conditions"): ("type", ("type",), "merge"),
     ("PersistentVolumeClaimStatus", "conditions"): ("type", ("type",), "merge"),
     ("PodDisruptionBudgetStatus", "conditions"): ("type", ("type",), "merge"),
+    ("ReplicationControllerStatus", "conditions"): ("type", ("type",), "merge"),
+    ("HorizontalPodAutoscalerStatus", "conditions"): ("type", ("type",), "merge"),
+    ("CSINodeSpec", "drivers"): ("name", ("name",), "merge"),
     ("ServiceAccount", "secrets"): ("name", ("name",), "merge"),
     ("CustomResourceDefinitionStatus", "conditions"): ("", ("type",), ""),
     ("ObjectMeta", "ownerReferences"): ("uid", ("uid",), "merge"),
@@ -95,9 +102,11 @@ RETAIN_KEYS = {("DeploymentSpec", "strategy")}
 ATOMIC_TYPES = {"LabelSelector", "NodeSelector", "NodeSelectorTerm", "ObjectReference", "LocalObjectReference"}
 ATOMIC_TYPES |= {"ConfigMapKeySelector", "SecretKeySelector", "ObjectFieldSelector", "ResourceFieldSelector"}
 ATOMIC_TYPES |= {"TypedLocalObjectReference", "OwnerReference", "FileKeySelector"}
-ATOMIC_FIELDS = {("PodSpec", "nodeSelector"), ("ServiceSpec", "selector")}
+ATOMIC_FIELDS = {("PodSpec", "nodeSelector"), ("ServiceSpec", "selector"), ("ReplicationControllerSpec", "selector")}
 QUANTITY_MAPS = {"limits", "requests", "capacity", "allocatable", "allocatedResources", "overhead"}
-QUANTITIES = {"sizeLimit", "divisor"}
+QUANTITIES = {"sizeLimit", "divisor", "maximumVolumeSize"}
+QUANTITY_FIELDS = {(owner, field) for owner in ("MetricTarget", "MetricValueStatus") for field in ("averageValue", "value")}
+QUANTITY_FIELDS |= {("CSIStorageCapacity", "capacity")}
 MICRO_TIMES = {"renewTime", "acquireTime", "eventTime", "lastObservedTime"}
 PRESERVED = {("CustomResourceValidation", "openAPIV3Schema"), ("ManagedFieldsEntry", "fieldsV1")}
 PRESERVED |= {("CustomResourceSubresources", "status"), ("ControllerRevision", "data")}
@@ -106,7 +115,11 @@ SCALARS = {"str": "string", "int": "integer", "float": "number", "bool": "boolea
 
 def definition(model: str) -> str:
     """``V1Container`` -> ``io.k8s.api.core.v1.Container``."""
-    short = re.sub(r"^(CoreV1|EventsV1|ApiextensionsV1|DiscoveryV1|RbacV1|AuthenticationV1|V1)", "", model)
+    short = PREFIX.sub("", model)
+    if model.startswith("V2"):
+        return f"io.k8s.api.autoscaling.v2.{short}"
+    if model.startswith("StorageV1"):
+        return f"io.k8s.api.storage.v1.{short}"
     if short in META:
         return f"io.k8s.apimachinery.pkg.apis.meta.v1.{short}"
     for package, pattern in PACKAGE.items():
@@ -131,7 +144,7 @@ def _node(type_text: str, owner: str, field: str) -> dict[str, Any]:
         return {"type": "string", "format": "byte"}
     if type_text == "datetime":
         return {"type": "string", "format": "micro-time" if field in MICRO_TIMES else "date-time"}
-    if type_text == "str" and field in QUANTITIES:
+    if type_text == "str" and (field in QUANTITIES or (owner, field) in QUANTITY_FIELDS):
         return {"type": "string", "format": "quantity"}
     if type_text in SCALARS:
         return {"type": SCALARS[type_text]}
@@ -157,15 +170,15 @@ def _field(owner: str, field: str, type_text: str) -> dict[str, Any]:
 def types() -> dict[str, Any]:
     """``{"definitions": {name: schema}, "kinds": {"<group>/<version>/<Kind>": name}}``."""
     models = importlib.import_module("kubernetes.client.models")  # by name: only the bridge may depend on the client
-    builtin = [k for k in kinds.BUILTIN if not k.group.endswith("kubeedge.io")]
-    roots = {(k.group, k.version, k.kind): MODEL_OF.get((k.group, k.kind), f"V1{k.kind}") for k in builtin}
+    builtin = [(k, v) for k in kinds.BUILTIN if not k.group.endswith("kubeedge.io") for v in k.versions]
+    roots = {(k.group, v, k.kind): MODEL_OF.get((k.group, k.kind), f"{v.upper()}{k.kind}") for k, v in builtin}
     todo, done = [*roots.values(), *EXTRA], {}
     while todo:
         model = todo.pop()
         if definition(model) in done:
             continue
         cls = getattr(models, model)
-        owner = re.sub(r"^(CoreV1|EventsV1|ApiextensionsV1|DiscoveryV1|RbacV1|AuthenticationV1|V1)", "", model)
+        owner = PREFIX.sub("", model)
         out: dict[str, Any] = {"type": "object", "properties": {}}
         needed = []
         by_alias = {f.serialization_alias or name: f for name, f in cls.model_fields.items()}
@@ -189,7 +202,7 @@ def descriptions(names: list[str]) -> dict[str, dict[str, str]]:
     """What the client's models say of each definition in ``names`` and of its fields; the type's own is under ""."""
     models = importlib.import_module("kubernetes.client.models")
     out: dict[str, dict[str, str]] = {}
-    for model in [*filter(re.compile(r"(V1|CoreV1|EventsV1|Apiext|DiscoveryV1)[A-Z]").match, dir(models))]:
+    for model in [*filter(re.compile(r"(V1|V2|CoreV1|EventsV1|Apiext|DiscoveryV1|StorageV1)[A-Z]").match, dir(models))]:
         cls, name = getattr(models, model), definition(model)
         if name not in names or not hasattr(cls, "model_fields"):
             continue

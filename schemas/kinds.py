@@ -19,6 +19,13 @@ class Kind:
     subresources: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     stored: bool = True  # False: asked by create and answered, never kept (reviews)
+    also: tuple[str, ...] = ()  # other versions that are served; ``version`` is the one that is stored
+    home: tuple[str, str] | None = None  # (group, resource) whose objects these are, when they are no others
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """All that are served."""
+        return (self.version, *self.also)
 
     @property
     def api_version(self) -> str:
@@ -26,6 +33,8 @@ class Kind:
 
 
 _DEVICES = "devices.kubeedge.io"
+_STORAGE, _NETWORKING, _HPA = "storage.k8s.io", "networking.k8s.io", "HorizontalPodAutoscaler"
+_OF_PODS = ("status", "binding", "eviction", "ephemeralcontainers", "resize", "log", "exec", "attach", "portforward")
 _RBAC, _AUTHORIZATION, _AUTHENTICATION = "rbac.authorization.k8s.io", "authorization.k8s.io", "authentication.k8s.io"
 
 
@@ -36,7 +45,10 @@ def _asked(group: str, resource: str, kind: str, namespaced: bool = False) -> Ki
 BUILTIN: tuple[Kind, ...] = (
     Kind("", "v1", "namespaces", "Namespace", False, ("ns",), "namespace", ("status", "finalize")),
     Kind("", "v1", "nodes", "Node", False, ("no",), "node", ("status",)),
-    Kind("", "v1", "pods", "Pod", True, ("po",), "pod", ("status", "binding", "eviction", "ephemeralcontainers"), ("all",)),
+    Kind("", "v1", "pods", "Pod", True, ("po",), "pod", _OF_PODS, ("all",)),
+    Kind("", "v1", "podtemplates", "PodTemplate", True, (), "podtemplate"),
+    Kind("", "v1", "replicationcontrollers", "ReplicationController", True, ("rc",), "", ("status", "scale"), ("all",)),
+    Kind("", "v1", "bindings", "Binding", True, (), "binding", stored=False),
     Kind("", "v1", "configmaps", "ConfigMap", True, ("cm",), "configmap"),
     Kind("", "v1", "secrets", "Secret", True, (), "secret"),
     Kind("", "v1", "services", "Service", True, ("svc",), "service", ("status",), ("all",)),
@@ -44,7 +56,7 @@ BUILTIN: tuple[Kind, ...] = (
     Kind("", "v1", "endpoints", "Endpoints", True, ("ep",), "endpoints"),
     Kind("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", True, (), "endpointslice"),
     Kind("", "v1", "events", "Event", True, ("ev",), "event"),
-    Kind("events.k8s.io", "v1", "events", "Event", True, ("ev",), "event"),
+    Kind("events.k8s.io", "v1", "events", "Event", True, ("ev",), "event", home=("", "events")),
     Kind("apps", "v1", "deployments", "Deployment", True, ("deploy",), "deployment", ("status", "scale"), ("all",)),
     Kind("apps", "v1", "replicasets", "ReplicaSet", True, ("rs",), "replicaset", ("status", "scale"), ("all",)),
     Kind("apps", "v1", "daemonsets", "DaemonSet", True, ("ds",), "daemonset", ("status",), ("all",)),
@@ -54,7 +66,17 @@ BUILTIN: tuple[Kind, ...] = (
     Kind("batch", "v1", "cronjobs", "CronJob", True, ("cj",), "cronjob", ("status",), ("all",)),
     Kind("", "v1", "persistentvolumes", "PersistentVolume", False, ("pv",), "persistentvolume", ("status",)),
     Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", True, ("pvc",), "persistentvolumeclaim", ("status",)),
-    Kind("storage.k8s.io", "v1", "storageclasses", "StorageClass", False, ("sc",), "storageclass"),
+    Kind(_STORAGE, "v1", "storageclasses", "StorageClass", False, ("sc",), "storageclass"),
+    Kind(_STORAGE, "v1", "csidrivers", "CSIDriver", False),
+    Kind(_STORAGE, "v1", "csinodes", "CSINode", False),
+    Kind(_STORAGE, "v1", "csistoragecapacities", "CSIStorageCapacity"),
+    Kind(_STORAGE, "v1", "volumeattachments", "VolumeAttachment", False, subresources=("status",)),
+    Kind(_STORAGE, "v1", "volumeattributesclasses", "VolumeAttributesClass", False, ("vac",)),
+    Kind(_NETWORKING, "v1", "ingresses", "Ingress", True, ("ing",), "ingress", ("status",)),
+    Kind(_NETWORKING, "v1", "ingressclasses", "IngressClass", False),
+    Kind(_NETWORKING, "v1", "networkpolicies", "NetworkPolicy", True, ("netpol",)),
+    Kind("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass", False),
+    Kind("autoscaling", "v2", "horizontalpodautoscalers", _HPA, True, ("hpa",), "", ("status",), ("all",), also=("v1",)),
     Kind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", True, ("pdb",), "poddisruptionbudget", ("status",)),
     Kind("coordination.k8s.io", "v1", "leases", "Lease", True, (), "lease"),
     Kind(_RBAC, "v1", "roles", "Role", True, (), "role"),

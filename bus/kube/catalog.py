@@ -62,6 +62,12 @@ class Resource:
     preferred: list[str] = field(default_factory=list)
     read_only: bool = False  # made when it is asked for: it can be read and listed, not watched
     stored: bool = True  # False: asked by create and answered, never kept (reviews)
+    home: tuple[str, str] | None = None  # (group, resource) whose objects these are, under another name
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """The (group, resource) under which the objects are stored."""
+        return self.home or (self.group, self.resource)
 
     def api_version(self, version: str) -> str:
         return f"{self.group}/{version}" if self.group else version
@@ -72,9 +78,11 @@ class Resource:
 
 
 def _of_kind(kind: kinds.Kind) -> Resource:
-    node = typed.types().of_kind(kind.group, kind.version, kind.kind)
-    assert node is not None, f"no type data for {kind.kind}: run python -m ops.kube_data types"
-    version = Version(kind.version, node, kind.subresources)
+    versions = {}
+    for name in kind.versions:
+        node = typed.types().of_kind(kind.group, name, kind.kind)
+        assert node is not None, f"no type data for {kind.kind} {name}: run python -m ops.kube_data types"
+        versions[name] = Version(name, node, kind.subresources)
     return Resource(
         kind.group,
         kind.resource,
@@ -84,11 +92,12 @@ def _of_kind(kind: kinds.Kind) -> Resource:
         kind.namespaced,
         kind.short,
         kind.categories,
-        {kind.version: version},
+        versions,
         kind.version,
         False,
-        [kind.version],
+        sorted(versions, key=version_rank),
         stored=kind.stored,
+        home=kind.home,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bus.kube import errors, structural, typed
+from bus.kube import catalog, conversions, errors, structural, typed
 from bus.kube.catalog import Resource, Version
 from bus.kube.storage import Object
 
@@ -69,9 +69,13 @@ def _custom(raw: Object, version: Version, unknown: list[str]) -> Object:
 
 
 def convert(obj: Object, resource: Resource, version: str) -> Object:
-    """The object in another version: conversion strategy "None" changes apiVersion and prunes.  May share with ``obj``."""
+    """A stored object in another version: conversion strategy "None" changes apiVersion and prunes.  May share with
+    ``obj``."""
+    if not resource.custom:
+        other = conversions.of(resource.group, resource.resource, version)
+        return other.show(obj) if other is not None else obj
     api_version = resource.api_version(version)
-    if not resource.custom or obj.get("apiVersion") == api_version:
+    if obj.get("apiVersion") == api_version:
         return obj
     target = resource.versions[version]
     out: Object = clone(obj)
@@ -85,3 +89,17 @@ def convert(obj: Object, resource: Resource, version: str) -> Object:
         "metadata": meta,
         **{k: v for k, v in out.items() if k not in SYSTEM_FIELDS},
     }
+
+
+def hub(obj: Object, resource: Resource, version: Version) -> tuple[Object, Version]:
+    """A built-in object that was spoken in ``version``, as the rules of its kind see it: in the form that is stored."""
+    other = None if resource.custom else conversions.of(resource.group, resource.resource, version.name)
+    if other is None:
+        return obj, version
+    home = catalog.builtin()[resource.place]
+    return other.store(obj), home.versions[home.storage_version]
+
+
+def stored_form(obj: Object, resource: Resource) -> Object:
+    """What the rules have passed, as it is stored."""
+    return convert(obj, resource, resource.storage_version) if resource.custom else obj

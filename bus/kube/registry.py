@@ -109,7 +109,7 @@ class Registry:
         res, ver = self.resource(group, resource, version)
         wanted = Filter(res, ver, labels, fields)
         rev = self.reader.revision()
-        stored = self.reader.list(group, resource, namespace)
+        stored = self.reader.list(*res.place, namespace)
         return [self.present(res, ver, s) for s in stored if wanted.matches(s.object)], rev
 
     def present(self, resource: Resource, version: Version, stored: Stored) -> Object:
@@ -167,8 +167,8 @@ class Registry:
         storage = self._writer(res, "create")
         generate = not new["metadata"].get("name") and bool(new["metadata"].get("generateName"))
         for attempt in range(NAME_ATTEMPTS_MAX):
-            draft = clone(new)
-            await self._draft(draft, target, how)
+            draft, inner = decoding.hub(clone(new), res, ver)
+            await self._draft(draft, dataclasses.replace(target, version=inner), how)
             key = dataclasses.replace(target, name=draft["metadata"]["name"]).key
             try:
                 return self.present(res, ver, await self._store_new(storage, res, key, draft, how))
@@ -199,7 +199,7 @@ class Registry:
             await plugin.admit(target, draft, how)
 
     async def _store_new(self, storage: Storage, res: Resource, key: ObjectKey, draft: Object, how: Write) -> Stored:
-        obj = decoding.convert(draft, res, res.storage_version)
+        obj = decoding.stored_form(draft, res)
         if how.dry_run:
             if self.reader.get(key) is not None:
                 raise AlreadyExists(str(key))
@@ -324,16 +324,19 @@ class Registry:
         for _ in range(ATTEMPTS_MAX):
             stored = self.stored(target)
             current = self.present(res, ver, stored)
-            new = make(clone(current))
+            new, inner = decoding.hub(make(clone(current)), res, ver)
             wanted = new["metadata"].pop("resourceVersion", "") or "0"
             if wanted not in ("0", str(stored.rev)):
                 raise target.conflict()
-            del current["metadata"]["resourceVersion"]
-            self._next(new, current, target, how)
+            if inner is not ver:
+                current = clone(stored.object)
+            else:
+                del current["metadata"]["resourceVersion"]
+            self._next(new, current, dataclasses.replace(target, version=inner), how)
             if tracked and "managedFields" in new["metadata"]:
                 now = times.of_micros(self._clock())
                 me = apply.Entry(how.manager, "Update", target.subresource, new["apiVersion"], now, frozenset())
-                apply.updated(new, current, apply.type_of(res, ver), me)
+                apply.updated(new, current, apply.type_of(res, inner), me)
             if new == current:
                 return self.present(res, ver, stored)
             try:
@@ -369,7 +372,7 @@ class Registry:
 
     async def _replace(self, storage: Storage, res: Resource, stored: Stored, new: Object, how: Write) -> Stored:
         """Raises Conflict, or StatusError.  An object that was only waiting for this is removed."""
-        obj = decoding.convert(new, res, res.storage_version)
+        obj = decoding.stored_form(new, res)
         if how.dry_run:
             return Stored(stored.key, stored.rev, obj)
         try:
@@ -444,7 +447,7 @@ class Registry:
         res, ver = self.resource(group, resource, version)
         self._writer(res, "deletecollection")
         wanted = Filter(res, ver, labels, fields)
-        found = [s for s in self.reader.list(group, resource, namespace) if wanted.matches(s.object)]
+        found = [s for s in self.reader.list(*res.place, namespace) if wanted.matches(s.object)]
         for start in range(0, len(found), DELETES_AT_ONCE):
             keys = [s.key for s in found[start : start + DELETES_AT_ONCE]]
             tries = (self.delete(group, resource, k.namespace, k.name, how=how, options=options) for k in keys)

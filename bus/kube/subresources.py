@@ -10,13 +10,14 @@ from bus.kube import decoding, errors, eviction, times, typed
 from bus.kube.catalog import Resource, Version
 from bus.kube.kinds import pods
 from bus.kube.kinds.base import at
+from bus.kube.printing import text
 from bus.kube.storage import Object
 
 if TYPE_CHECKING:
     from bus.kube.registry import Registry
     from bus.kube.targets import Target, Write
 
-INTERNAL = ("binding", "finalize", "ephemeralcontainers")
+INTERNAL = ("binding", "finalize", "ephemeralcontainers", "resize")
 REPLICAS_MAX = 1 << 31
 
 
@@ -45,7 +46,7 @@ def get(res: Resource, ver: Version, obj: Object, subresource: str) -> Object:
         if subresource and subresource not in ver.subresources:
             raise errors.no_such_path()
         return obj
-    if subresource == "ephemeralcontainers" and subresource in ver.subresources:
+    if subresource in ("ephemeralcontainers", "resize") and subresource in ver.subresources:
         return obj
     if subresource == "scale" and "scale" in ver.subresources:
         return _scale(ver, obj)
@@ -80,8 +81,11 @@ def _scale(ver: Version, obj: Object) -> Object:
 
 
 def _selector_text(selector: Any) -> str:
-    labels = (selector or {}).get("matchLabels") or {}
-    return ",".join(f"{k}={v}" for k, v in sorted(labels.items()))
+    """A LabelSelector, or the plain map of a replication controller, in the words of ``-l``."""
+    if not selector:
+        return ""
+    plain = selector if not {"matchLabels", "matchExpressions"} & selector.keys() else None
+    return text.selector({"matchLabels": plain} if plain else selector)
 
 
 async def update(registry: Registry, target: Target, make: Callable[[Object], Any], how: Write) -> Object:
@@ -103,6 +107,13 @@ async def update(registry: Registry, target: Target, make: Callable[[Object], An
             return _at_revision(current, new)
 
         return await registry.change(target, extended, how)
+    if subresource == "resize" and subresource in ver.subresources:
+
+        def resized(current: Object) -> Object:
+            new = decoding.read(make(current), res, ver, validation=how.validation)
+            return _at_revision(pods.resized(new, current), new)
+
+        return await registry.change(target, resized, how)
     if subresource == "scale" and "scale" in ver.subresources:
 
         def scaled(current: Object) -> Object:

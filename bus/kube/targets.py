@@ -41,7 +41,7 @@ class Target:
     @property
     def key(self) -> ObjectKey:
         res = self.resource
-        return ObjectKey(res.group, res.resource, self.namespace if res.namespaced else "", self.name)
+        return ObjectKey(*res.place, self.namespace if res.namespaced else "", self.name)
 
     def not_found(self) -> StatusError:
         return errors.not_found(self.resource.group, self.resource.resource, self.name)

@@ -42,7 +42,7 @@ async def empty_namespace(registry: Registry, name: str, *, how: Write) -> bool:
     for res in registry.catalog.all():
         if res.namespaced and res.stored:
             await registry.delete_collection(res.group, res.resource, name, how=how)
-            left += len(registry.reader.list(res.group, res.resource, name))
+            left += len(registry.reader.list(*res.place, name))
     if left:
         return False
     body = await registry.get("", "namespaces", "", name)

@@ -174,12 +174,12 @@ class IndexedView:
         return [*self._find("unscheduled")]
 
     def kinds(self) -> Sequence[Kind]:
-        return [(r.group, r.resource) for r in self._catalog.all() if r.stored]
+        return [(r.group, r.resource) for r in self._catalog.all() if r.stored and r.home is None]
 
     def kind_of(self, api_version: str, kind: str) -> tuple[Kind, bool] | None:
         group = api_version.partition("/")[0] if "/" in api_version else ""
         found = self._catalog.find_kind(group, kind)
-        return ((found.group, found.resource), found.namespaced) if found is not None else None
+        return (found.place, found.namespaced) if found is not None else None
 
 
 _CONTROLLED = frozenset({base.PODS, base.REPLICASETS, base.REVISIONS})

@@ -56,6 +56,7 @@ _TO_EDIT = [
     _on("core", "pods/eviction", "create"),
     _on("core", "configmaps events persistentvolumeclaims secrets serviceaccounts services services/proxy", CHANGE),
     _on("core", "serviceaccounts/token", "create"),
+    _on("core", "replicationcontrollers replicationcontrollers/scale", CHANGE),
     _on("apps", WORKLOADS, CHANGE),
     _on("autoscaling", "horizontalpodautoscalers", CHANGE),
     _on("batch", "cronjobs jobs", CHANGE),
@@ -67,6 +68,7 @@ _TO_EDIT = [
 _TO_VIEW = [
     _on("core", "configmaps endpoints persistentvolumeclaims persistentvolumeclaims/status pods", READ),
     _on("core", "serviceaccounts services services/status", READ),
+    _on("core", "replicationcontrollers replicationcontrollers/scale replicationcontrollers/status", READ),
     _on("core", "bindings events limitranges namespaces/status pods/log pods/status resourcequotas", READ),
     _on("core", "resourcequotas/status namespaces", READ),
     _on("discovery.k8s.io", "endpointslices", READ),

@@ -21,6 +21,11 @@ _SUBRESOURCES: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "binding": ("", "v1", "Binding", ("create",)),
     "eviction": ("policy", "v1", "Eviction", ("create",)),
     "ephemeralcontainers": ("", "v1", "Pod", SUB_VERBS),
+    "resize": ("", "v1", "Pod", SUB_VERBS),
+    "log": ("", "v1", "Pod", ("get",)),
+    "exec": ("", "v1", "PodExecOptions", ("create", "get")),
+    "attach": ("", "v1", "PodAttachOptions", ("create", "get")),
+    "portforward": ("", "v1", "PodPortForwardOptions", ("create", "get")),
     "finalize": ("", "v1", "Namespace", ("update",)),
 }
 

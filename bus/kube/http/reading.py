@@ -76,7 +76,7 @@ async def listing(ctx: Context) -> web.Response:
 async def _at_revision(ctx: Context, paged: bool) -> tuple[tuple[str, str], int, list[Stored]]:
     """Where to start, at which revision, and everything there was at it (API concepts, "Resource versions")."""
     target, registry = ctx.target, ctx.server.registry
-    group, resource = target.resource.group, target.resource.resource
+    group, resource = target.resource.place
     namespace = target.namespace if target.resource.namespaced and ctx.address.namespace is not None else None
     token, match = ctx.query.get("continue", ""), ctx.query.get("resourceVersionMatch", "")
     asked = ctx.number("resourceVersion")

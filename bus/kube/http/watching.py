@@ -172,11 +172,11 @@ async def _run(ctx: Context, stream: _Stream, response: web.StreamResponse, init
 
     start = reader.revision() if after is None else after
     if initial:
-        for stored in reader.list(res.group, res.resource, namespace):
+        for stored in reader.list(*res.place, namespace):
             await send(stream.added(stored))
         if ctx.flag("sendInitialEvents"):
             await send(stream.bookmark(start, end_of_list=True))
-    changes = reader.watch(res.group, res.resource, namespace, after=start)
+    changes = reader.watch(*res.place, namespace, after=start)
     try:
         async for change in changes:
             await send(stream.change(change))

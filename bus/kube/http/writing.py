@@ -34,13 +34,27 @@ async def create(ctx: Context) -> web.Response:
 
 
 async def review(ctx: Context) -> web.Response:
-    """A kind that is asked and never stored."""
+    """A kind that is asked and never stored; a Binding says which pod it binds."""
+    if (ctx.target.resource.group, ctx.target.resource.resource) == ("", "bindings"):
+        return await _bind(ctx)
     target, how, reviews = ctx.target, ctx.write(), ctx.server.reviews
     if reviews is None:
         raise errors.no_such_path()
     body = await bodies.read_object(ctx.request)
     asked = decoding.read(body, target.resource, target.version, validation=how.validation, warnings=how.warnings)
     return reading.answer_object(ctx, reviews.answer(ctx.user, target, asked), 201, how.warnings)
+
+
+async def _bind(ctx: Context) -> web.Response:
+    how, body = ctx.write(), await bodies.read_object(ctx.request)
+    meta = body.get("metadata") if isinstance(body, dict) else None
+    name = meta.get("name") if isinstance(meta, dict) else None
+    if not isinstance(name, str) or not name:
+        raise errors.invalid("", "Binding", "", [errors.required("metadata.name", "name or generateName is required")])
+    done = await ctx.server.registry.create(
+        "", "pods", ctx.target.namespace, body, how=how, name=name, subresource="binding"
+    )
+    return reading.answer_object(ctx, done, 201, how.warnings)
 
 
 async def update(ctx: Context) -> web.Response:

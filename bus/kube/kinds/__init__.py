@@ -1,7 +1,8 @@
 """What is particular to a kind: names, defaults, what a create and an update keep, and what is invalid.
 
 base.py           the contract, and what most kinds do
-core.py           namespaces, nodes, config maps, secrets, services, events
+core.py           namespaces, nodes, config maps, secrets, services
+events.py         events, in both their forms
 pods.py           pods; pod_defaults.py and pod_rules.py, which templates share
 workloads.py      deployments and replica sets; what kinds with a template share
 daemonsets.py     daemon sets, controller revisions
@@ -11,6 +12,10 @@ storage.py        persistent volumes, their claims, storage classes
 budgets.py        pod disruption budgets
 rbac.py           roles and bindings
 network.py        endpoints, endpoint slices
+networking.py     ingresses, their classes, network policies
+autoscaling.py    horizontal pod autoscalers
+templates.py      pod templates, replication controllers
+machinery.py      runtime classes, CSI drivers and what they say
 definitions.py    custom resource definitions
 custom.py         objects of custom resources
 """
@@ -19,18 +24,23 @@ from __future__ import annotations
 
 from bus.kube.catalog import Resource
 from bus.kube.kinds import (
+    autoscaling,
     base,
     budgets,
     core,
     custom,
     daemonsets,
     definitions,
+    events,
     jobs,
+    machinery,
     network,
+    networking,
     pods,
     rbac,
     statefulsets,
     storage,
+    templates,
     workloads,
 )
 
@@ -43,7 +53,20 @@ _BY_RESOURCE: dict[tuple[str, str], base.Strategy] = {
     ("", "services"): core.Services(),
     ("", "endpoints"): network.Endpoints(),
     ("discovery.k8s.io", "endpointslices"): network.EndpointSlices(),
-    ("", "events"): core.Events(),
+    ("", "events"): events.Events(),
+    ("events.k8s.io", "events"): events.ModernEvents(),
+    ("", "podtemplates"): templates.PodTemplates(),
+    ("", "replicationcontrollers"): templates.ReplicationControllers(),
+    ("autoscaling", "horizontalpodautoscalers"): autoscaling.Autoscalers(),
+    ("networking.k8s.io", "ingresses"): networking.Ingresses(),
+    ("networking.k8s.io", "ingressclasses"): networking.IngressClasses(),
+    ("networking.k8s.io", "networkpolicies"): networking.NetworkPolicies(),
+    ("node.k8s.io", "runtimeclasses"): machinery.RuntimeClasses(),
+    ("storage.k8s.io", "csidrivers"): machinery.Drivers(),
+    ("storage.k8s.io", "csinodes"): machinery.DriverNodes(),
+    ("storage.k8s.io", "csistoragecapacities"): machinery.Capacities(),
+    ("storage.k8s.io", "volumeattachments"): machinery.Attachments(),
+    ("storage.k8s.io", "volumeattributesclasses"): machinery.AttributesClasses(),
     ("apps", "deployments"): workloads.Deployments(),
     ("apps", "replicasets"): workloads.ReplicaSets(),
     ("apps", "daemonsets"): daemonsets.DaemonSets(),

@@ -1,4 +1,4 @@
-"""Namespaces, nodes, config maps, secrets, services, events."""
+"""Namespaces, nodes, config maps, secrets, services."""
 
 from __future__ import annotations
 
@@ -231,23 +231,3 @@ def _free_address(meta: Object, ctx: Context) -> str:
         if address not in used:
             return address
     raise errors.internal(f"no free address in {SERVICE_NETWORK}")
-
-
-class Events(Strategy):
-    """Events are found by what they are about."""
-
-    fields = (
-        *(f"involvedObject.{f}" for f in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")),
-        "reason",
-        "reportingComponent",
-        "source",
-        "type",
-    )
-
-    def validate(self, obj: Object, ctx: Context) -> list[Cause]:
-        about, own = at(obj, "involvedObject", "namespace") or "", obj["metadata"].get("namespace", "")
-        if about and about != own:
-            return [errors.bad_value("involvedObject.namespace", about, "does not match event.namespace")]
-        if not about and own != "default":
-            return [errors.bad_value("involvedObject.namespace", about, "does not match event.namespace")]
-        return []

@@ -94,6 +94,54 @@ def ephemeral(new: Object, old: Object) -> list[Object]:
     return wanted
 
 
+RESIZED = ("cpu", "memory")
+
+
+def resized(new: Object, old: Object) -> Object:
+    """The pod after a write of ``resize``: the CPU and memory of its containers, nothing else.  Raises StatusError 422."""
+    spec = new["spec"]
+    pod_defaults.pod_spec(spec)
+    out = {**old, "spec": dict(old["spec"])}
+    causes: list[Cause] = []
+    for field in ("containers", "initContainers"):
+        asked = {c.get("name"): c for c in spec.get(field) or []}
+        if asked.keys() != {c["name"] for c in old["spec"].get(field) or []}:
+            causes.append(errors.not_permitted("spec", RESIZE_ONLY))
+            continue
+        if field in old["spec"]:
+            out["spec"][field] = [_with_resources(c, asked[c["name"]]) for c in old["spec"][field]]
+    if not causes:
+        causes = pod_rules.pod_spec(out["spec"], "spec")
+    if not causes and {**spec, "containers": 0, "initContainers": 0} != {
+        **old["spec"],
+        "containers": 0,
+        "initContainers": 0,
+    }:
+        causes.append(errors.not_permitted("spec", RESIZE_ONLY))
+    if not causes and pod_defaults.qos_class(out["spec"]) != pod_defaults.qos_class(old["spec"]):
+        was = pod_defaults.qos_class(old["spec"])
+        causes.append(errors.bad_value("spec", was, "Pod QOS Class may not change as a result of resizing"))
+    if causes:
+        raise errors.invalid("", "Pod", old["metadata"]["name"], causes)
+    return out
+
+
+RESIZE_ONLY = "only cpu and memory resources are mutable"
+
+
+def _with_resources(container: Object, asked: Object) -> Object:
+    """``container`` with the amounts that were asked for."""
+    resources: Object = dict(container.get("resources") or {})
+    for field in ("limits", "requests"):
+        amounts = {k: v for k, v in ((asked.get("resources") or {}).get(field) or {}).items() if k in RESIZED}
+        kept = {k: v for k, v in (resources.get(field) or {}).items() if k not in RESIZED}
+        if kept or amounts:
+            resources[field] = {**kept, **amounts}
+        else:
+            resources.pop(field, None)
+    return {**container, "resources": resources}
+
+
 def _but_mutable(new: Object, old: Object) -> Object:
     """``new`` with what may change put back as it was in ``old``."""
     out = dict(new)

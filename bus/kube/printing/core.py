@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bus.kube.kinds.base import at
-from bus.kube.printing import batch, budgets, network, rbac, storage, text
+from bus.kube.printing import batch, budgets, network, networking, rbac, storage, text
 from bus.kube.printing.cells import AGE, NAME, Cell, Look
 from bus.kube.storage import Object
 
@@ -165,13 +165,13 @@ def _about(event: Object, _: Look) -> str:
 
 
 def _source(event: Object, _: Look) -> str:
-    source = event.get("source") or {}
+    source = event.get("source") or event.get("deprecatedSource") or {}
     who = source.get("component") or event.get("reportingComponent") or event.get("reportingController") or ""
     return ", ".join(p for p in (who, source.get("host") or "") if p)
 
 
 def _count(event: Object, _: Look) -> int:
-    return at(event, "series", "count") or event.get("count") or 1
+    return at(event, "series", "count") or event.get("count") or event.get("deprecatedCount") or 1
 
 
 EVENTS = (
@@ -179,7 +179,9 @@ EVENTS = (
     Cell("Type", _path("type")),
     Cell("Reason", _path("reason")),
     Cell("Object", _about),
-    Cell("Subobject", _path("involvedObject", "fieldPath"), priority=1),
+    Cell(
+        "Subobject", lambda o, _: at(o, "involvedObject", "fieldPath") or at(o, "regarding", "fieldPath") or "", priority=1
+    ),
     Cell("Source", _source, priority=1),
     Cell("Message", lambda o, _: str(o.get("message") or o.get("note") or "").strip()),
     Cell("First Seen", _seen("firstTimestamp", "deprecatedFirstTimestamp", "eventTime"), priority=1),
@@ -207,6 +209,7 @@ COLUMNS: dict[tuple[str, str], Sequence[Cell]] = {
     ("apps", "controllerrevisions"): REVISIONS,
     **batch.COLUMNS,
     **network.COLUMNS,
+    **networking.COLUMNS,
     **storage.COLUMNS,
     **budgets.COLUMNS,
     **rbac.COLUMNS,

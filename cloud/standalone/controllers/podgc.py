@@ -88,4 +88,4 @@ def _made(pod: Seen) -> tuple[str, ObjectKey]:
 
 CONTROLLER = Controller("podgc", (PODS, NODES), concerns, reconcile, delay_us=QUARANTINE_US)
 TERMINATED = Controller("terminated-pods", (PODS,), ended_concerns, ended_reconcile, delay_us=20 * times.US_PER_S)
-EVENT_TTL = Controller("eventttl", (EVENTS, ("events.k8s.io", "events")), event_concerns, event_reconcile)
+EVENT_TTL = Controller("eventttl", (EVENTS,), event_concerns, event_reconcile)

@@ -1,0 +1,71 @@
+"""Pod templates and replication controllers: the first generation of kinds with a template (pkg/apis/core)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from bus.kube import errors
+from bus.kube.errors import Cause
+from bus.kube.kinds import pod_defaults, pod_rules, workloads
+from bus.kube.kinds.base import Context, Strategy, at
+from bus.kube.selectors import FieldGetter, field_of
+from bus.kube.storage import Object
+
+
+class PodTemplates(Strategy):
+    generation = True
+
+    def defaults(self, obj: Object, ctx: Context) -> None:
+        template = obj.setdefault("template", {})
+        template.setdefault("metadata", {})
+        pod_defaults.pod_spec(template.setdefault("spec", {}))
+
+    def validate(self, obj: Object, ctx: Context) -> list[Cause]:
+        return pod_rules.pod_spec(obj["template"]["spec"], "template.spec")
+
+    def validate_update(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
+        return self.validate(obj, ctx)
+
+    def same_spec(self, obj: Object, old: Object, ctx: Context) -> bool:
+        return bool(obj.get("template") == old.get("template"))
+
+
+class ReplicationControllers(Strategy):
+    generation = True
+    fields = ("status.replicas",)
+    special: ClassVar[Mapping[str, FieldGetter]] = {"status.replicas": lambda o: field_of(o, "status.replicas") or "0"}
+
+    def defaults(self, obj: Object, ctx: Context) -> None:
+        workloads.template_defaults(obj)
+        spec = obj["spec"]
+        spec.setdefault("replicas", 1)
+        labels = at(spec, "template", "metadata", "labels") or {}
+        if labels:
+            if not spec.get("selector"):
+                spec["selector"] = dict(labels)
+            if not obj["metadata"].get("labels"):
+                obj["metadata"]["labels"] = dict(labels)
+
+    def prepare_create(self, obj: Object, ctx: Context) -> None:
+        obj["status"] = {"replicas": 0}
+
+    def validate(self, obj: Object, ctx: Context) -> list[Cause]:
+        spec = obj["spec"]
+        out = workloads.not_negative(spec, ("minReadySeconds",))
+        selector = spec.get("selector") or {}
+        if not selector:
+            out.append(errors.required("spec.selector"))
+        out += workloads.not_negative(spec, ("replicas",))
+        labels = at(spec, "template", "metadata", "labels") or {}
+        if selector and any(labels.get(k) != v for k, v in selector.items()):
+            why = "`selector` does not match template `labels`"
+            out.append(errors.bad_value("spec.template.metadata.labels", labels, why))
+        pod = spec["template"]["spec"]
+        out += pod_rules.pod_spec(pod, "spec.template.spec")
+        if pod["restartPolicy"] in ("OnFailure", "Never"):
+            out.append(errors.not_supported("spec.template.spec.restartPolicy", pod["restartPolicy"], ("Always",)))
+        return out
+
+    def validate_update(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
+        return self.validate(obj, ctx)
