@@ -241,6 +241,11 @@ class Connection:
     def closed(self) -> bool:
         return self._closing
 
+    @property
+    def payload_bytes_max(self) -> int:
+        """What the server takes at most in one message, as it said when it greeted us."""
+        return int(self.client.max_payload)
+
     def on_change(self, callback: Callable[[bool], None]) -> None:
         """``callback(True)`` after each reconnect (subscriptions are there again), ``callback(False)`` after each loss."""
         self._callbacks.append(callback)

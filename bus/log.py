@@ -150,7 +150,7 @@ class Log:
     async def _append(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
         size = len(payload) + _headers_size(headers)
         try:
-            if size > (limit := self._connection.client.max_payload):
+            if size > (limit := self._connection.payload_bytes_max):
                 # nats-py counts the payload only, and the server closes the connection of whoever sends more.
                 raise EventTooLarge(f"{subject}: {size} bytes with headers, the server takes {limit}")
             msg = await self._connection.request(subject, payload, timeout_s=self._timeout, headers=headers)

@@ -42,7 +42,12 @@ def read(path: Path) -> Credentials:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as e:
         raise BadCredentials(f"can't read the credentials in {path}: {e}") from e
+    return parse(text, str(path))
+
+
+def parse(text: str, what: str = "what was given") -> Credentials:
+    """Raises BadCredentials, which says ``what`` it is."""
     jwt, seed = _JWT.search(text), _SEED.search(text)
     if not jwt or not seed:
-        raise BadCredentials(f"{path} is not a credentials file: a JWT and a seed are needed")
+        raise BadCredentials(f"{what} is not a credentials file: a JWT and a seed are needed")
     return Credentials(jwt[1], seed[1])

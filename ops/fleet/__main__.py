@@ -42,7 +42,7 @@ def servers_for(links: int) -> int:
 
 async def _run(plan: bench.Plan, show: Show, out: Path | None, joins: int) -> None:
     row: dict[str, object] = {"bench": "machine", **machine()}
-    async with lab.running(ROOT, servers=plan.servers, shards=plan.shards) as setting:
+    async with lab.running(ROOT, servers=plan.servers, shards=plan.shards, plain=plan.plain) as setting:
         _tell(row, out)
         if joins:
             _tell(await joining.measure(setting, show, joins), out)
@@ -78,6 +78,7 @@ def main() -> int:
     parser.add_argument("--beat", type=float, default=link.BEAT_S, help="seconds between a node's beats")
     parser.add_argument("--workers", type=int, help="processes that nodes are spread over (default: one a core)")
     parser.add_argument("--no-reports", action="store_true", help="nodes do not report")
+    parser.add_argument("--plain", action="store_true", help="no TLS between nodes and hub (real nodes: TLS)")
     parser.add_argument("--only", default="", help=f"comma-separated: {','.join(STEPS)}")
     parser.add_argument(
         "--dispatcher", action="store_true", help="only the dispatcher's core, at 100, 1,000 and 10,000 nodes"
@@ -96,6 +97,7 @@ def main() -> int:
         nodes=a.nodes, objects=a.objects, via=a.via, changes=a.changes, seconds=a.seconds, share=a.share, hours=a.hours,
         shared=a.shared, servers=a.servers or servers_for(links(a.nodes, a.shared, a.per_connection)), shards=a.shards,
         per_connection=a.per_connection, beat_s=a.beat, workers=a.workers, reports=not a.no_reports, only=only,
+        plain=a.plain,
     )  # fmt: skip
     if a.dispatcher:
         _tell({"bench": "machine", **machine()}, a.out)

@@ -42,6 +42,7 @@ class Plan:
     only: frozenset[str] = frozenset()
     servers: int = 1
     shards: int | None = None
+    plain: bool = False
 
 
 class Bench:
@@ -93,7 +94,8 @@ class Bench:
         """All nodes at once, from nothing to in sync."""
         with self.show.step(f"{self.plan.nodes} nodes connect and sync") as line:
             minted = max(r["seconds"] for r in await self.fleet.ask("mint"))
-            resting = usage.total(self.lab.server_pids).rss
+            await self.lab.quiet()  # a cloud that is still starting would miss the first questions
+            resting, held = usage.total(self.lab.server_pids).rss, await self.lab.live()
             meter, before, began = self._meter(), await self.lab.traffic(), time.monotonic()
             await self.fleet.ask("connect")
             connected = time.monotonic() - began
@@ -110,6 +112,9 @@ class Bench:
             grown = usage.total(self.lab.server_pids).rss - resting
             row["link_kb"] = round(grown / 1e3 / self._connections, 1)  # what the links made the servers grow
             row["hub_kb_a_node"] = round(usage.total(self.lab.server_pids).rss / 1e3 / self.plan.nodes, 1)
+            live = await self.lab.live()
+            row["link_live_kb"] = round((live.heap + live.stacks - held.heap - held.stacks) / 1e3 / self._connections, 1)
+            row["hub_live_mb"] = round((live.heap + live.stacks) / 1e6, 1)
             row["used"] = meter.read()
             row |= await self._converged()
             line.detail(f"{synced[-1]:.1f} s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bus import connect, log
-from bus.hub import init, streams, supervise
+from bus.hub import init, ports, streams, supervise
 from ops.fleet import usage
 from ops.lab import setting
 from ops.lab.show import StepFailed
@@ -36,6 +37,7 @@ class Lab:
         self.core: connect.Connection
         self.system: connect.Connection
         self.servers: list[supervise.NatsServer] = []
+        self.profiles: list[int] = []
 
     def start(self, name: str, instance: int = 1) -> None:
         """``instance`` above 1: another process that does the same."""
@@ -62,6 +64,11 @@ class Lab:
     async def traffic(self) -> usage.Traffic:
         return await usage.traffic(self.system, len(self.servers))
 
+    async def live(self) -> usage.Live:
+        """What the hub's servers hold after a collection; raises OSError."""
+        each = [await usage.live(port) for port in self.profiles]
+        return usage.Live(sum(u.heap for u in each), sum(u.stacks for u in each))
+
     async def quiet(self, seconds: float = 900.0, cores: float = QUIET_CORES) -> None:
         """Until hub and cloud rest.  Raises StepFailed."""
         pids = [p for name, group in self.groups().items() for p in group if name != "feed"]
@@ -83,9 +90,9 @@ class Lab:
 
 
 @asynccontextmanager
-async def running(folder: Path, *, servers: int = 1, shards: int | None = None) -> AsyncIterator[Lab]:
+async def running(folder: Path, *, servers: int = 1, shards: int | None = None, plain: bool = False) -> AsyncIterator[Lab]:
     """A hub of its own in ``folder``, emptied first, ended and removed last: one server, or three with the log and fronts
-    beside them."""
+    beside them.  ``plain``: its clients come without TLS."""
     world = World(folder)
     setting.down(world)
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,6 +101,7 @@ async def running(folder: Path, *, servers: int = 1, shards: int | None = None) 
         if "SKERRY_KEEP" not in os.environ:
             stack.callback(setting.down, world)
         lab.hub = _make(world.hub, servers, shards)
+        lab.profiles = _fit_for_bench(lab.hub, plain=plain)
         for n in range(1, len(lab.hub.members) + 1):
             server = supervise.hub_server(lab.hub, n)
             await server.start()
@@ -111,13 +119,27 @@ async def running(folder: Path, *, servers: int = 1, shards: int | None = None) 
 
 
 def _make(folder: Path, servers: int, shards: int | None) -> init.Hub:
-    ports: dict[str, Any] = {"client": 0, "leaf": 0, "websocket": 0}
+    any_port: dict[str, Any] = {"client": 0, "leaf": 0, "websocket": 0}
     here = "127.0.0.1"
-    every = [init.HubServer(host=here, ports=init.HubPorts(**ports), route=0) for _ in range(servers if servers > 1 else 0)]
+    every = [
+        init.HubServer(host=here, ports=init.HubPorts(**any_port), route=0) for _ in range(servers if servers > 1 else 0)
+    ]
     return init.init_hub(
-        folder, hosts=[here], listen=here, ports=init.HubPorts(**ports), shards=shards, servers=every[:LOG_SERVERS],
+        folder, hosts=[here], listen=here, ports=init.HubPorts(**any_port), shards=shards, servers=every[:LOG_SERVERS],
         fronts=every[LOG_SERVERS:],
     )  # fmt: skip
+
+
+def _fit_for_bench(hub: init.Hub, *, plain: bool) -> list[int]:
+    """Each server answers for its memory on a port of its own (nats-server, ``prof_port``), which are returned.  ``plain``:
+    clients come without TLS.  No hub that anybody relies on would do either."""
+    free = ports.free_ports(len(hub.members))
+    for member, port in zip(hub.members, free, strict=True):
+        whole = json.loads(member.config_path.read_text()) | {"prof_port": port}
+        if plain:
+            del whole["tls"]
+        member.config_path.write_text(json.dumps(whole))
+    return free
 
 
 async def _streams(lab: Lab) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,29 @@ async def traffic(system: connect.Connection, servers: int = 1) -> Traffic:
         await subscribed.unsubscribe()
     rows = found.values()
     return Traffic(sum(r["in_bytes"] for r in rows), sum(r["out_bytes"] for r in rows), sum(r["connections"] for r in rows))
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """Bytes that a Go process needs, without what its collector leaves lying and has not given back."""
+
+    heap: int
+    stacks: int
+
+
+async def live(profile_port: int) -> Live:
+    """After a collection.  Source: Go, net/http/pprof and runtime.MemStats, whose fields end the text form of a profile."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", profile_port)
+    try:
+        async with asyncio.timeout(ANSWERS_S):
+            writer.write(b"GET /debug/pprof/heap?gc=1&debug=1 HTTP/1.0\r\n\r\n")
+            text = (await reader.read(-1)).decode(errors="replace")
+    finally:
+        writer.close()
+    found = dict(re.findall(r"^# (HeapAlloc|Stack) = (\d+)", text, re.MULTILINE))
+    if len(found) != 2:
+        raise OSError(f"no memory profile at port {profile_port}: {text[:100]!r}")
+    return Live(int(found["HeapAlloc"]), int(found["Stack"]))
 
 
 def machine() -> dict[str, Any]:

@@ -9,7 +9,7 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from bus import connect
+from bus.slim.connection import SlimConnection
 
 PACKET_HEADER_BYTES = 52  # IPv4 20 and TCP 20 with timestamps 12
 _INFO_BYTES = 232
@@ -36,10 +36,9 @@ class Wire:
         return Wire(self.sent - other.sent, self.received - other.received, self.segments - other.segments)
 
 
-def of(connection: connect.Connection) -> Wire:
+def of(connection: SlimConnection) -> Wire:
     """Since this TCP connection was made; nothing when there is none."""
-    writer = getattr(getattr(connection.client, "_transport", None), "_io_writer", None)
-    sock = None if writer is None else writer.get_extra_info("socket")
+    sock = connection.sock
     if sock is None or sock.fileno() < 0:
         return Wire()
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)

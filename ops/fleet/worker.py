@@ -9,7 +9,6 @@ import asyncio
 import asyncio.sslproto
 import contextlib
 import ctypes
-import functools
 import gc
 import json
 import logging
@@ -23,6 +22,7 @@ from typing import Any
 
 from bus import connect, link, log
 from bus.hub import init
+from bus.slim import connection as slim
 from ops import logs
 from ops.fleet import minting, wire
 from ops.fleet.node import HollowNode
@@ -31,6 +31,7 @@ from schemas import subjects
 NODES_MAX = 18_000  # a process may have 20,000 files open on many machines; some are not sockets
 CONNECTING_MAX = 64  # handshakes at once: more only wait for the same core, and time out there
 POLL_S = 0.05
+RTT_S = 900.0  # as a node without a leaf proves its link (edge.daemon, DIRECT_RTT_S)
 # asyncio of Python 3.11 gives each TLS connection a buffer of 256 kB, zeroed, so resident: 2.6 GB for 10,000 nodes.
 # A message of ours is rarely larger than this, and a larger one is read in pieces.
 TLS_BUFFER_BYTES = 4 << 10
@@ -72,7 +73,8 @@ class Worker:
             )
             for n in numbers
         ]
-        self.connections: list[connect.Connection] = []
+        self.connections: list[slim.SlimConnection] = []
+        self._dialing = asyncio.Semaphore(CONNECTING_MAX)
         self._credentials: dict[str, str] = {}
 
     # --- commands
@@ -90,7 +92,7 @@ class Worker:
 
     async def _connect(self, nodes: list[HollowNode], number: int, slots: asyncio.Semaphore) -> None:
         async with slots:
-            connection = await connect.connect(self._settings(nodes, number))
+            connection = await slim.connected(self._settings(nodes, number), self._dialing, source=self.crew.source)
             self.connections.append(connection)
             hub = log.Log(connection)
             for node in nodes:
@@ -112,6 +114,7 @@ class Worker:
             ca=self.hub.ca_path,
             inbox=subjects.inbox(name),
             wait_s=None,
+            rtt_every_s=RTT_S,
         )
 
     async def do_mint(self, **_: Any) -> dict[str, Any]:
@@ -207,8 +210,6 @@ def main() -> None:
     asyncio.sslproto.SSLProtocol.max_size = TLS_BUFFER_BYTES
     gc.set_threshold(100_000, 50, 50)  # a full collection looks at some hundred objects of each node
     crew = Crew(**json.loads(sys.argv[1]))
-    if crew.source:  # the NATS client has no option for it
-        asyncio.open_connection = functools.partial(asyncio.open_connection, local_addr=(crew.source, 0))
     if crew.count > NODES_MAX * crew.per_connection:
         raise SystemExit(f"at most {NODES_MAX} connections a process")
     with contextlib.suppress(KeyboardInterrupt):
