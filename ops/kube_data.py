@@ -1,7 +1,7 @@
 """Makes the API's data files: the types of the built-in kinds, and KubeEdge's resource definitions, compact.
 
     python -m ops.kube_data types                 writes bus/kube/data/builtin.json and descriptions.json.gz
-    python -m ops.kube_data kubeedge FOLDER       writes bus/kube/data/kubeedge.json from KubeEdge's CRD manifests
+    python -m ops.kube_data kubeedge FOLDER       writes schemas/data/kubeedge.json from KubeEdge's CRD manifests
 
 The types come from the models of the official Python client (Apache-2.0), whose fields are the API's own.  What the
 client doesn't carry (how lists merge) is in the tables below: Kubernetes API reference, "patch merge key" and "map" of each
@@ -22,6 +22,7 @@ from typing import Any
 from schemas import kinds
 
 DATA = Path(__file__).resolve().parent.parent / "bus" / "kube" / "data"
+DEFINITIONS = Path(__file__).resolve().parent.parent / "schemas" / "data"
 
 # Beside the kinds of schemas/kinds.py: what requests and answers are made of.
 EXTRA = ("V1Scale", "V1Binding", "V1Eviction", "V1DeleteOptions", "V1Status")
@@ -245,7 +246,7 @@ def main(argv: list[str]) -> int:
         said = text_of(descriptions(list(made["definitions"]))).encode()
         (DATA / "descriptions.json.gz").write_bytes(gzip.compress(said, mtime=0))
     elif argv[:1] == ["kubeedge"] and len(argv) == 2:
-        (DATA / "kubeedge.json").write_text(text_of(kubeedge(Path(argv[1]))))
+        (DEFINITIONS / "kubeedge.json").write_text(text_of(kubeedge(Path(argv[1]))))
     else:
         print(__doc__)
         return 2

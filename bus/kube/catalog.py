@@ -111,7 +111,7 @@ def builtin() -> dict[tuple[str, str], Resource]:
 def shipped_definitions() -> list[Object]:
     """KubeEdge's resources (devices, node groups, rules, jobs ...) as CustomResourceDefinition objects.  Shared: copy before
     use."""
-    raw: list[Object] = json.loads(resources.files("bus.kube").joinpath("data/kubeedge.json").read_text())
+    raw: list[Object] = json.loads(resources.files("schemas").joinpath("data/kubeedge.json").read_text())
     return raw
 
 

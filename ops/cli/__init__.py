@@ -25,6 +25,8 @@ GROUPS = {  # name -> (module, one line for the list, so that the list needs no 
     "schema": ("ops.cli.schema", "Write the JSON Schemas and the AsyncAPI document of the bus."),
     "status": ("ops.cli.status", "The hub's streams and the nodes at a glance."),
     "doctor": ("ops.cli.doctor", "Check what Skerry needs on this machine, and say what to do."),
+    "install": ("ops.cli.install", "Install into a Kubernetes cluster, whose API then manages the edge nodes."),
+    "uninstall": ("ops.cli.uninstall", "Take it out of a Kubernetes cluster again."),
     "version": ("ops.cli.version", "Which version this is, and what it was built on."),
 }
 

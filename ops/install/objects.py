@@ -1,0 +1,141 @@
+"""Everything that an installation is made of, in the order in which it is made.
+
+One pod holds the hub and the cloud beside it, on one volume: the log is one nats-server, and two pods of a rolling update
+must never have it at once (so the Deployment is recreated, not rolled).  Source: Kubernetes API reference, "Pod Security
+Standards" (restricted), "Recommended Labels".
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from bus.kube import catalog
+from bus.stamp import VERSION
+from ops.install import rights
+from ops.install.values import Values
+
+Object = dict[str, Any]
+
+NAME = "skerry"
+BRIDGE_ROLE = "skerry-bridge"
+SELECTOR = {"app.kubernetes.io/name": NAME}
+MANAGED_BY = "app.kubernetes.io/managed-by"
+LABELS = {**SELECTOR, "app.kubernetes.io/version": VERSION, MANAGED_BY: "skerry"}
+DATA = "/var/lib/skerry"
+HUB_DIR = f"{DATA}/hub"  # not the mount itself: a hub is made beside its place and moved there as a whole
+USER = 10001
+PORTS = {"client": 4222, "leaf": 7422, "websocket": 8443}
+
+
+def definitions() -> list[Object]:
+    """KubeEdge's resource definitions, which are ours."""
+    found: list[Object] = copy.deepcopy(catalog.shipped_definitions())
+    for definition in found:
+        definition["metadata"]["labels"] = dict(LABELS)
+    return found
+
+
+def objects(v: Values) -> list[Object]:
+    """Without the definitions."""
+    return [_namespace(v), _account(v), *_rights(v), _claim(v), _service(v), _deployment(v)]
+
+
+def _meta(name: str, namespace: str = "") -> Object:
+    return {"name": name, **({"namespace": namespace} if namespace else {}), "labels": dict(LABELS)}
+
+
+def _namespace(v: Values) -> Object:
+    meta = _meta(v.namespace)
+    meta["labels"] |= {"pod-security.kubernetes.io/enforce": "restricted"}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": meta}
+
+
+def _account(v: Values) -> Object:
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _meta(NAME, v.namespace)}
+
+
+def _rights(v: Values) -> list[Object]:
+    group = "rbac.authorization.k8s.io"
+    subject = {"kind": "ServiceAccount", "name": NAME, "namespace": v.namespace}
+    ref = {"apiGroup": group, "kind": "ClusterRole", "name": BRIDGE_ROLE}
+    role = {
+        "apiVersion": f"{group}/v1",
+        "kind": "ClusterRole",
+        "metadata": _meta(BRIDGE_ROLE),
+        "rules": rights.of_the_bridge(),
+    }
+    binding = {"apiVersion": f"{group}/v1", "kind": "ClusterRoleBinding", "metadata": _meta(BRIDGE_ROLE)}
+    return [role, {**binding, "roleRef": ref, "subjects": [subject]}]
+
+
+def _claim(v: Values) -> Object:
+    spec: Object = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": v.storage}}}
+    if v.storage_class:
+        spec["storageClassName"] = v.storage_class
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": _meta(NAME, v.namespace), "spec": spec}
+
+
+def _service(v: Values) -> Object:
+    ports = [{"name": n, "port": p, "targetPort": n, "protocol": "TCP"} for n, p in PORTS.items()]
+    spec = {"type": v.service_type, "selector": dict(SELECTOR), "ports": ports}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": _meta(NAME, v.namespace), "spec": spec}
+
+
+def _deployment(v: Values) -> Object:
+    pod = {
+        "serviceAccountName": NAME,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            # Once: changing every file's mode at every start would open the keys' files to the group again.
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "initContainers": [_container(v, "init", ["hub", "init", "--data", HUB_DIR], env=_hosts(v))],
+        "containers": [_hub(v), _cloud(v)],
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": NAME}}, {"name": "tmp", "emptyDir": {}}],
+    }
+    spec = {
+        "replicas": 1,
+        "strategy": {"type": "Recreate"},
+        "selector": {"matchLabels": dict(SELECTOR)},
+        "template": {"metadata": {"labels": dict(LABELS)}, "spec": pod},
+    }
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": _meta(NAME, v.namespace), "spec": spec}
+
+
+def _hosts(v: Values) -> list[Object]:
+    """For the edges from outside, for the cloud from inside; ``hub init`` reads several from one variable."""
+    return [{"name": "SKERRY_HUB_INIT_HOST", "value": f"{v.host} {NAME}.{v.namespace}.svc"}]
+
+
+def _hub(v: Values) -> Object:
+    made = _container(v, "hub", ["hub", "run", "--data", HUB_DIR])
+    made["ports"] = [{"name": n, "containerPort": p, "protocol": "TCP"} for n, p in PORTS.items()]
+    probe = {"tcpSocket": {"port": "client"}, "periodSeconds": 10}
+    made["readinessProbe"] = dict(probe)
+    made["livenessProbe"] = {**probe, "failureThreshold": 18}  # it restarts a nats-server that hangs by itself, sooner
+    made["resources"] = {"requests": {"cpu": "100m", "memory": "256Mi"}}
+    return made
+
+
+def _cloud(v: Values) -> Object:
+    made = _container(v, "cloud", ["cloud", "run", "--in-cluster", "--hub", HUB_DIR])
+    made["resources"] = {"requests": {"cpu": "100m", "memory": "256Mi"}}
+    return made
+
+
+def _container(v: Values, name: str, args: list[str], env: list[Object] | None = None) -> Object:
+    made: Object = {"name": name, "image": v.image, "imagePullPolicy": "IfNotPresent", "args": args}
+    if env:
+        made["env"] = env
+    made["securityContext"] = {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    made["volumeMounts"] = [{"name": "data", "mountPath": DATA}, {"name": "tmp", "mountPath": "/tmp"}]
+    return made
