@@ -25,6 +25,7 @@ import structlog
 
 from bus import connect, log, stamp
 from bus.hub import init, nudger, streams
+from bus.identity import api_keys
 from bus.kube import registry, server
 from cloud import access_log, beats, behind, epochs, hints, joining, leases, reports, sharding, sync, telemetry_sources
 from cloud.bridge import bridge, credentials
@@ -132,7 +133,10 @@ class CloudProcess:
             cluster = storage.ClusterStorage(store)
             await cluster.start()
             stack.push_async_callback(cluster.stop)
-            ruled = rules.make_registry(cluster)
+            keys = api_keys.Ring(api_keys.seal_of(hub))
+            await keys.start(store)
+            parts.create_task(keys.run(store), name="api keys")
+            ruled = rules.make_registry(cluster, issuer=rules.make_issuer(cluster, keys))
             if "reports" in s.parts:
                 worker = reports.ReportsWorker(store, ruled, hub.shards, grace_s=s.grace_s)
                 parts.create_task(leases.Campaign(store, "reports", me).run(worker.run), name="reports")

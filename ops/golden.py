@@ -16,6 +16,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from bus.identity import api_keys
 from bus.kube import memory, server, upkeep
 from bus.kube.auth import policy, users
 from bus.kube.storage import Origin
@@ -61,7 +62,8 @@ async def run(folder: Path, only: str) -> int:
         admin = users.authenticated("golden", (users.MASTERS,))
         return admin if secrets.compare_digest(given.encode(), f"Bearer {token}".encode()) else None
 
-    api = rules.make_registry(memory.MemoryStorage())
+    storage = memory.MemoryStorage()
+    api = rules.make_registry(storage, issuer=rules.make_issuer(storage, api_keys.lone()))
     controllers = run_controllers.ControllerRunner(api)  # the recorded server had its controllers too
     running_controllers = asyncio.create_task(controllers.run())
     await upkeep.bootstrap(api, Origin("golden"))

@@ -25,7 +25,7 @@ DATA = Path(__file__).resolve().parent.parent / "bus" / "kube" / "data"
 DEFINITIONS = Path(__file__).resolve().parent.parent / "schemas" / "data"
 
 # Beside the kinds of schemas/kinds.py: what requests and answers are made of.
-EXTRA = ("V1Scale", "V1Binding", "V1Eviction", "V1DeleteOptions", "V1Status")
+EXTRA = ("V1Scale", "V1Binding", "V1Eviction", "V1DeleteOptions", "V1Status", "AuthenticationV1TokenRequest")
 MODELS = r"(CoreV1|EventsV1|Apiext|DiscoveryV1|RbacV1|AuthenticationV1|StorageV1|V1|V2)"
 PREFIX = re.compile(r"^(CoreV1|EventsV1|ApiextensionsV1|DiscoveryV1|RbacV1|AuthenticationV1|StorageV1|V1|V2)")
 MODEL_OF = {("", "Event"): "CoreV1Event", ("events.k8s.io", "Event"): "EventsV1Event"}
@@ -55,6 +55,7 @@ PACKAGE = {
     r"VolumeAttributesClass$",
     "networking": r"Ingress.*|NetworkPolicy.*|HTTPIngress.*|IPBlock|ServiceBackendPort",
     "node": r"RuntimeClass$|Overhead$|Scheduling$",
+    "scheduling": r"PriorityClass$",
 }
 
 # (type, field) -> (patch merge key or "", list-map keys or "set" or (), strategy)
@@ -105,6 +106,7 @@ ATOMIC_TYPES |= {"ConfigMapKeySelector", "SecretKeySelector", "ObjectFieldSelect
 ATOMIC_TYPES |= {"TypedLocalObjectReference", "OwnerReference", "FileKeySelector"}
 ATOMIC_FIELDS = {("PodSpec", "nodeSelector"), ("ServiceSpec", "selector"), ("ReplicationControllerSpec", "selector")}
 QUANTITY_MAPS = {"limits", "requests", "capacity", "allocatable", "allocatedResources", "overhead"}
+QUANTITY_MAPS |= {"hard", "used", "default", "defaultRequest", "max", "min", "maxLimitRequestRatio"}
 QUANTITIES = {"sizeLimit", "divisor", "maximumVolumeSize"}
 QUANTITY_FIELDS = {(owner, field) for owner in ("MetricTarget", "MetricValueStatus") for field in ("averageValue", "value")}
 QUANTITY_FIELDS |= {("CSIStorageCapacity", "capacity")}
@@ -203,7 +205,9 @@ def descriptions(names: list[str]) -> dict[str, dict[str, str]]:
     """What the client's models say of each definition in ``names`` and of its fields; the type's own is under ""."""
     models = importlib.import_module("kubernetes.client.models")
     out: dict[str, dict[str, str]] = {}
-    for model in [*filter(re.compile(r"(V1|V2|CoreV1|EventsV1|Apiext|DiscoveryV1|StorageV1)[A-Z]").match, dir(models))]:
+    for model in [
+        *filter(re.compile(r"(V1|V2|CoreV1|EventsV1|Apiext|DiscoveryV1|StorageV1|AuthenticationV1)[A-Z]").match, dir(models))
+    ]:
         cls, name = getattr(models, model), definition(model)
         if name not in names or not hasattr(cls, "model_fields"):
             continue

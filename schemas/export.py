@@ -152,6 +152,14 @@ CHANNELS: tuple[Channel, ...] = (
         stream="IDENTITY",
     ),
     Channel(
+        "identity-api-keys",
+        "identity.keys.api",
+        "API servers and skerry hub api-keys",
+        "The keys that sign tokens of service accounts (private halves sealed).",
+        (event.Event,),
+        stream="IDENTITY",
+    ),
+    Channel(
         "audit",
         "audit.{what}.{name}",
         "the hub and the cloud",

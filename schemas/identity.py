@@ -1,6 +1,7 @@
 """What the hub knows about tokens and nodes: the ``data`` of events in IDENTITY and AUDIT.
 
-``identity.tokens.<id>`` and ``identity.nodes.<node>`` hold whole states: the last event of a subject counts.
+``identity.tokens.<id>``, ``identity.nodes.<node>`` and ``identity.keys.api`` hold whole states: the last event of a subject
+counts.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ TOKEN_USED = "identity.token.used"
 TOKEN_REVOKED = "identity.token.revoked"  # ``expires`` is then in the past
 NODE_JOINED = "identity.node.joined"
 NODE_REVOKED = "identity.node.revoked"
+API_KEYS_CHANGED = "identity.apikeys.changed"  # made, rotated or retired
 AUDIT_JOIN_ACCEPTED = "audit.join.accepted"
 AUDIT_JOIN_REFUSED = "audit.join.refused"
 AUDIT_RENEW_REFUSED = "audit.renew.refused"
@@ -50,6 +52,23 @@ class NodeState(Model):
     labels: dict[str, str] = Field(default_factory=dict)
     revoked: bool = False
     reason: str = ""
+
+
+class ApiKey(Model):
+    """A key that signs tokens of service accounts (ES256)."""
+
+    kid: str = Field(min_length=1, max_length=64)
+    public: str = Field(description="PEM, SubjectPublicKeyInfo")
+    sealed: str = Field(description="the private key, encrypted with a key that only the hub's folder has; base64")
+    created: Micros
+    signs_from: Micros = Field(description="later than created: by then every API server knows it")
+    verifies_until: Micros | None = Field(default=None, description="None while it may still sign; then its tokens' end")
+
+
+class ApiKeys(Model):
+    """All keys whose tokens count, the oldest first."""
+
+    keys: list[ApiKey] = Field(min_length=1, max_length=64)
 
 
 class Audited(Model):

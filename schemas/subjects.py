@@ -339,6 +339,9 @@ def identity_node(node: str) -> str:
     return f"identity.nodes.{escape(node)}"
 
 
+IDENTITY_API_KEYS = "identity.keys.api"  # the keys that sign tokens of service accounts, as one state
+
+
 def audit(what: str, name: str) -> str:
     """``audit.<what>.<name>``, e.g. ``audit.join.edge-1``."""
     return f"audit.{escape(what)}.{escape(name)}"

@@ -15,7 +15,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bus.kube import decoding, deletion, errors, objectmeta, subresources, times
 from bus.kube.admission.base import Plugin
@@ -39,6 +39,9 @@ from bus.kube.storage import (
 from bus.kube.targets import Filter, Target, Write
 from schemas.subjects import ObjectKey
 
+if TYPE_CHECKING:  # needs cryptography, 8 MB that a node's list-watch must not carry
+    from bus.kube.auth.account_tokens import Issuer
+
 ATTEMPTS_MAX = 8  # of one write against others; each loser means that another write went through
 NAME_ATTEMPTS_MAX = 8  # of a generated name: 27^5 suffixes, so even one retry is rare
 DELETES_AT_ONCE = 32  # of a collection: each waits for the log, and the request has a minute
@@ -52,7 +55,7 @@ __all__ = ["Filter", "Registry", "Target", "Write"]
 
 class Registry:
     """``storage`` may be a Reader only: then every write is refused (405).  ``clock`` gives microseconds since 1970.
-    ``admission`` makes the plugins that a write must pass."""
+    ``admission`` makes the plugins that a write must pass.  ``issuer`` makes tokens of service accounts."""
 
     def __init__(
         self,
@@ -61,12 +64,14 @@ class Registry:
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
         random: Callable[[int], bytes] = os.urandom,
         admission: Callable[[Registry], Sequence[Plugin]] = lambda _: (),
+        issuer: Issuer | None = None,
     ) -> None:
         self.reader = storage
         self.catalog = Catalog(storage)
         self._storage = storage if isinstance(storage, Storage) else None
         self._clock = clock
         self._random = random
+        self.issuer = issuer
         self._plugins = tuple(admission(self))
 
     @property

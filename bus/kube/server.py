@@ -7,6 +7,7 @@ clients of the real API expect.  A client never sees a traceback, only a Status;
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -231,6 +232,12 @@ def _types(request: web.Request, parts: list[str]) -> web.Response:
     raise errors.no_such_path()
 
 
+def _public(document: Any, kind: str) -> web.Response:
+    """What others check tokens by; they may keep it for an hour, as the real server lets them."""
+    headers = {"Cache-Control": "public, max-age=3600"}
+    return web.Response(body=json.dumps(document).encode(), content_type=kind, headers=headers)
+
+
 def _documents(request: web.Request, server: Server) -> web.Response:
     """What is not a resource: discovery and the types.  Raises StatusError 404, 405."""
     registry, accept = server.registry, request.headers.get("Accept", "")
@@ -247,6 +254,10 @@ def _documents(request: web.Request, server: Server) -> web.Response:
             return response
         plain = discovery.api_versions(request.host) if parts == ["api"] else discovery.groups(server)
         return answers.respond(plain)
+    if registry.issuer is not None and parts == ["openid", "v1", "jwks"]:
+        return _public(registry.issuer.key_set(), "application/jwk-set+json")
+    if registry.issuer is not None and parts == [".well-known", "openid-configuration"]:
+        return _public(registry.issuer.configuration(request.host), "application/json")
     if parts[:2] == ["openapi", "v3"]:
         return _types(request, parts[2:])
     if parts[0] == "apis" and len(parts) == 2:

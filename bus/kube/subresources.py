@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bus.kube.registry import Registry
     from bus.kube.targets import Target, Write
 
-INTERNAL = ("binding", "finalize", "ephemeralcontainers", "resize")
+INTERNAL = ("binding", "finalize", "ephemeralcontainers", "resize", "admission")
 REPLICAS_MAX = 1 << 31
 
 
@@ -33,6 +33,7 @@ def _pseudo(group: str, kind: str, definition: str) -> Resource:
 SCALE = _pseudo("autoscaling", "Scale", "io.k8s.api.autoscaling.v1.Scale")
 BINDING = _pseudo("", "Binding", "io.k8s.api.core.v1.Binding")
 EVICTION = _pseudo("policy", "Eviction", "io.k8s.api.policy.v1.Eviction")
+TOKEN = _pseudo("authentication.k8s.io", "TokenRequest", "io.k8s.api.authentication.v1.TokenRequest")
 
 
 def success(**details: Any) -> Object:
@@ -140,13 +141,17 @@ def _at_revision(current: Object, asked: Object) -> Object:
 
 
 async def create(registry: Registry, target: Target, obj: Any, how: Write) -> Object:
-    """A Status of success; raises StatusError."""
+    """A Status of success, or the TokenRequest with its token; raises StatusError."""
     of_pod = (target.resource.group, target.resource.resource) == ("", "pods")
     if of_pod and target.subresource == "binding":
         return await _bind(registry, target, obj, how)
     if of_pod and target.subresource == "eviction":
         await eviction.evict(registry, target, obj, (EVICTION, EVICTION.versions["v1"]), how)
         return {**success(), "code": 201}
+    if (target.resource.group, target.resource.resource, target.subresource) == ("", "serviceaccounts", "token"):
+        if registry.issuer is None:
+            raise errors.no_such_path()
+        return registry.issuer.grant(target, obj, (TOKEN, TOKEN.versions["v1"]), how)
     raise errors.no_such_path()
 
 

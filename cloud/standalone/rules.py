@@ -9,10 +9,14 @@ from typing import Any
 import structlog
 from aiohttp import web
 
+from bus import stamp
 from bus.kube import registry, server
 from bus.kube.admission.base import Plugin
 from bus.kube.auth import policy
+from bus.kube.auth.account_tokens import Issuer, Keys
+from bus.kube.auth.doors import Doors
 from bus.kube.auth.escalation import Escalation
+from bus.kube.auth.impersonation import AUTHENTICATION
 from bus.kube.auth.rbac import Rbac
 from bus.kube.auth.reviews import Reviews
 from bus.kube.errors import StatusError
@@ -34,10 +38,20 @@ def make_registry(storage: Reader, **options: Any) -> registry.Registry:
     return registry.Registry(storage, admission=plugins, **options)
 
 
+def make_issuer(storage: Reader, keys: Keys, **options: Any) -> Issuer:
+    """Of service account tokens; ``keys`` sign them."""
+    return Issuer(keys, storage, stamp.now_us, **options)
+
+
 def make_app(api: registry.Registry, *, authenticate: server.Authenticate, **options: Any) -> web.Application:
-    """``bus.kube.server.make_app`` with role-based access control."""
-    rbac = Rbac(api.reader)
-    return server.make_app(api, authenticate=authenticate, authorizer=rbac, reviews=Reviews(rbac), **options)
+    """``bus.kube.server.make_app`` with role-based access control, and with tokens of service accounts where ``api`` has an
+    issuer; ``authenticate`` is asked for every other token."""
+    rbac, asked = Rbac(api.reader), {}
+    if api.issuer is not None:
+        doors = Doors(authenticate, api.issuer)
+        authenticate = doors.authenticate
+        asked = {(AUTHENTICATION, "tokenreviews"): doors.review}
+    return server.make_app(api, authenticate=authenticate, authorizer=rbac, reviews=Reviews(rbac, asked), **options)
 
 
 async def keep_policy(api: registry.Registry) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ops.cli import common
+from ops.cli import api_keys, common
 from schemas import times
 
 if TYPE_CHECKING:
@@ -283,6 +283,9 @@ async def compact(older_than: str, data_dir: Path) -> None:
         before_us = stamp.now_us() - int(age_s * 1e6)
         for done in await compacting.compact(store, shards=hub.shards, before_us=before_us, say=click.echo):
             click.echo(f"{done.stream}: {done.removed} subjects removed")
+
+
+command.add_command(api_keys.command)
 
 
 @command.command("revoke-node")

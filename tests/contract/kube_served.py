@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from bus.identity import api_keys
 from bus.kube import cache, memory, registry, server, upkeep
 from bus.kube.auth import users
 from bus.kube.storage import Origin
@@ -106,7 +107,8 @@ async def served(folder: Path, *, rights: bool = False) -> AsyncIterator[Served]
     """Over TLS, with a token, as users have it; with ``rights``, roles and bindings are asked as the cloud asks them."""
     folder.mkdir(exist_ok=True)
     storage = memory.MemoryStorage(cache.WatchCache(bookmark_s=0.2))
-    api = rules.make_registry(storage) if rights else registry.Registry(storage)
+    issuer = rules.make_issuer(storage, api_keys.lone()) if rights else None
+    api = rules.make_registry(storage, issuer=issuer) if rights else registry.Registry(storage)
     await upkeep.bootstrap(api, Origin("test"))
     cert, key = certificate(folder)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -22,7 +22,7 @@ MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 DEPTH_MAX = 32
 VARINT_BYTES_MAX = 10
 _CORE, _APPS, _BATCH = "io.k8s.api.core.v1.", "io.k8s.api.apps.v1.", "io.k8s.api.batch.v1."
-_POLICY = "io.k8s.api.policy.v1."
+_POLICY, _SCHEDULING = "io.k8s.api.policy.v1.", "io.k8s.api.scheduling.v1."
 _RBAC, _AUTHZ, _AUTHN = "io.k8s.api.rbac.v1.", "io.k8s.api.authorization.v1.", "io.k8s.api.authentication.v1."
 _REVIEWS = ("SelfSubjectAccessReview", "SubjectAccessReview", "LocalSubjectAccessReview", "SelfSubjectRulesReview")
 
@@ -85,6 +85,16 @@ _FIELDS: dict[str, str] = {
     _AUTHZ + "ResourceAttributes": "namespace verb group version resource subresource name",
     _AUTHZ + "NonResourceAttributes": "path verb",
     _AUTHN + "SelfSubjectReview": "metadata ~status",
+    _AUTHN + "TokenRequest": "metadata spec ~status",
+    _AUTHN + "TokenRequestSpec": "audiences - boundObjectRef expirationSeconds*",
+    _AUTHN + "BoundObjectReference": "kind apiVersion name uid",
+    _AUTHN + "TokenReview": "metadata spec ~status",
+    _AUTHN + "TokenReviewSpec": "token audiences",
+    _CORE + "ResourceQuota": "metadata spec ~status",
+    _CORE + "ResourceQuotaSpec": "hard scopes scopeSelector",
+    _CORE + "ScopeSelector": "matchExpressions",
+    _CORE + "ScopedResourceSelectorRequirement": "scopeName operator values",
+    _SCHEDULING + "PriorityClass": "metadata value globalDefault description preemptionPolicy*",
     typed.META
     + "ObjectMeta": "name generateName namespace ~selfLink uid resourceVersion ~generation ~creationTimestamp - - labels "
     "annotations ownerReferences finalizers",
@@ -112,7 +122,10 @@ _KINDS = {
         for kind in ("Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")
     },
     **{("authorization.k8s.io/v1", kind): _AUTHZ + kind for kind in _REVIEWS},
-    ("authentication.k8s.io/v1", "SelfSubjectReview"): _AUTHN + "SelfSubjectReview",
+    **{("authentication.k8s.io/v1", k): _AUTHN + k for k in ("SelfSubjectReview", "TokenRequest", "TokenReview")},
+    ("v1", "ResourceQuota"): _CORE + "ResourceQuota",
+    ("scheduling.k8s.io/v1", "PriorityClass"): _SCHEDULING + "PriorityClass",
+    ("scheduling.k8s.io/v1", "DeleteOptions"): typed.META + "DeleteOptions",
     ("rbac.authorization.k8s.io/v1", "DeleteOptions"): typed.META + "DeleteOptions",
     ("v1", "DeleteOptions"): typed.META + "DeleteOptions",
     ("policy/v1", "DeleteOptions"): typed.META + "DeleteOptions",
@@ -223,6 +236,8 @@ def _value(value: int | bytes, node: dict[str, Any], depth: int) -> Any:
         return bool(value) if kind == "boolean" else _signed(value)
     if node.get("format") == "byte":
         return base64.b64encode(_bytes(value)).decode()
+    if node.get("format") == "quantity":
+        return _text(dict(_fields(_bytes(value))).get(1, b""))
     if node.get("format") == "date-time":
         seconds = dict(_fields(_bytes(value))).get(1, 0)
         return times.of_micros(_signed(seconds) * 1_000_000)

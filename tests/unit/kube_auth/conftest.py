@@ -8,8 +8,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from bus.identity import api_keys
 from bus.kube import cache, memory, server, upkeep
-from bus.kube.auth import policy, users
+from bus.kube.auth import jws, policy, users
 from bus.kube.storage import Origin
 from bus.kube.targets import Write
 from cloud.standalone import rules
@@ -25,7 +26,11 @@ def user_of(headers: Mapping[str, str]) -> users.User | None:
     if not text:
         return users.NOBODY
     name, _, groups = text.partition("/")
-    return None if name == "bad" else users.authenticated(name, tuple(g for g in groups.split(",") if g))
+    return (
+        None
+        if name == "bad" or jws.looks_like(text)
+        else users.authenticated(name, tuple(g for g in groups.split(",") if g))
+    )
 
 
 class Roles(Http):
@@ -77,7 +82,7 @@ class Roles(Http):
 @pytest.fixture
 async def api() -> AsyncIterator[Roles]:
     storage = memory.MemoryStorage(cache.WatchCache(bookmark_s=0.05))
-    registry = rules.make_registry(storage)
+    registry = rules.make_registry(storage, issuer=rules.make_issuer(storage, api_keys.lone()))
     await upkeep.bootstrap(registry, ME)
     await policy.reconcile(registry, ME)
     await registry.create("", "serviceaccounts", "default", {"metadata": {"name": "default"}}, how=Write(ME))
