@@ -28,7 +28,8 @@ namespace_option = click.option("--namespace", default=values.NAMESPACE, show_de
 @click.option("--image", default=values.IMAGE, show_default=True, help="Of the Containerfile, in your registry.")
 @click.option("--storage", default="10Gi", show_default=True, help="Of the volume that holds the log.")
 @click.option("--storage-class", default="", help="Default: the cluster's.")
-@click.option("--service-type", type=click.Choice(values.SERVICE_TYPES), default=values.SERVICE_TYPES[0], show_default=True)
+@click.option("--service-type", type=click.Choice(values.SERVICE_TYPES), default=values.SERVICE_TYPES[0], show_default=True,
+              help="How the cluster opens the hub's ports to the nodes.")  # fmt: skip
 @click.option("--force-conflicts", is_flag=True, help="Take over fields that others have set.")
 @click.option("--wait", "wait_s", type=click.FloatRange(0), default=300.0, show_default=True,
               help="Seconds to wait until it runs; 0: don't.")  # fmt: skip
