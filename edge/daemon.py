@@ -33,7 +33,7 @@ from bus.identity import join
 from bus.stores import base
 from bus.stores import check as store_check
 from bus.stores.lmdb_store import LmdbStore
-from edge import fence, memory, sd_notify, state
+from edge import fence, memory, sd_notify, state, told
 from edge.containers.settings import RuntimeSettings
 from edge.core.twins import Report as TwinTold
 from edge.effects import PodsRim
@@ -48,7 +48,6 @@ logger = structlog.get_logger(__name__)
 ALL = "all"
 STORE_OPEN_RETRY_S = 5.0
 DEVICES = "devices.kubeedge.io"
-TOLD_TO = b"told-to"  # key of the ``state`` table: mark of the epochs of the log that have heard everything
 WATCHDOG_S = 10.0
 NODE_LOOK_S = 60.0  # pressure, addresses and sizes of the machine are looked at this often
 DIRECT_RTT_S = 900.0  # beats prove the link; this finds the dead connection under them, when nothing else has
@@ -265,16 +264,11 @@ class Daemon:
             self._told_to()
 
     def _told_to(self) -> None:
-        """A log of another epoch may lack what its predecessor acknowledged, and the outbox has forgotten: all is said
-        again.  To which epochs everything was said is kept on disk, so a crash in between changes nothing."""
-        if not self.replica.synced or (mark := self._mark()) == (before := self.state.get(TOLD_TO)):
-            return
-        if before is not None:
-            self._say_all("the log is of another epoch")
-        self.state.commit({TOLD_TO: mark}, [])
+        if self.replica.synced:
+            told.told_to(self.state, self._mark(), self._say_all)
 
     def _say_all(self, why: str) -> None:
-        logger.warning("reports.again", node=self.node, reason=why)
+        logger.info("reports.again", node=self.node, reason=why)
         self.pods.report_all()
         if self.twins is not None:
             self.twins.report_all()
@@ -313,8 +307,8 @@ class Daemon:
         self.state.commit({}, [state.Report(kind, namespace, name, payload, cause, trace)])
 
     def _commit_twins(self, state_puts: Mapping[bytes, bytes | None], reports: Sequence[TwinTold]) -> None:
-        told = [state.Report("twin", r.namespace, r.name, r.report, r.cause, r.trace) for r in reports]
-        self.state.commit_now(state_puts, told)
+        said = [state.Report("twin", r.namespace, r.name, r.report, r.cause, r.trace) for r in reports]
+        self.state.commit_now(state_puts, said)
 
     # --- what the node says of itself
 

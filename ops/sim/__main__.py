@@ -40,6 +40,9 @@ def quiet() -> Iterator[None]:
         structlog.configure(**before)
 
 
+PROGRESS_S = 30.0  # wall time between two signs of life of a long run
+
+
 def describe(failed: Result, small: Case | None = None) -> str:
     lines = [f"seed {failed.case.seed} fails (commit {commit()}): {failed.failure}", f"  repeat: {failed.case.command()}"]
     if small is not None and small != failed.case:
@@ -65,6 +68,7 @@ def main(seed: int, runs: int, steps: int, kinds: str, only: str, trace: bool) -
     except ValueError as e:
         raise click.BadParameter(f"{only}: numbers and ranges, as 3,7-9", param_hint="--only") from e
     began, events, commits, failed = time.monotonic(), 0, 0, 0
+    told = began
     with quiet():
         for n in range(seed, seed + runs):
             result = run(Case(n, steps, chosen, happen))
@@ -76,6 +80,9 @@ def main(seed: int, runs: int, steps: int, kinds: str, only: str, trace: bool) -
                     click.echo("\n".join("    " + line for line in result.tail))
             elif runs == 1:
                 click.echo(f"seed {n}: all held; trace {result.trace_hash}; faults {result.faults}")
+            if (now := time.monotonic()) - told > PROGRESS_S:
+                told = now
+                click.echo(f"... {n - seed + 1} of {runs} runs, {failed} failed, {now - began:.0f} s", err=True)
     took = time.monotonic() - began
     click.echo(
         f"{runs} runs, {failed} failed; {events} events, {commits} replica states compared; "

@@ -12,7 +12,7 @@ from bus import fold, link, log, outbox, replica_core, replica_write
 from bus.stores import base
 from cloud.core.dispatcher import Dispatcher
 from cloud.core.reports import Reports
-from edge import daemon
+from edge import daemon, told
 from edge.core.pods import PodsCore
 from edge.core.settings import NodeFacts, PodSettings
 from edge.state import Report
@@ -32,7 +32,6 @@ from schemas import codec, event, reports, subjects, sync
 DEVICES = "devices.kubeedge.io"
 OUTBOX_EVENTS_MAX = 60  # far below production's, so that long cuts compact
 BEAT_TIMEOUT_US = int(link.ANSWER_TIMEOUT_S * S)
-TOLD_TO = daemon.TOLD_TO
 
 
 @dataclass(frozen=True)
@@ -298,11 +297,8 @@ class Edge:
             self._told_to()
 
     def _told_to(self) -> None:
-        if not self.replica.core.synced or (mark := self._mark()) == (before := self.state.get(TOLD_TO)):
-            return
-        if before is not None:
-            self._say_all()
-        self.state.commit({TOLD_TO: mark}, [])
+        if self.replica.core.synced:
+            told.told_to(self.state, self._mark(), lambda _: self._say_all())
 
     def _say_all(self) -> None:
         self.schedule.note(f"{self.ident} says everything again")

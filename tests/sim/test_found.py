@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bus import fold, replica_core
+import pytest
+
+from bus import fold, outbox, replica_core
+from bus.stores import memory
 from cloud.core import report_words, status
 from cloud.core.reports import Reports
 from cloud.core.writes import Write
+from edge import state, told
 from schemas import codec, event, sync
 from schemas.subjects import ObjectKey
 from tests.unit.cloud_core import worlds
@@ -112,6 +116,22 @@ def test_a_scope_whose_last_event_is_no_longer_kept_is_written_to() -> None:
     head = max(e.seq for e in meta.of("n1"))
     out = core.handle(worlds.stimuli.ScopeReloaded("n1", meta.of("n1"), cluster.seq, head, up_to=99))
     assert out == [] and core.idle
+
+
+@pytest.mark.parametrize("before", [None, b"e1"], ids=["a new store", "a store that another log knows"])
+def test_a_node_says_everything_to_a_log_that_may_not_have_heard_it(before: bytes | None) -> None:
+    """A node with an empty store said how it is, the hub was restored to before that, and then it was synced: it thought
+    that whatever it had said was heard by the log that it saw first."""
+    store = memory.MemoryStore()
+    if before is not None:
+        with store.transact() as txn:
+            txn.put("state", told.KEY, before)
+    node, said = state.NodeState("n", 1, store, outbox.Outbox(store)), []
+    for mark in (b"e2", b"e2"):
+        told.told_to(node, mark, said.append)
+    assert len(said) == 1 and store.get("state", told.KEY) == b"e2"
+    told.told_to(state.NodeState("n", 1, store, outbox.Outbox(store)), b"e3", said.append)
+    assert len(said) == 2
 
 
 T = 1_790_000_000_000_000
