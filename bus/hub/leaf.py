@@ -77,6 +77,7 @@ class Leaf:
             server_name=self.server_name,
             role="leaf",
             port=self.port,
+            system=self.system(f"{self.server_name}: health"),
         )
 
     def daemon(self, name: str, *, wait_s: float | None = 30.0) -> connect.ConnectSettings:

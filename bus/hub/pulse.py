@@ -14,6 +14,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PROBE_EVERY_S = 10.0
 PROBE_S_MAX = 5.0
@@ -25,16 +26,23 @@ GREETING_BYTES_MAX = 64 << 10
 
 
 async def server_name(host: str, port: int) -> str:
-    """The name in the INFO line that a nats-server greets with, also on a TLS port (the handshake comes after it).
+    """The name in a server's greeting.  Raises OSError, ValueError."""
+    try:
+        return str((await greeting(host, port))["server_name"])
+    except KeyError as e:
+        raise ValueError("a greeting without a server name") from e
+
+
+async def greeting(host: str, port: int) -> dict[str, Any]:
+    """The INFO line that a nats-server greets with, also on a TLS port (the handshake comes after it).
     Raises OSError, ValueError."""
     reader, writer = await asyncio.open_connection(host, port, limit=GREETING_BYTES_MAX)
     try:
         line = await reader.readline()
         if not line.startswith(b"INFO "):
             raise ValueError(f"not a nats-server: {line[:40]!r}")
-        return str(json.loads(line[5:])["server_name"])
-    except KeyError as e:
-        raise ValueError("a greeting without a server name") from e
+        found: dict[str, Any] = json.loads(line[5:])
+        return found
     finally:
         writer.close()
         with contextlib.suppress(OSError):

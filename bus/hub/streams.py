@@ -6,7 +6,9 @@ No stream of state has a TTL or an age limit, and no delete marker: the last eve
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +20,9 @@ from bus.hub import accounts
 log = structlog.get_logger("bus.hub.streams")
 
 VERSIONS_DEFAULT = 8  # H: what a replica that lags can still read one by one; the history has the rest
+# A history that loses its leader, or its origin's, reads on 7 to 17 s later (measured), and what its origin has dropped by
+# then it lacks for ever: an object may change three times a second meanwhile.
+VERSIONS_OF_THREE = 64
 HISTORY_DAYS_DEFAULT = 30
 TELEMETRY_DAYS_DEFAULT = 7
 TELEMETRY_BYTES_DEFAULT = 8 << 30
@@ -26,6 +31,8 @@ AUDIT_BYTES_MAX = 1 << 30  # two million decisions; who is refused again and aga
 # Replicas hold no consumers (live subscription and catch-up instead); API servers, workers and debuggers hold a few each.
 CONSUMERS_MAX = 10_000
 DUPLICATE_WINDOW_S = 120
+READS_S_MAX = 30.0  # a mirror asks its origin again after at most that long
+READS_LOOK_S = 0.1
 _DAY_NS = 86_400 * 10**9
 
 Config = dict[str, Any]
@@ -91,7 +98,7 @@ def _history(of: str, limits: Limits) -> Config:
 
 
 def limits_of(replicas: int) -> Limits:
-    return Limits(replicas=replicas)
+    return Limits(replicas=replicas, versions=VERSIONS_DEFAULT if replicas == 1 else VERSIONS_OF_THREE)
 
 
 def wanted(shards: int, limits: Limits | None = None) -> list[Config]:
@@ -125,10 +132,13 @@ def wanted(shards: int, limits: Limits | None = None) -> list[Config]:
 
 
 async def ensure_streams(log_: buslog.Log, *, shards: int, limits: Limits | None = None) -> Ensured:
-    """Makes and changes the streams over a CORE connection.  Idempotent.  Raises StreamsError, LogUnavailable."""
+    """Makes and changes the streams over a CORE connection, and returns when each history reads its origin: what is written
+    before may be dropped again before it is read.  Idempotent.  Raises StreamsError, LogUnavailable."""
     done = Ensured()
     for config in wanted(shards, limits):
         await _ensure(log_, config, done)
+    for name in (c["name"] for c in wanted(shards, limits) if "mirror" in c):
+        await _reads(log_, name)
     for line in done.changed:
         log.info("stream.changed", change=line)
     return done
@@ -183,6 +193,22 @@ async def _ensure(log_: buslog.Log, config: Config, done: Ensured) -> None:
         text = "; ".join(differences)
         raise StreamsError(f"stream {name} differs and can't be changed ({text}): {failed}") from failed
     done.changed += [f"{name}: {d}" for d in differences]
+
+
+async def _reads(log_: buslog.Log, history: str) -> None:
+    """Returns when a history that has nothing yet has its consumer on its origin.  One that has something is not waited for:
+    it goes on from there, and a cluster that lost a server must serve before all is well again.  Raises LogUnavailable."""
+    deadline = time.monotonic() + READS_S_MAX
+    while True:
+        told = await log_.request(f"STREAM.INFO.{history}")
+        mirror = told.get("mirror") or {}
+        # ``active``: nanoseconds since the origin was last heard, -1 if never (nats-server, StreamSourceInfo).
+        if told["state"]["last_seq"] or mirror.get("active", -1) >= 0:
+            return
+        if time.monotonic() > deadline:
+            why = (mirror.get("error") or {}).get("description", "it has not heard from it")
+            raise buslog.LogUnavailable(f"{history} does not read its origin yet: {why}")
+        await asyncio.sleep(READS_LOOK_S)
 
 
 # Not all servers of a cluster are there yet; no room on the disk, or none that the server can give now.

@@ -5,7 +5,7 @@ runs in a session of its own, and a daemon that starts *adopts* the running one 
 ours, and from which configuration) instead of starting a second one on the same store.  The hub's is run the same way.
 
 A server that hangs is as bad as a dead one, and nothing else would notice: one that greets nobody (``bus.hub.pulse``) is
-ended and started anew.
+ended and started anew, and so is one whose streams take no more writes (``bus.hub.health``).
 
 systemd could do this too; then there would be two ways, and none on a machine without it.
 """
@@ -29,8 +29,8 @@ from typing import IO, TYPE_CHECKING, Literal
 
 import structlog
 
-from bus import tasks
-from bus.hub import pulse
+from bus import connect, tasks
+from bus.hub import health, pulse
 from bus.identity import keys
 
 if TYPE_CHECKING:  # the hub's side needs cryptography, 8 MB that an edge daemon must not carry
@@ -101,6 +101,7 @@ class NatsServer:
     """One supervised nats-server.  ``start`` returns when it serves; then it is restarted whenever it dies, until ``stop``.
 
     ``directory`` holds the pid file and ``stderr.log``; the server logs by itself, bounded (``bus.hub.config``).
+    ``system``: how to ask the server how it is; without it nobody does.
     """
 
     def __init__(
@@ -115,6 +116,8 @@ class NatsServer:
         port: int,
         binary: Path | None = None,
         patience: pulse.Patience | None = None,
+        system: connect.ConnectSettings | None = None,
+        health_every_s: float = health.LOOK_EVERY_S,
     ) -> None:
         self.url = url
         self._config = config_path.absolute()
@@ -124,6 +127,7 @@ class NatsServer:
         self._address = (host, port)
         self._binary = binary
         self._patience = patience or pulse.Patience()
+        self._system, self._health_every_s = system, health_every_s
         self._child: subprocess.Popen[bytes] | None = None
         self._process: _Process | None = None
         self._task: asyncio.Task[None] | None = None
@@ -338,22 +342,27 @@ class NatsServer:
                 log.info("nats-server is back", server=self._name, pid=self.pid)
 
     async def _lost(self, process: _Process) -> None:
-        """Returns when the server has ended or hangs."""
+        """Returns when the server has ended, hangs, or can't write its streams."""
         gone = asyncio.create_task(_gone(process))
-        silent = asyncio.create_task(pulse.silent(*self._address, process.pid, self._patience))
+        bad = [asyncio.create_task(pulse.silent(*self._address, process.pid, self._patience))]
+        if self._system is not None:
+            bad.append(
+                asyncio.create_task(health.broken(*self._address, self._system, self._directory, self._health_every_s))
+            )
         try:
-            await asyncio.wait((gone, silent), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((gone, *bad), return_when=asyncio.FIRST_COMPLETED)
             if gone.done():
                 await gone
                 self._reap()
                 log.error("nats-server died, restarting it", server=self._name, last_words=self._last_words())
             else:
-                log.error("nats-server hangs, restarting it", server=self._name, pid=process.pid, why=await silent)
+                why = [await t for t in bad if t.done()]
+                log.error("nats-server hangs, restarting it", server=self._name, pid=process.pid, why=why[0])
         finally:
-            gone.cancel()
-            silent.cancel()  # both before we wait for either: we may be cancelled again meanwhile
-            await tasks.end(gone)
-            await tasks.end(silent)
+            for task in (gone, *bad):  # all before we wait for any: we may be cancelled again meanwhile
+                task.cancel()
+            for task in (gone, *bad):
+                await tasks.end(task)
 
 
 async def _gone(process: _Process) -> None:
@@ -383,6 +392,7 @@ def hub_server(
     host: str | None = None,
     port: int | None = None,
     patience: pulse.Patience | None = None,
+    health_every_s: float = health.LOOK_EVERY_S,
 ) -> NatsServer:
     """A server of the hub (the first, the only one), by what ``init_hub`` wrote; ``host`` and ``port`` when its
     configuration says another place.  It is looked at where it listens: how others reach it need not be reachable here."""
@@ -391,13 +401,21 @@ def hub_server(
         m = hub.members[server - 1]
     except IndexError as e:
         raise ServerError(f"hub {hub.id} has {len(hub.members)} servers, there is no server {server}") from e
+    host = host or ("127.0.0.1" if listen in ("0.0.0.0", "::") else listen)
+    port = port or m.ports.client
+    ways = dict.fromkeys((f"tls://{host}:{port}", f"tls://{m.host}:{m.ports.client}"))
+    system = connect.ConnectSettings(
+        tuple(ways), "skerry hub: health", credentials=hub.sys_creds, ca=hub.ca_path, wait_s=health.ASK_S_MAX
+    )
     return NatsServer(
         m.config_path,
         directory=m.dir,
         url=f"tls://{m.host}:{m.ports.client}",
         server_name=m.name,
         role="hub",
-        host=host or ("127.0.0.1" if listen in ("0.0.0.0", "::") else listen),
-        port=port or m.ports.client,
+        host=host,
+        port=port,
         patience=patience,
+        system=system,
+        health_every_s=health_every_s,
     )

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from ops.chaos import wan
-from ops.lab.links import CLEAR, Links, Profile, RelayLinks
+from ops.lab.links import CLEAR, Links, Profile, RelayLinks, Side, Way
 from ops.lab.nodes import Lab
 from ops.lab.processes import Processes
 
@@ -81,7 +82,10 @@ class NetnsLinks:
             if address:
                 _ip("-n", name, "addr", "add", address, "dev", device)
             _ip("-n", name, "link", "set", device, "up")
-        _ip("-n", name, "route", "add", "default", "via", near)
+        self._route(n)
+
+    def _route(self, n: int) -> None:
+        _ip("-n", f"{self._device}n{n}", "route", "replace", "default", "via", f"{self._net}.{4 * n + 1}")
 
     def _line(self, node: str) -> str:
         out = self._ways[node].stdout
@@ -115,25 +119,41 @@ class NetnsLinks:
         self._profiles[node] = profile
         self._apply(node, profile)
 
-    def _apply(self, node: str, profile: Profile) -> None:
+    def _apply(self, node: str, profile: Profile, way: Way = "both") -> None:
+        """``way``: of the loss; the other direction loses what the node's own profile says."""
+        usual = self._profiles[node].loss
+        down, up = (profile.loss if way in ("both", w) else usual for w in ("down", "up"))
         if self.kind == "tun":
             stdin = self._ways[node].stdin
             assert stdin is not None
-            stdin.write(f"shape {profile.rtt_ms / 2} {profile.jitter_ms} {profile.loss}\n".encode())
+            stdin.write(f"shape {profile.rtt_ms / 2} {profile.jitter_ms} {down} {up}\n".encode())
             stdin.flush()
             self._line(node)
             return
         name = self._name(node)
         delay = (f"{profile.rtt_ms / 2 + profile.jitter_ms / 2}ms", f"{profile.jitter_ms / 2}ms")
-        netem = ("netem", "limit", str(NETEM_LIMIT), "delay", *delay, "loss", f"{profile.loss * 100}%")
-        _run("tc", "qdisc", "replace", "dev", name, "root", *netem)
-        _run("tc", "-n", name, "qdisc", "replace", "dev", "wan0", "root", *netem)
+        netem = ("netem", "limit", str(NETEM_LIMIT), "delay", *delay, "loss")
+        _run("tc", "qdisc", "replace", "dev", name, "root", *netem, f"{down * 100}%")
+        _run("tc", "-n", name, "qdisc", "replace", "dev", "wan0", "root", *netem, f"{up * 100}%")
 
-    def cut(self, node: str) -> None:
-        self._apply(node, Profile("cut", loss=1))
+    def cut(self, node: str, way: Way = "both") -> None:
+        self._apply(node, replace(self._profiles[node], name="cut", loss=1), way)
 
     def heal(self, node: str) -> None:
         self._apply(node, self._profiles[node])
+
+    def unplug(self, node: str, side: Side) -> None:
+        self._set(node, side, "down")
+
+    def plug(self, node: str, side: Side) -> None:
+        self._set(node, side, "up")
+        if side == "node":
+            self._route(self._numbers[node])  # went with its device
+
+    def _set(self, node: str, side: Side, state: str) -> None:
+        name = self._name(node)
+        where = ("link", "set", name) if side == "hub" else ("-n", name, "link", "set", "wan0")
+        _ip(*where, state)
 
     def bytes(self, node: str) -> int:
         counters = Path("/sys/class/net") / self._name(node) / "statistics"

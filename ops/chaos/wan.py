@@ -6,7 +6,7 @@ is kept: a jitter that overtook packets would measure TCP's reordering, not the 
 
     python -m ops.chaos.wan <network namespace> <device here> <device there>
 
-says ``ready`` when both devices are there; then takes ``shape <delay ms> <jitter ms> <loss>`` (each way) line by line, and
+says ``ready`` when both devices are there; then takes ``shape <delay ms> <jitter ms> <loss there> <loss back>`` by line, and
 answers ``ok``.  Loss 1 is a cut: silence, no connection is told.  The devices go with the process.
 """
 
@@ -88,8 +88,8 @@ async def main(namespace: Path, here: str, there: str) -> None:
     stdin = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
     while line := await stdin.readline():
-        _, delay, jitter, loss = line.decode().split()
-        for way in ways:
+        _, delay, jitter, *losses = line.decode().split()
+        for way, loss in zip(ways, losses, strict=True):
             way.delay_s, way.jitter_s, way.loss = float(delay) / 1000, float(jitter) / 1000, float(loss)
         print("ok", flush=True)
 

@@ -1,8 +1,9 @@
-"""A device's samples while all goes wrong: numbered, on the node's own bus, each counted once the leaf has taken it.
+"""A mapper whose samples are counted while all goes wrong: numbered, on the node's own bus with a mapper's credentials and
+a mapper's publisher, each counted once the leaf has taken it.
 
     python -m ops.chaos.writer <node's folder> <subject>
 
-answers ``<offered> <accepted>`` to every line on standard input.
+says ``ready <boot>``, and answers ``<offered> <accepted>`` to every line on standard input.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import asyncio
 import sys
 import time
 from pathlib import Path
+
+import structlog
 
 from bus import connect, stamp
 from bus.hub import leaf
@@ -27,9 +30,9 @@ async def main(node_dir: Path, subject: str) -> None:
     publisher = Publisher(connection)
     stdin = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
+    boot = stamp.new_id()
 
     async def measure() -> None:
-        boot = stamp.new_id()
         seq = 0
         while True:
             seq += 1
@@ -38,7 +41,7 @@ async def main(node_dir: Path, subject: str) -> None:
             await asyncio.sleep(EVERY_S)
 
     tasks = [asyncio.create_task(publisher.run()), asyncio.create_task(measure())]
-    print("ready", flush=True)
+    print("ready", boot, flush=True)
     while await stdin.readline():
         s = publisher.stats
         print(s.offered, s.acked, flush=True)
@@ -48,4 +51,5 @@ async def main(node_dir: Path, subject: str) -> None:
 
 
 if __name__ == "__main__":
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # standard output is for the answers
     asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))

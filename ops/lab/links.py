@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from ops.lab.processes import Processes
+from ops.lab.show import StepFailed
 from ops.lab.world import Wire
 
 T = TypeVar("T")
+Way = Literal["both", "up", "down"]  # up: from the node to the hub
+Side = Literal["node", "hub"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +47,14 @@ class Links(Protocol):
 
     def shape(self, node: str, profile: Profile) -> None: ...
 
-    def cut(self, node: str) -> None: ...
+    def cut(self, node: str, way: Way = "both") -> None: ...
 
     def heal(self, node: str) -> None: ...
+
+    def unplug(self, node: str, side: Side) -> None:
+        """The network device of one end goes down: that end is told, the other is not."""
+
+    def plug(self, node: str, side: Side) -> None: ...
 
     def bytes(self, node: str) -> int:
         """Carried so far, both ways."""
@@ -80,11 +88,19 @@ class RelayLinks:
     def shape(self, node: str, profile: Profile) -> None:
         self.wires[node].shape(profile.rtt_ms / 2, profile.jitter_ms, profile.loss)
 
-    def cut(self, node: str) -> None:
+    def cut(self, node: str, way: Way = "both") -> None:
+        if way != "both":
+            raise StepFailed("a TCP relay can't cut one direction only: this needs network namespaces")
         self.wires[node].cut()
 
     def heal(self, node: str) -> None:
         self.wires[node].heal()
+
+    def unplug(self, node: str, side: Side) -> None:
+        raise StepFailed("there is no network device to take down: this needs network namespaces")
+
+    def plug(self, node: str, side: Side) -> None:
+        """Nothing was unplugged."""
 
     def bytes(self, node: str) -> int:
         return sum(self.wires[node].count())

@@ -71,12 +71,14 @@ class Lab(World):
         """A node that has joined; its link can be cut."""
         node = f"{name}-{self.tail}"
         url = self.links.add(node, setting.facts(self)["ports"]["leaf"])
+        if setting.facts(self)["servers"]:
+            url = None  # it knows all of them, and a relay would lead to one
         self.node_env[node] = env
         setting.join(self, node, through=url)
         return node
 
-    def start_daemon(self, node: str) -> None:
-        setting.start_edge(self, node, beat_s=BEAT_S, env=self.node_env[node], inside=self.links.inside(node))
+    def start_daemon(self, node: str, *, beat_s: float = BEAT_S) -> None:
+        setting.start_edge(self, node, beat_s=beat_s, env=self.node_env[node], inside=self.links.inside(node))
 
     def restart_daemon(self, node: str) -> None:
         """kill -9 if it runs, then a new one, waited for."""
@@ -219,9 +221,12 @@ class Lab(World):
 
     def kill_leaf_for_good(self, node: str) -> None:
         """kill -9 of a leaf whose daemon is dead already."""
-        pid = self.server_pid(self.node_dir(node) / "leaf")
+        self.end_server(self.server_pid(self.node_dir(node) / "leaf"))
+
+    def end_server(self, pid: int) -> None:
+        """kill -9 of a nats-server whose supervisor is dead already."""
         os.kill(pid, signal.SIGKILL)
-        self.until("the leaf is gone", lambda: started_of(pid) is None)
+        self.until("the server is gone", lambda: started_of(pid) is None)
 
     def remove_containers(self, node: str) -> None:
         self.docker("rm", "-f", *self.docker("ps", "-aq", *self.of(node)).split())
@@ -240,14 +245,23 @@ class Lab(World):
         return code, err.getvalue()
 
 
-def started(folder: Path, links: Callable[[Lab], Links] | None = None) -> Lab:
-    """A lab with hub and cloud; ended by ``setting.down``."""
+def started(
+    folder: Path,
+    links: Callable[[Lab], Links] | None = None,
+    *,
+    servers: int = 1,
+    cloud: Callable[[Lab], None] | None = None,
+) -> Lab:
+    """A lab with hub and cloud (one process, or what ``cloud`` starts); ended by ``setting.down``."""
     lab = Lab(folder)
     try:
         if links is not None:
             lab.links = links(lab)
-        setting.hub(lab, lab.links.host)
-        setting.cloud(lab, "--grace", lab.grace_s)
+        setting.hub(lab, lab.links.host, servers)
+        if cloud is not None:
+            cloud(lab)
+        else:
+            setting.cloud(lab, "--grace", lab.grace_s)
     except BaseException:
         setting.down(lab)
         lab.links.close()

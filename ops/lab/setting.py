@@ -13,16 +13,27 @@ HUB_S = 30.0
 API_S = 40.0
 
 
-def hub(w: World, host: str = "127.0.0.1") -> dict[str, Any]:
-    """Makes a hub on free ports of an address and runs it; its hub.json."""
+def hub(w: World, host: str = "127.0.0.1", servers: int = 1) -> dict[str, Any]:
+    """Makes a hub of one or three servers on free ports of an address and runs it; its hub.json."""
     ports = ("--port", "0", "--leaf-port", "0", "--websocket-port", "0")
-    w.skerry("hub", "init", "--data", str(w.hub), "--host", host, "--listen", host, *ports)
+    where = ("--host", host) if servers == 1 else (*("--server", host) * servers, "--route-port", "0")
+    w.skerry("hub", "init", "--data", str(w.hub), *where, "--listen", host, *ports)
     run_hub(w)
     return facts(w)
 
 
+def hub_name(w: World, server: int) -> str:
+    """Of the process that supervises a server, counted from 1."""
+    return f"hub-{server}" if facts(w)["servers"] else "hub"
+
+
+def start_hub_server(w: World, server: int) -> None:
+    w.start(hub_name(w, server), "hub", "run", "--data", str(w.hub), "--server", str(server))
+
+
 def run_hub(w: World) -> None:
-    w.start("hub", "hub", "run", "--data", str(w.hub))
+    for n in range(1, max(1, len(facts(w)["servers"])) + 1):
+        start_hub_server(w, n)
     w.until("the hub answers", lambda: ": ok" in w.skerry("hub", "status", "--data", str(w.hub), check=False), seconds=HUB_S)
 
 
@@ -31,9 +42,17 @@ def facts(w: World) -> dict[str, Any]:
     return found
 
 
+def start_cloud(w: World, name: str, *options: str, listen: str = "127.0.0.1:0") -> None:
+    """A cloud process under a name; does not wait for it."""
+    w.start(name, "cloud", "run", "--hub", str(w.hub), "--listen", listen, "--kubeconfig", str(w.kubeconfig), *options)
+
+
 def cloud(w: World, *options: str) -> None:
-    where = ("--hub", str(w.hub), "--listen", "127.0.0.1:0", "--kubeconfig", str(w.kubeconfig))
-    w.start("cloud", "cloud", "run", *where, *options)
+    start_cloud(w, "cloud", *options)
+    api_answers(w)
+
+
+def api_answers(w: World) -> None:
     w.until("the API is ready", lambda: w.kubeconfig.exists() and "ok" in w.kubectl("get", "--raw", "/readyz", check=False),
             seconds=API_S)  # fmt: skip
     w.until("namespace default", lambda: w.get("namespace", "default"), seconds=API_S)
@@ -62,7 +81,8 @@ def down(w: World) -> list[str]:
     if w.folder.exists():
         for identity in w.folder.glob("*/identity.json"):
             w.skerry("edge", "purge", "--data", str(identity.parent), "--yes", check=False)
-    if w.hub.exists():
-        w.skerry("hub", "stop", "--data", str(w.hub), check=False)
+    if (w.hub / "hub.json").exists():
+        for n in range(1, max(1, len(facts(w)["servers"])) + 1):
+            w.skerry("hub", "stop", "--data", str(w.hub), "--server", str(n), check=False)
     shutil.rmtree(w.folder, ignore_errors=True)
     return ended

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bus import connect, log
-from bus.hub import init, streams, supervise
+from bus.hub import health, init, streams, supervise
 
 
 @dataclass
@@ -32,7 +32,7 @@ def core_settings(hub: init.Hub, name: str = "test") -> connect.ConnectSettings:
     return connect.ConnectSettings(tuple(hub.urls), name, credentials=hub.core_creds, ca=hub.ca_path)
 
 
-async def start_hub(directory: Path, *, shards: int = 2) -> RunningHub:
+async def start_hub(directory: Path, *, shards: int = 2, health_every_s: float = health.LOOK_EVERY_S) -> RunningHub:
     hub = init.init_hub(
         directory,
         hosts=["127.0.0.1"],
@@ -40,7 +40,7 @@ async def start_hub(directory: Path, *, shards: int = 2) -> RunningHub:
         listen="127.0.0.1",
         shards=shards,
     )
-    server = supervise.hub_server(hub)
+    server = supervise.hub_server(hub, health_every_s=health_every_s)
     await server.start()
     try:
         core = await connect.connect(core_settings(hub))

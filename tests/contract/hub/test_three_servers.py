@@ -137,6 +137,23 @@ class Load:
                 await asyncio.sleep(0.02)
 
 
+HOT = plain.cm("hot")
+HOT_VERSIONS = streams.VERSIONS_OF_THREE - 4
+
+
+async def rewrite(store: log.Log) -> None:
+    """One object, again and again, as often as its stream keeps versions of it."""
+    for n in range(HOT_VERSIONS):
+        ev = plain.make_event(HOT, {"n": n}, SCOPE, 0)
+        while True:
+            try:
+                await store.append(subjects.cluster(HOT), ev)
+                break
+            except log.LogError:
+                await asyncio.sleep(0.1)
+        await asyncio.sleep(0.2)
+
+
 async def kill(c: Cluster, n: int) -> None:
     """kill -9; its supervisor brings it back after a while."""
     pid = c.servers[n].pid
@@ -176,6 +193,7 @@ async def test_nothing_acknowledged_is_lost_and_a_replica_follows(cluster: Clust
     following = asyncio.create_task(follower.run())
     follower.link_up()
     loading = asyncio.create_task(load.run())
+    rewriting = asyncio.create_task(rewrite(await c.client("rewriter")))
     try:
         await load.more()
         # a server that does not lead the stream
@@ -191,6 +209,12 @@ async def test_nothing_acknowledged_is_lost_and_a_replica_follows(cluster: Clust
         await kill(c, leader)
         await load.more()
         await back(c, leader, restarts)
+        # the leader of a history, which can't read on before there is another
+        history = await c.leader_of(watching, "HISTORY-CLUSTER")
+        restarts = c.servers[history].restarts
+        await kill(c, history)
+        await load.more()
+        await back(c, history, restarts)
         # a leader that hangs is deposed, and wakes up; whoever writes is connected to that very server
         leader = await c.leader_of(watching, "META-0")
         await c.connected_to(load.log, leader)
@@ -215,6 +239,9 @@ async def test_nothing_acknowledged_is_lost_and_a_replica_follows(cluster: Clust
         await asyncio.gather(loading, return_exceptions=True)
     stored = await chain(watching)
     async with asyncio.timeout(60):
+        await rewriting
+    await history_is_whole(watching)
+    async with asyncio.timeout(60):
         while not (follower.synced and follower.cursors()[SCOPE].seq >= load.acknowledged[-1][0]):
             await asyncio.sleep(0.05)
     following.cancel()
@@ -227,6 +254,18 @@ async def test_nothing_acknowledged_is_lost_and_a_replica_follows(cluster: Clust
     assert backwards == [], "an older value after a newer one"
     assert len(seen) == store.count("objects") == NAMES
     print(f"{len(stored)} events, {load.retries} retries, longest without an acknowledgement {load.worst_s:.1f} s")
+
+
+async def history_is_whole(store: log.Log) -> None:
+    """Every version of what was written so often is in it, though it had no leader for a while."""
+    async with asyncio.timeout(100):
+        while True:
+            with contextlib.suppress(log.LogError):
+                origin, mirror = await store.info("CLUSTER"), await store.info("HISTORY-CLUSTER")
+                if mirror.last_seq == origin.last_seq >= HOT_VERSIONS:
+                    break
+            await asyncio.sleep(0.2)
+    assert mirror.messages == mirror.last_seq
 
 
 async def chain(store: log.Log) -> dict[int, str]:
