@@ -12,11 +12,12 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import nats.errors
 import structlog
 
+from bus import tasks
 from bus.connect import Connection, NotConnected
 from schemas import codec, reports, subjects
 
@@ -26,11 +27,12 @@ logger = structlog.get_logger(__name__)
 # when the hub tells of a link that ended or came back, and before it calls a node lost (cloud/hints.py, cloud/beats.py).
 BEAT_S = 300.0
 ANSWER_TIMEOUT_S = 5.0
-RETRY_S = 1.0  # doubles, up to the next, while questions are sent and not answered
+RETRY_S = 0.5  # doubles, up to the next, while questions are sent and not answered
 RETRY_S_MAX = 10.0  # or half a beat
 FAILURES_MAX = 2  # one lost question is bad luck, two in a row are a lost link
 
 State = Literal["unknown", "up", "down"]
+Answer = Literal["answered", "silence", "refused"]
 
 
 class Link:
@@ -54,7 +56,7 @@ class Link:
         self._connection, self._node, self._beat = connection, node, beat
         self._on_up, self._on_down, self._on_answer = on_up, on_down, on_answer
         self._beat_s, self._answer_timeout_s, self._retry_s = beat_s, answer_timeout_s, retry_s
-        self._nudge = asyncio.Event()
+        self._nudge, self._anew = asyncio.Event(), asyncio.Event()
         self._renewed = False
         self.state: State = "unknown"
         self.fenced = False
@@ -63,14 +65,16 @@ class Link:
     def nudge(self, renewed: bool = False) -> None:
         """Something happened to the connection: ask now instead of at the next beat.  ``renewed``: it was lost and is there
         again (what ``Connection.on_change`` tells)."""
-        self._renewed = self._renewed or renewed
+        if renewed:
+            self._renewed = True
+            self._anew.set()
         self._nudge.set()
 
     async def run(self) -> None:
         failures = silences = 0
         while True:
             self._nudge.clear()  # a nudge while we ask is another question
-            answer = await self._ask()
+            answer = await self._asked()
             # A cloud that is only slow must not be asked more the slower it is: with every node doing so, it would never
             # be in time again.  A question that ends here, or at the node's own leaf, costs nobody anything.
             silences = silences + 1 if answer == "silence" else 0
@@ -96,7 +100,29 @@ class Link:
         doublings = max(0, min(silences - FAILURES_MAX, 16))
         return max(self._retry_s, min(RETRY_S_MAX, self._beat_s / 2, self._retry_s * (1 << doublings)))
 
-    async def _ask(self) -> Literal["answered", "silence", "refused"]:
+    async def _asked(self) -> Answer:
+        """One question; a second beside it when the link is new meanwhile: the first may have gone with the old one, and its
+        answer would be waited for in vain."""
+        self._anew.clear()
+        anew = asyncio.create_task(self._anew.wait(), name="link.anew")
+        asks = [asyncio.create_task(self._ask(), name="link.ask")]
+        waits: set[asyncio.Task[Any]] = {anew, *asks}
+        answer: Answer = "silence"
+        try:
+            while waits - {anew}:
+                done, waits = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                for ask in asks:
+                    if ask in done and (answer := ask.result()) == "answered":
+                        return answer
+                if anew in done:
+                    asks.append(asyncio.create_task(self._ask(), name="link.ask.again"))
+                    waits.add(asks[-1])
+            return answer
+        finally:
+            for task in (anew, *asks):
+                await tasks.end(task)
+
+    async def _ask(self) -> Answer:
         """``refused``: it went nowhere, which was told at once."""
         try:
             data = codec.encode(self._beat())

@@ -28,7 +28,7 @@ HUB_PING_INTERVAL, HUB_PINGS_MAX = "10m", 2
 LEAF_PING_INTERVAL, LEAF_PINGS_MAX = "8m", 1  # a dead link that nobody uses (bus.hub.uplink) is closed after 16 minutes
 # Without jitter of the engine's own.  A dial that meets silence ends after a second, so the hub is found within a pause and
 # a second of its coming back; nodes that lost it together come back spread over the difference.
-LEAF_RECONNECT_MS_MIN, LEAF_RECONNECT_MS_MAX = 600, 1400
+LEAF_RECONNECT_MS_MIN, LEAF_RECONNECT_MS_MAX = 300, 1100
 # An acknowledgement says "written", not "on the platter": after a power cut the last SYNC_INTERVAL may be missing on one
 # server.  The engine's default is 2 minutes; 10 s costs next to nothing, `always` a factor of seven (NATS-FACTS.md).
 SYNC_INTERVAL = "10s"

@@ -116,12 +116,43 @@ async def test_a_connection_made_again_is_told_even_when_no_question_was_lost(se
     await cloud.close()
 
 
+async def test_a_question_that_went_with_a_dead_link_is_not_waited_for(server: plain.PlainServer) -> None:
+    """A leaf's link that is dropped takes questions with it; the daemon's own connection stays, so nobody tells it."""
+    cloud, node = await plain.client(server), await plain.client(server)
+    asked, seen = 0, list[str]()
+
+    async def answer(msg: Msg) -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            await msg.respond(b"")
+
+    await cloud.subscribe(subjects.beat("edge-1"), answer)
+    await cloud.flush()
+    the_link = link.Link(
+        node, "edge-1", lambda: reports.Beat(boot="b", time=1), on_up=lambda: seen.append("up"),
+        on_down=lambda: seen.append("down"), answer_timeout_s=10_000,
+    )  # fmt: skip
+    task = asyncio.create_task(the_link.run())
+    async with asyncio.timeout(60):
+        while asked == 0:
+            await asyncio.sleep(0.01)
+        the_link.nudge(renewed=True)
+        while seen != ["up"]:
+            await asyncio.sleep(0.01)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    await node.close()
+    await cloud.close()
+
+
 async def test_a_cloud_that_is_silent_is_asked_ever_more_rarely_one_out_of_reach_is_not(server: plain.PlainServer) -> None:
     node = await plain.client(server)
     the_link = link.Link(
         node, "edge-1", lambda: reports.Beat(boot="b", time=1), on_up=lambda: None, on_down=lambda: None, beat_s=20
     )
-    assert [the_link._retry_pause(n) for n in (0, 1, 2, 3, 4, 5, 6, 99)] == [1, 1, 1, 2, 4, 8, 10, 10]
+    assert [the_link._retry_pause(n) for n in (0, 1, 2, 3, 4, 5, 6, 7, 99)] == [0.5, 0.5, 0.5, 1, 2, 4, 8, 10, 10]
     assert await the_link._ask() == "refused", "nobody listens: told at once"
     silent = await node.subscribe(subjects.beat("edge-1"), _nothing)
     the_link._answer_timeout_s = 0.05
