@@ -98,6 +98,15 @@ def keep_cancellation() -> None:
         raise asyncio.CancelledError
 
 
+_WRITES = ("write", "writelines")
+
+
+def _ended(_: object) -> None:
+    """Instead of what asyncio does when TLS was aborted: an AttributeError, which nobody takes for a lost connection and
+    which would end whoever publishes at that moment (Python 3.11, ``sslproto.py``)."""
+    raise ConnectionResetError("the connection was ended")
+
+
 class _Client(Client):
     """nats-py's client, less its ways to give up."""
 
@@ -120,6 +129,9 @@ class _Client(Client):
     async def _connect_to_server(self, s: Any) -> None:
         """nats-py forgets the connection of an attempt that failed after TCP (a server that hangs, a refused TLS): open."""
         self._abort()
+        if self._transport is not None:
+            for name in _WRITES:
+                vars(self._transport).pop(name, None)  # nats-py takes the same object for the next connection
         await super()._connect_to_server(s)
 
     async def shut(self) -> None:
@@ -146,6 +158,9 @@ class _Client(Client):
             writer = getattr(self._transport, name, None)
             if writer is not None:
                 writer.transport.abort()
+        if self._transport is not None:
+            for name in _WRITES:
+                setattr(self._transport, name, _ended)
 
     async def _process_err(self, err_msg: str) -> None:
         error = nats.errors.Error(f"nats: {err_msg.strip(chr(39))}")

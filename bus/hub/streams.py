@@ -132,13 +132,14 @@ def wanted(shards: int, limits: Limits | None = None) -> list[Config]:
 
 
 async def ensure_streams(log_: buslog.Log, *, shards: int, limits: Limits | None = None) -> Ensured:
-    """Makes and changes the streams over a CORE connection, and returns when each history reads its origin: what is written
-    before may be dropped again before it is read.  Idempotent.  Raises StreamsError, LogUnavailable."""
+    """Makes and changes the streams over a CORE connection, and on a new hub returns when each history reads its origin:
+    what is written before may be dropped again before it is read.  Idempotent.  Raises StreamsError, LogUnavailable."""
     done = Ensured()
     for config in wanted(shards, limits):
         await _ensure(log_, config, done)
-    for name in (c["name"] for c in wanted(shards, limits) if "mirror" in c):
-        await _reads(log_, name)
+    if (await log_.info("CLUSTER")).last_seq == 0:  # a hub that is new; a later one must serve before all is well again
+        for name in (c["name"] for c in wanted(shards, limits) if "mirror" in c):
+            await _reads(log_, name)
     for line in done.changed:
         log.info("stream.changed", change=line)
     return done
@@ -196,14 +197,13 @@ async def _ensure(log_: buslog.Log, config: Config, done: Ensured) -> None:
 
 
 async def _reads(log_: buslog.Log, history: str) -> None:
-    """Returns when a history that has nothing yet has its consumer on its origin.  One that has something is not waited for:
-    it goes on from there, and a cluster that lost a server must serve before all is well again.  Raises LogUnavailable."""
+    """Returns when a history has its consumer on its origin.  Raises LogUnavailable."""
     deadline = time.monotonic() + READS_S_MAX
     while True:
         told = await log_.request(f"STREAM.INFO.{history}")
         mirror = told.get("mirror") or {}
         # ``active``: nanoseconds since the origin was last heard, -1 if never (nats-server, StreamSourceInfo).
-        if told["state"]["last_seq"] or mirror.get("active", -1) >= 0:
+        if mirror.get("active", -1) >= 0:
             return
         if time.monotonic() > deadline:
             why = (mirror.get("error") or {}).get("description", "it has not heard from it")

@@ -100,6 +100,28 @@ async def test_a_server_that_falls_silent_is_noticed_by_the_first_question_it_do
     await c.close()
 
 
+async def test_who_publishes_when_the_connection_is_ended_is_told_so_in_words_that_are_expected(hub: RunningHub) -> None:
+    """asyncio answers a write on aborted TLS with an AttributeError, which ended a whole cloud process."""
+    c = await hub.connect_core("unlucky")
+    client = c.client
+    assert isinstance(client, connect._Client) and client._flusher_task is not None
+    client._flusher_task.cancel()  # what nats-py's flusher does of itself when it meets the error: then publishers write
+    await asyncio.sleep(0)
+    client._abort()
+    assert client._transport is not None
+    client._transport.close()
+    with pytest.raises((connect.NotConnected, OSError)):
+        while True:
+            await c.publish("live.x", b"")
+            await asyncio.sleep(0)
+    async with asyncio.timeout(60):
+        while not (c.connected and c.reconnects):
+            await asyncio.sleep(0.02)
+    await c.publish("live.x", b"")
+    await c.flush()
+    await c.close()
+
+
 async def test_without_a_server_connect_waits_as_long_as_it_was_told(hub: RunningHub, tmp_path: Path) -> None:
     await hub.server.stop()
     settings = core_settings(hub.hub)
