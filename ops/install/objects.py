@@ -109,7 +109,7 @@ def _deployment(v: Values) -> Object:
 
 def _hosts(v: Values) -> list[Object]:
     """For the edges from outside, for the cloud from inside; ``hub init`` reads several from one variable."""
-    return [{"name": "SKERRY_HUB_INIT_HOST", "value": f"{v.host} {NAME}.{v.namespace}.svc"}]
+    return [{"name": "SKERRY_HUB_INIT_HOSTS", "value": f"{v.host} {NAME}.{v.namespace}.svc"}]
 
 
 def _hub(v: Values) -> Object:
