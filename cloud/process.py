@@ -28,8 +28,10 @@ from bus.hub import init, nudger, streams
 from bus.identity import api_keys
 from bus.kube import registry, server
 from cloud import access_log, beats, behind, epochs, hints, joining, leases, reports, sharding, sync, telemetry_sources
-from cloud.bridge import bridge, credentials
+from cloud.bridge import bridge, client, credentials
 from cloud.core import reports as reports_core
+from cloud.kubelet import serve as kubelet_serve
+from cloud.kubelet import settings as kubelets
 from cloud.node_api.serve import NodeApi
 from cloud.standalone import access, rules, run_controllers, storage, switches
 from schemas import identity
@@ -58,6 +60,7 @@ class Settings:
     hosts: Sequence[str] = ()
     cluster: Path | None = None
     in_cluster: bool = False
+    kubelet: kubelets.Settings | None = None  # with a cluster: where its API server finds the nodes' kubelets
 
     @property
     def bridged(self) -> bool:
@@ -69,7 +72,8 @@ class Settings:
 
 
 class CloudProcess:
-    """``run`` until cancelled; ``port`` is the API's once ``ready`` is set.  Raises CredentialsError for a cluster's."""
+    """``run`` until cancelled; ``port`` is the API's once ``ready`` is set, ``kubelet_port`` the kubelets'.  Raises
+    CredentialsError for a cluster's, BadSettings for the kubelets'."""
 
     def __init__(self, settings: Settings) -> None:
         known = settings.known_parts
@@ -81,8 +85,10 @@ class CloudProcess:
         self._who: credentials.Credentials | None = None
         if "bridge" in self.settings.parts:
             self._who = credentials.load(None if settings.in_cluster else settings.cluster)
+        if settings.kubelet is not None:
+            settings.kubelet.check()
         self.ready = asyncio.Event()
-        self.port = 0
+        self.port = self.kubelet_port = 0
 
     async def run(self) -> None:
         s = self.settings
@@ -166,8 +172,17 @@ class CloudProcess:
         cluster = storage.ClusterStorage(store, component="cloud/bridge")
         await cluster.start()
         stack.push_async_callback(cluster.stop)
+        kubelet = None
+        if s.kubelet is not None:
+            asking = client.Client(self._who)
+            stack.push_async_callback(asking.close)
+            served = kubelet_serve.serving(s.kubelet, hub, core, cluster, asking, parts)
+            self.kubelet_port = await stack.enter_async_context(served)
+            kubelet = s.kubelet.kubelet(self.kubelet_port)
         leading = leases.Campaign(store, "bridge", me)
-        over = bridge.Bridge(store, cluster, self._who, hub.shards, grace_s=s.grace_s, leads=lambda: leading.leads)
+        over = bridge.Bridge(
+            store, cluster, self._who, hub.shards, grace_s=s.grace_s, leads=lambda: leading.leads, kubelet=kubelet
+        )
         await self._listen(hub, core, store, watch, over, lambda: over.loaded, stack, parts)
         parts.create_task(leading.run(over.run), name="bridge")
 

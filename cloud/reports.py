@@ -16,6 +16,7 @@ import structlog
 from bus import log, stamp
 from bus.kube.storage import Expired
 from cloud import api
+from cloud.core import kubelets
 from cloud.core import report_words as words
 from cloud.core import reports as core
 from cloud.core.writes import Write
@@ -44,10 +45,19 @@ class Stats:
 class ReportsWorker:
     """``run`` until cancelled.  ``grace_s``: how long a link may be silent before the node counts as lost."""
 
-    def __init__(self, store: log.Log, registry: api.Api, shards: int, *, grace_s: float = core.GRACE_US / 1e6) -> None:
+    def __init__(
+        self,
+        store: log.Log,
+        registry: api.Api,
+        shards: int,
+        *,
+        grace_s: float = core.GRACE_US / 1e6,
+        kubelet: kubelets.Kubelet | None = None,
+    ) -> None:
         self._log, self._registry, self._reader, self._shards = store, registry, registry.reader, shards
         self._grace_us = int(grace_s * 1e6)
-        self._core = core.Reports(self._grace_us)
+        self._kubelet = kubelet
+        self._core = core.Reports(self._grace_us, kubelet)
         self._clock = stamp.SteadyClock()
         self._effects: asyncio.TaskGroup | None = None
         self._ready = asyncio.Event()
@@ -86,7 +96,7 @@ class ReportsWorker:
         while True:
             try:
                 async with asyncio.TaskGroup() as self._effects:
-                    self._core, self._clock = core.Reports(self._grace_us), stamp.SteadyClock()
+                    self._core, self._clock = core.Reports(self._grace_us, self._kubelet), stamp.SteadyClock()
                     await self._session(self._effects)
             except* (log.EpochChanged, Expired) as e:
                 logger.warning("reports.restart", error=str(e.exceptions[0]))

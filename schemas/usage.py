@@ -17,11 +17,13 @@ class Model(BaseModel):
 
 
 class ContainerUsage(Model):
-    """``cpu_nano``: billionths of a core; ``memory_bytes``: the working set."""
+    """``cpu_nano``: billionths of a core; ``cpu_total_nano``: nanoseconds of a core since it was started, 0 when that is not
+    told (by an older daemon); ``memory_bytes``: the working set."""
 
     name: Name
     cpu_nano: Count
     memory_bytes: Count
+    cpu_total_nano: Count = 0
 
 
 class PodUsage(Model):
@@ -37,4 +39,5 @@ class NodeUsage(Model):
     window_ms: Count
     cpu_nano: Count
     memory_bytes: Count
+    cpu_total_nano: Count = 0
     pods: Annotated[list[PodUsage], Field(max_length=PODS_MAX)] = []

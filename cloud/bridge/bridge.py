@@ -20,6 +20,7 @@ from cloud.bridge.stays import Stays
 from cloud.bridge.tokens import Tokens
 from cloud.bridge.writer import ClusterApi
 from cloud.core import reports as core
+from cloud.core.kubelets import Kubelet
 from cloud.standalone.storage import ClusterStorage
 
 
@@ -37,10 +38,12 @@ class Bridge:
         grace_s: float = core.GRACE_US / 1e6,
         resync_s: float = RESYNC_S,
         relist_jitter_s: float = RELIST_JITTER_S,
+        kubelet: Kubelet | None = None,
     ) -> None:
         self._log, self._storage, self._credentials = store, storage, credentials
         self._shards, self._leads, self._grace_s = shards, leads, grace_s
         self._resync_s, self._jitter_s = resync_s, relist_jitter_s
+        self._kubelet = kubelet
         self.ready = asyncio.Event()
         self.mirror: Mirror | None = None
         self.reports: reports.ReportsWorker | None = None
@@ -90,7 +93,9 @@ class Bridge:
                 # What the cluster has must be known first: a Node that isn't mirrored yet would be registered again.
                 await mirror.loaded.wait()
                 api = ClusterApi(client, self._storage, mirror, leads=self._leads)
-                self.reports = reports.ReportsWorker(self._log, api, self._shards, grace_s=self._grace_s)
+                self.reports = reports.ReportsWorker(
+                    self._log, api, self._shards, grace_s=self._grace_s, kubelet=self._kubelet
+                )
                 stays = Stays(client, self._storage, mirror, leads=self._leads)
                 tasks.create_task(self.leases.run(), name="bridge.leases")
                 tasks.create_task(stays.run(), name="bridge.stays")

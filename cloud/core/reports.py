@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from cloud.core import attempts, links, status
+from cloud.core import attempts, kubelets, links, status
 from cloud.core.report_words import (
     ApiEvent,
     BeatSeen,
@@ -87,9 +87,11 @@ class _Said(Generic[R]):
 
 
 class Reports:
-    """``handle`` is the only mutator.  ``grace_us``: how long a link may be silent before it counts as lost."""
+    """``handle`` is the only mutator.  ``grace_us``: how long a link may be silent before it counts as lost.  ``kubelet``:
+    what Nodes say of theirs, where it is served in the cloud; else they say what they say themselves."""
 
-    def __init__(self, grace_us: int = GRACE_US) -> None:
+    def __init__(self, grace_us: int = GRACE_US, kubelet: kubelets.Kubelet | None = None) -> None:
+        self._kubelets = kubelets.Ports(kubelet) if kubelet is not None else None
         self._loaded = False
         self._now_us = 0
         self._links = links.Links(grace_us)
@@ -154,6 +156,8 @@ class Reports:
             self._twins_on.get(old.node, {}).pop(_status_of(key), None)
         if key.resource == "devices":
             self._place_device(key, old, s.object)
+        if key.resource == "nodes" and self._kubelets is not None:
+            self._kubelets.seen(key.name, s.object)
         if s.object is None:
             self._objects.pop(key, None)
             self._removed(key, old, s.time_us)
@@ -357,6 +361,8 @@ class Reports:
             whole = status.node_status(
                 status.node_main(status.new_node(key.name), report, unknown), report, unknown, self._now_us
             )
+            if self._kubelets is not None:
+                whole = self._kubelets.present(key.name, whole)
             return _write("create", key, whole, None, cause)
         if report is None and not _is_edge(known):
             return None
@@ -367,6 +373,8 @@ class Reports:
         with_status = status.with_devices(with_status, self._devices_on.get(key.name, {}).values())
         if key.name in self._duplicates:
             with_status = status.with_duplicate(with_status, self._duplicates[key.name], self._now_us)
+        if self._kubelets is not None:
+            with_status = self._kubelets.present(key.name, with_status)
         return _write("status", key, with_status, known, cause)
 
     def _owed_pod(self, key: ObjectKey) -> Write | None:

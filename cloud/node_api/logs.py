@@ -25,11 +25,11 @@ class Broken(Exception):
     """What was sent is not all."""
 
 
-async def serve(dialer: Dialer, where: locate.Place, request: web.Request) -> web.StreamResponse:
+async def serve(dialer: Dialer, where: locate.Place, request: web.Request, container: str) -> web.StreamResponse:
     """Raises StatusError."""
     if request.method not in ("GET", "HEAD"):
         raise errors.method_not_allowed("", "pods/log", request.method)
-    what = query.logs(request.query, where.pod, where.container(request.query.get("container", "")))
+    what = query.logs(request.query, where.pod, where.container(container))
     response = web.StreamResponse(headers=TEXT)
     if not where.node or request.method == "HEAD":  # as the real server: nowhere yet, so nothing was logged
         await response.prepare(request)

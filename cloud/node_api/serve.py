@@ -12,7 +12,7 @@ from bus.kube.http.context import Connect, Virtual
 from bus.kube.registry import Registry
 from bus.kube.targets import Target
 from bus.tunnel import Dialer
-from cloud.node_api import commands, locate, logs, metrics, portforward
+from cloud.node_api import commands, locate, logs, metrics, portforward, usages
 
 
 class NodeApi:
@@ -21,13 +21,14 @@ class NodeApi:
     def __init__(self, connection: Connection, rules: Registry) -> None:
         self._rules = rules
         self._dialer = Dialer(connection)
-        self._metrics = metrics.Metrics(self._dialer, rules)
+        self._usages = usages.Usages(self._dialer, rules.now_us)
+        self._metrics = metrics.Metrics(self._usages, rules)
 
     async def start(self) -> None:
         await self._dialer.start()
 
     async def stop(self) -> None:
-        await self._metrics.stop()
+        await self._usages.stop()
         await self._dialer.stop()
 
     def handlers(self) -> Mapping[str, Connect]:
@@ -43,7 +44,8 @@ class NodeApi:
         return [Virtual(metrics.NODES, self._metrics.nodes), Virtual(metrics.PODS, self._metrics.pods)]
 
     async def _logs(self, request: web.Request, target: Target, actor: str) -> web.StreamResponse:
-        return await logs.serve(self._dialer, await locate.place(self._rules, target), request)
+        where = await locate.place(self._rules, target)
+        return await logs.serve(self._dialer, where, request, request.query.get("container", ""))
 
     async def _exec(self, request: web.Request, target: Target, actor: str) -> web.StreamResponse:
         if request.method not in ("GET", "POST"):

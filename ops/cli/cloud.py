@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,6 +15,35 @@ from ops.cli import common
 @click.group()
 def command() -> None:
     """Run the cloud side: the Kubernetes API and what carries it to the nodes and back."""
+
+
+_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def kubelet_options(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Where a cluster's API server finds the kubelets of edge nodes."""
+    for option in (
+        click.option("--kubelet-key", type=_file, help="Its private key."),
+        click.option("--kubelet-cert", type=_file, help="Certificate to serve there [default: one of the hub's authority]."),
+        click.option(
+            "--kubelet-client-ca",
+            type=_file,
+            help="CA of the API server's client certificate [default: what the cluster publishes in kube-system].",
+        ),
+        click.option(
+            "--kubelet-ports",
+            metavar="A-B",
+            help="Ports for one node each, beside the one for all: needed for metrics-server, which names no pod.",
+        ),
+        click.option("--kubelet-address", default="", help="What Node objects name [default: the listening one]."),
+        click.option(
+            "--kubelet",
+            metavar="HOST:PORT",
+            help="Serve the edge nodes' kubelets there, for a cluster's API server: kubectl logs, exec, port-forward.",
+        ),
+    ):
+        f = option(f)
+    return f
 
 
 @command.command()
@@ -36,6 +67,7 @@ def command() -> None:
     help="Kubeconfig of a Kubernetes cluster: bridge to it instead of serving an API.",
 )
 @click.option("--in-cluster", is_flag=True, help="Bridge to the cluster whose pod this is, as its service account.")
+@kubelet_options
 @common.is_async
 async def run(
     hub_dir: Path,
@@ -47,6 +79,7 @@ async def run(
     controllers: str,
     cluster: Path | None,
     in_cluster: bool,
+    **kubelet: Any,
 ) -> None:
     """Run API, controllers, dispatcher, reports, sync and join, until ended.  They keep no state: the log has it all.
 
@@ -55,27 +88,26 @@ async def run(
     \b
     Example:
       skerry cloud run --listen 0.0.0.0:6443 --kubeconfig ~/.kube/skerry
-      skerry cloud run --cluster ~/.kube/config
+      skerry cloud run --cluster ~/.kube/config --kubelet 10.0.0.7:10250
     """
     from cloud import process
     from cloud.standalone import run_controllers, switches
     from ops import logs
 
     logs.configure()
-    host, colon, port = listen.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise click.BadParameter(f"{listen!r} is not HOST:PORT", param_hint="--listen")
+    host, port = _host_port(listen, "--listen")
     if cluster is not None and in_cluster:
         raise click.BadParameter("it is one cluster: --cluster or --in-cluster", param_hint="--cluster")
     if kubeconfig is not None and (cluster is not None or in_cluster):
         raise click.BadParameter("the cluster's own API is used: there is nothing to write", param_hint="--kubeconfig")
     settings = process.Settings(
         hub_dir,
-        listen_host=host.strip("[]") or "0.0.0.0",
-        listen_port=int(port),
+        listen_host=host,
+        listen_port=port,
         hosts=hosts,
         cluster=cluster,
         in_cluster=in_cluster,
+        kubelet=_kubelet(cluster is not None or in_cluster, **kubelet),
     )
     unknown = sorted(set(parts) - set(settings.known_parts))
     if unknown:
@@ -91,3 +123,44 @@ async def run(
         running = tasks.create_task(cloud.run(), name="cloud")
         await cloud.ready.wait() if not running.done() else None
         tasks.create_task(common.forever(), name="systemd")
+
+
+def _host_port(text: str, option: str) -> tuple[str, int]:
+    """Raises BadParameter."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise click.BadParameter(f"{text!r} is not HOST:PORT", param_hint=option)
+    return host.strip("[]") or "0.0.0.0", int(port)
+
+
+def _kubelet(
+    bridged: bool,
+    kubelet: str | None,
+    kubelet_address: str,
+    kubelet_ports: str | None,
+    kubelet_client_ca: Path | None,
+    kubelet_cert: Path | None,
+    kubelet_key: Path | None,
+) -> Any:
+    """Raises BadParameter."""
+    from cloud.kubelet import settings
+
+    if kubelet is None:
+        if kubelet_address or kubelet_ports or kubelet_client_ca or kubelet_cert or kubelet_key:
+            raise click.BadParameter("is missing: where shall the kubelets be served?", param_hint="--kubelet")
+        return None
+    if not bridged:
+        raise click.BadParameter("needs --cluster or --in-cluster: our own API reaches nodes itself", param_hint="--kubelet")
+    host, port = _host_port(kubelet, "--kubelet")
+    first, dash, last = (kubelet_ports or "").partition("-")
+    ports = range(0)
+    if kubelet_ports:
+        if not dash or not (first.isdigit() and last.isdigit()) or not 0 < int(first) <= int(last) <= 65535:
+            raise click.BadParameter(f"{kubelet_ports!r} is not A-B with ports", param_hint="--kubelet-ports")
+        ports = range(int(first), int(last) + 1)
+    made = settings.Settings(host, port, kubelet_address, ports, kubelet_client_ca, kubelet_cert, kubelet_key)
+    try:
+        made.check()
+    except settings.BadSettings as e:
+        raise click.BadParameter(str(e), param_hint="--kubelet") from e
+    return made

@@ -8,7 +8,7 @@ import ipaddress
 import os
 import ssl
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from cryptography.x509.oid import NameOID
 from bus.identity import api_keys
 from bus.kube import cache, memory, registry, server, upkeep
 from bus.kube.auth import users
+from bus.kube.http.context import Connect
 from bus.kube.storage import Origin
 from bus.kube.targets import Write
 from cloud.standalone import rules
@@ -103,8 +104,11 @@ def authenticate(headers: Mapping[str, str]) -> users.User | None:
 
 
 @asynccontextmanager
-async def served(folder: Path, *, rights: bool = False) -> AsyncIterator[Served]:
-    """Over TLS, with a token, as users have it; with ``rights``, roles and bindings are asked as the cloud asks them."""
+async def served(
+    folder: Path, *, rights: bool = False, connect: Callable[[registry.Registry], Mapping[str, Connect]] | None = None
+) -> AsyncIterator[Served]:
+    """Over TLS, with a token, as users have it; with ``rights``, roles and bindings are asked as the cloud asks them.
+    ``connect`` makes what serves subresources that live elsewhere."""
     folder.mkdir(exist_ok=True)
     storage = memory.MemoryStorage(cache.WatchCache(bookmark_s=0.2))
     issuer = rules.make_issuer(storage, api_keys.lone()) if rights else None
@@ -115,7 +119,8 @@ async def served(folder: Path, *, rights: bool = False) -> AsyncIterator[Served]
     tls.load_cert_chain(cert, key)
     if rights:
         await rules.keep_policy(api)
-    app = (rules if rights else server).make_app(api, authenticate=authenticate)
+    options = {"connect": connect(api)} if connect is not None else {}
+    app = (rules if rights else server).make_app(api, authenticate=authenticate, **options)
     running = await server.serve(app, "127.0.0.1", 0, tls)
     url = f"https://127.0.0.1:{running.port}"
     kubeconfig = folder / "kubeconfig"

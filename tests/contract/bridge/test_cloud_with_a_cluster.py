@@ -68,6 +68,10 @@ def test_words_that_do_not_go_together(tmp_path: Path) -> None:
         (["--in-cluster"], "it is one cluster"),
         (["--kubeconfig", str(tmp_path / "k")], "nothing to write"),
         (["--part", "api"], "there are bridge"),
+        (["--kubelet-ports", "20000-20010"], "--kubelet: is missing"),
+        (["--kubelet", "0.0.0.0:10250"], "every address"),
+        (["--kubelet", "10.0.0.7:10250", "--kubelet-ports", "9-3"], "is not A-B"),
+        (["--kubelet", "10250"], "is not HOST:PORT"),
     ):
         ran = CliRunner().invoke(cloud.run, ["--cluster", str(config), *more])
         assert ran.exit_code == 2 and said in ran.output, ran.output

@@ -16,7 +16,7 @@ from bus.kube.memory import MemoryStorage
 from bus.kube.storage import Origin
 from bus.kube.targets import Target
 from bus.tunnel import NodeUnreachable
-from cloud.node_api import metrics
+from cloud.node_api import metrics, usages
 from edge.node_api import usage as measured
 from schemas import codec, usage
 from schemas.subjects import ObjectKey
@@ -31,14 +31,17 @@ STATS: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("stats", "used"),
     [
-        (STATS, (500_000_000, 4 << 20)),
-        ({**STATS, "precpu_stats": {}}, (300_000_000, 4 << 20)),
-        ({**STATS, "memory_stats": {"usage": 1024, "stats": {"total_inactive_file": 4096}}}, (500_000_000, 0)),
+        (STATS, (500_000_000, 4 << 20, 1_500_000_000)),
+        ({**STATS, "precpu_stats": {}}, (300_000_000, 4 << 20, 1_500_000_000)),
+        (
+            {**STATS, "memory_stats": {"usage": 1024, "stats": {"total_inactive_file": 4096}}},
+            (500_000_000, 0, 1_500_000_000),
+        ),
         ({**STATS, "memory_stats": {}}, None),
         ({}, None),
     ],
 )
-def test_what_an_engine_says(stats: dict[str, Any], used: tuple[int, int] | None) -> None:
+def test_what_an_engine_says(stats: dict[str, Any], used: tuple[int, int, int] | None) -> None:
     assert measured.of(stats) == used
 
 
@@ -103,7 +106,7 @@ def items(answer: web.StreamResponse) -> list[dict[str, Any]]:
 
 async def test_nodes_are_asked_once_and_those_that_are_silent_are_left_out(rules: registries.Registry) -> None:
     node = Node(told())
-    served = metrics.Metrics(node, rules)  # type: ignore[arg-type]
+    served = metrics.Metrics(usages.Usages(node, rules.now_us), rules)  # type: ignore[arg-type]
     asked = [served.nodes(request(), target(metrics.NODES), "a") for _ in range(3)]
     first, *_ = [items(a) for a in await asyncio.gather(*asked)]
     assert [i["metadata"]["name"] for i in first] == ["edge-1", "edge-2"] and node.asked == 2
@@ -112,15 +115,15 @@ async def test_nodes_are_asked_once_and_those_that_are_silent_are_left_out(rules
     assert pod["metadata"]["name"] == "p" and node.asked == 2, "the answers are still fresh"
     assert pod["containers"] == [{"name": "c", "usage": {"cpu": "1000000n", "memory": "2048Ki"}}]
     assert items(await served.pods(request(labelSelector="app=q"), target(metrics.PODS), "a")) == []
-    await served.stop()
+    assert not [t for t in asyncio.all_tasks() if t.get_name().startswith("usage of")]
 
 
 async def test_a_node_behind_a_cut_link(rules: registries.Registry) -> None:
-    served = metrics.Metrics(Node(None), rules)  # type: ignore[arg-type]
+    served = metrics.Metrics(usages.Usages(Node(None), rules.now_us), rules)  # type: ignore[arg-type]
     assert items(await served.nodes(request(), target(metrics.NODES), "a")) == []
     with pytest.raises(StatusError, match='nodes.metrics.k8s.io "edge-1" not found'):
         await served.nodes(request(), target(metrics.NODES, "edge-1"), "a")
     with pytest.raises(StatusError) as refused:
         await served.nodes(request("POST"), target(metrics.NODES), "a")
     assert refused.value.code == 405
-    await served.stop()
+    assert not [t for t in asyncio.all_tasks() if t.get_name().startswith("usage of")]
