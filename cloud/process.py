@@ -28,7 +28,7 @@ from bus.hub import init, nudger, streams
 from bus.identity import api_keys
 from bus.kube import registry, server
 from cloud import access_log, beats, behind, epochs, hints, joining, leases, reports, sharding, sync, telemetry_sources
-from cloud.bridge import bridge, client, credentials
+from cloud.bridge import bridge, client, credentials, election
 from cloud.core import reports as reports_core
 from cloud.kubelet import serve as kubelet_serve
 from cloud.kubelet import settings as kubelets
@@ -172,19 +172,26 @@ class CloudProcess:
         cluster = storage.ClusterStorage(store, component="cloud/bridge")
         await cluster.start()
         stack.push_async_callback(cluster.stop)
+        asking = client.Client(self._who)  # for what needs no leader
+        stack.push_async_callback(asking.close)
         kubelet = None
         if s.kubelet is not None:
-            asking = client.Client(self._who)
-            stack.push_async_callback(asking.close)
             served = kubelet_serve.serving(s.kubelet, hub, core, cluster, asking, parts)
             self.kubelet_port = await stack.enter_async_context(served)
             kubelet = s.kubelet.kubelet(self.kubelet_port)
         leading = leases.Campaign(store, "bridge", me)
+        there = election.Election(asking, hub.file.id, me, where=election.namespace(s.in_cluster))
         over = bridge.Bridge(
-            store, cluster, self._who, hub.shards, grace_s=s.grace_s, leads=lambda: leading.leads, kubelet=kubelet
+            store,
+            cluster,
+            self._who,
+            hub.shards,
+            grace_s=s.grace_s,
+            leads=lambda: leading.leads and there.leads,
+            kubelet=kubelet,
         )
         await self._listen(hub, core, store, watch, over, lambda: over.loaded, stack, parts)
-        parts.create_task(leading.run(over.run), name="bridge")
+        parts.create_task(leading.run(lambda: there.run(over.run)), name="bridge")
 
     async def _listen(
         self,

@@ -11,5 +11,6 @@ leases.py       the Lease of each node, renewed while it beats
 tokens.py       the service account tokens of pods on edges, asked for and kept fresh
 staying.py      the tolerations with which a pod lives through a cut link, and why this way (pure)
 stays.py        gives them to the pods
+election.py     who leads, by the cluster's Lease beside the log's
 bridge.py       all of it together
 """

@@ -1,8 +1,8 @@
 """All of the bridge: CLUSTER mirrors a cluster, reports become statuses there.
 
 It keeps no state of its own, so stopping is cancelling.  Two at once write each change once (CLUSTER's expectations, the
-cluster's resourceVersions) but ask the API server twice: with several replicas ``run`` belongs to the leader, and ``leads``
-is asked before each write to the cluster.
+cluster's resourceVersions) but ask the API server twice: with several replicas ``run`` belongs to the leader (``election``),
+and ``leads`` is asked right before each write to the cluster is sent.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Bridge:
         return self.reports is not None and self.reports.loaded.is_set()
 
     async def run(self) -> None:
-        client = Client(self._credentials)
+        client = Client(self._credentials, leads=self._leads)
         try:
             tokens = Tokens(client, self._storage, leads=self._leads)
             mirror = self.mirror = Mirror(

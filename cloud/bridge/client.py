@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import aiohttp
 
+from bus.kube import errors
 from bus.kube.errors import StatusError
 from cloud.bridge.credentials import Credentials, CredentialsError
 
@@ -103,12 +104,17 @@ def revision(obj: Object) -> int:
 
 
 class Client:
-    """``close`` it at the end.  Every method raises StatusError."""
+    """``close`` it at the end.  Every method raises StatusError.  ``leads``: asked for each write right before its first
+    byte is sent, when the connection is there."""
 
-    def __init__(self, credentials: Credentials, *, page_objects: int = PAGE_OBJECTS) -> None:
+    def __init__(
+        self, credentials: Credentials, *, page_objects: int = PAGE_OBJECTS, leads: Callable[[], bool] = lambda: True
+    ) -> None:
         self._credentials, self._page = credentials, page_objects
         connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ssl=credentials.tls)
-        self._http = aiohttp.ClientSession(connector=connector, headers={"User-Agent": "skerry-bridge"})
+        self._http = aiohttp.ClientSession(
+            connector=connector, headers={"User-Agent": "skerry-bridge"}, request_class=_fenced(leads)
+        )
 
     async def close(self) -> None:
         await self._http.close()
@@ -258,6 +264,16 @@ class Client:
             server_hostname=c.server_name,
             allow_redirects=False,
         )
+
+
+def _fenced(leads: Callable[[], bool]) -> type[aiohttp.ClientRequest]:
+    class Fenced(aiohttp.ClientRequest):
+        async def send(self, conn: Any) -> aiohttp.ClientResponse:
+            if self.method not in ("GET", "HEAD") and not leads():
+                raise errors.unavailable("another process leads the bridge")
+            return await super().send(conn)
+
+    return Fenced
 
 
 def _manager(name: str) -> dict[str, str]:

@@ -115,6 +115,10 @@ class Lease:
         return self._until_us is not None and now_us < self._until_us
 
     @property
+    def me(self) -> str:
+        return self._me
+
+    @property
     def seq(self) -> int:
         """What a clean end writes behind."""
         return self._seq
