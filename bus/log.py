@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncGenerator
+import secrets
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol
 
 import nats.errors
@@ -34,6 +35,7 @@ from bus.records import (
     LogError,
     LogUnavailable,
     Recorded,
+    RunRefused,
     StreamInfo,
     Undecided,
     WrongSequence,
@@ -53,6 +55,7 @@ __all__ = [
     "LogError",
     "LogUnavailable",
     "Recorded",
+    "RunRefused",
     "StreamInfo",
     "Undecided",
     "WrongSequence",
@@ -60,6 +63,7 @@ __all__ = [
 ]
 
 REQUEST_TIMEOUT_S = 5.0  # a hub answers in milliseconds; five seconds is a link that is gone
+RUN_TIMEOUT_S = 12.0  # over the slowest links, where each loss costs a second; the server gives an open batch up after 10
 DIRECT_KEYS_MAX = 1024  # nats-server's own limit for multi_last
 DIRECT_BATCH = 512  # messages of one paged direct get; bounded by bytes as well
 DIRECT_BYTES_MAX = 4 << 20
@@ -68,6 +72,7 @@ HORIZON_METADATA = "skerry.horizon"
 EPOCH_HEADER = "Skerry-Epoch"  # of a META event: the epoch that its writer's view is of; republished with it
 
 _HDR_ID = "Nats-Msg-Id"
+_HDR_BATCH, _HDR_BATCH_SEQUENCE, _HDR_BATCH_COMMIT = "Nats-Batch-Id", "Nats-Batch-Sequence", "Nats-Batch-Commit"
 _HDR_EXPECT = "Nats-Expected-Last-Subject-Sequence"
 _HDR_EXPECT_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
 
@@ -175,6 +180,29 @@ class Log:
         found = answer["message"]
         lines = base64.b64decode(found.get("hdrs", "")).decode(errors="replace").split("\r\n")
         return int(found["seq"]), next((v.strip() for k, _, v in (x.partition(":") for x in lines) if k == _HDR_ID), "")
+
+    async def append_run(self, subject: str, run: Sequence[tuple[bytes, str]]) -> None:
+        """Several messages of one subject in one round trip, (payload, id) each: all are stored, in this order, or none
+        (NATS ADR-50, atomic batch).  Raises RunRefused (one of the ids is there, say), LogUnavailable, EventTooLarge."""
+        batch = secrets.token_hex(8)
+        try:
+            for n, (payload, msg_id) in enumerate(run, start=1):
+                headers = {_HDR_BATCH: batch, _HDR_BATCH_SEQUENCE: str(n), _HDR_ID: msg_id}
+                if n < len(run):
+                    await self._connection.client.publish(subject, payload, headers=headers)
+                    continue
+                headers[_HDR_BATCH_COMMIT] = "1"
+                msg = await self._connection.request(subject, payload, timeout_s=RUN_TIMEOUT_S, headers=headers)
+        except nats.errors.MaxPayloadError as e:
+            raise EventTooLarge(f"{subject}: one of {len(run)} messages is more than the server takes") from e
+        except NO_ANSWER as e:
+            raise LogUnavailable(f"{subject}: {len(run)} messages not acknowledged: {e!r}") from e
+        try:
+            acks.sequence(subject, msg.data)
+        except LogUnavailable:
+            raise
+        except LogError as e:
+            raise RunRefused(str(e)) from e
 
     async def get(self, stream: str, seq: int) -> Recorded | None:
         """One record by sequence, None when it is no longer there."""

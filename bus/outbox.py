@@ -1,9 +1,10 @@
 """What a node has to say, kept until the hub has acknowledged it.
 
 A report is put into the outbox in the transaction that changed the node's state, and removed when the log has it; the
-event's id makes sending it again harmless.  Reports of one subject are sent one at a time, in order, so an older one never
-overtakes a newer one.  Nothing is dropped while there is room; above the limit, reports that a later one of the same subject
-has overtaken go first: they are history, not state.
+event's id makes sending it again harmless.  Reports of one subject are sent in order, so an older one never overtakes a
+newer one: one at a time, or several at once of which the log takes all or none (with a satellite's round trip for each, a
+device that reports more often than that would never be caught up with).  Nothing is dropped while there is room; above
+the limit, reports that a later one of the same subject has overtaken go first: they are history, not state.
 
 A disk that is full is a reason to say so, not to be silent: what can't be stored is held in memory (the newest of each
 subject) and sent from there; what was acknowledged but can't be removed is not sent again, and no later report of its
@@ -16,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgpack
@@ -29,13 +30,19 @@ from schemas import codec, event
 logger = structlog.get_logger(__name__)
 
 EVENTS_MAX = 10_000  # about 20 MB of reports: days of a busy node without a link
-IN_FLIGHT_MAX = 64
+IN_FLIGHT_MAX = 64  # subjects
+RUN_MAX = 50  # reports of one subject sent at once
+RUN_BYTES_MAX = 256 << 10
 RETRY_S = 0.5
 RETRY_S_MAX = 15.0
 
 
 class BytesAppender(Protocol):
     async def append_bytes(self, subject: str, payload: bytes, msg_id: str) -> int: ...
+
+
+class RunAppender(Protocol):
+    async def append_run(self, subject: str, run: Sequence[tuple[bytes, str]]) -> None: ...
 
 
 def _key(n: int) -> bytes:
@@ -70,7 +77,9 @@ class Outbox:
         self.on_unclean: Callable[[], None] = lambda: None  # told when something of the two is new: call `tidy` in a while
         self._busy: set[str] = set()
         self._flying: dict[int, asyncio.Task[None]] = {}
+        self._singly: set[int] = set()  # those that the log would not take together
         self._wake = asyncio.Event()
+        self._anew = False
         self._failures = 0
         self.sent = 0
         self.overtaken = 0
@@ -155,21 +164,27 @@ class Outbox:
         logger.warning("outbox.compacted", dropped=len(drop), overtaken=self.overtaken)
 
     def link_up(self) -> None:
-        """The cloud can be reached again: don't wait for the backoff to end."""
-        self._failures = 0
+        """The cloud can be reached again: wait neither for the backoff to end nor for what went with the old link."""
+        self._failures, self._anew = 0, True
         self._wake.set()
 
-    async def run(self, appender: BytesAppender) -> None:
-        """Send, until cancelled."""
+    async def run(self, appender: BytesAppender, runs: RunAppender | None = None) -> None:
+        """Send, until cancelled.  ``runs``: how to send several at once, where that is possible."""
         try:
             while True:
                 self._wake.clear()
+                if self._anew:
+                    self._anew = False
+                    await self._recall()
                 for n, subject in list(self._subjects.items()):
-                    if len(self._flying) >= IN_FLIGHT_MAX:
+                    if len(self._busy) >= IN_FLIGHT_MAX:
                         break
                     if self.may_send(n, subject):
                         self._busy.add(subject)
-                        self._flying[n] = asyncio.create_task(self._send(appender, n, subject), name=f"outbox.{n}")
+                        run = self._run_from(n, subject) if runs is not None else [n]
+                        sending = self._send(appender, n, subject) if len(run) == 1 else self._send_run(runs, run, subject)
+                        task = asyncio.create_task(sending, name=f"outbox.{n}")
+                        self._flying.update(dict.fromkeys(run, task))
                 await self._wake.wait()
                 if self._failures:
                     wait = min(RETRY_S_MAX, RETRY_S * 2 ** min(self._failures - 1, 10)) * random.uniform(0.5, 1.0)
@@ -178,10 +193,70 @@ class Outbox:
                         async with asyncio.timeout(wait):
                             await self._link()
         finally:
-            tasks = list(self._flying.values())
-            for t in tasks:
-                t.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._recall()
+
+    async def _recall(self) -> None:
+        """Ends what is under way: it is sent again, and its id says that it is the same."""
+        tasks = set(self._flying.values())
+        for t in tasks:
+            t.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._flying.clear()  # of a task that was cancelled before it began
+        self._busy.clear()
+
+    def _run_from(self, n: int, subject: str) -> list[int]:
+        """This report and those of its subject that follow, as many as go at once."""
+        out, size = list[int](), 0
+        for m, s in self._subjects.items():
+            if s != subject or m < n:
+                continue
+            value = self._value(m)
+            size += len(value or b"")
+            if out and (value is None or m in self._singly or size > RUN_BYTES_MAX or len(out) == RUN_MAX):
+                break
+            out.append(m)
+            if m in self._singly or value is None:
+                break
+        return out
+
+    def _value(self, n: int) -> bytes | None:
+        try:
+            return self._held.get(n) or self._store.get("outbox", _key(n))
+        except base.StoreError:  # told when it is sent alone
+            return None
+
+    async def _send_run(self, runs: RunAppender | None, run: list[int], subject: str) -> None:
+        assert runs is not None
+        try:
+            values = [self._value(n) for n in run]
+            packed = [msgpack.unpackb(v) for v in values if v is not None]
+            if len(packed) == len(run):
+                await runs.append_run(subject, [(payload, msg_id) for _, msg_id, payload in packed])
+                self._failures = 0
+                self.sent += len(run)
+                stored = [n for n in run if self._held.pop(n, None) is None]
+                self._remove(stored, subject)
+                for n in run:
+                    self._subjects.pop(n, None)
+            else:
+                self._singly.update(run)
+        except (log.RunRefused, log.EventTooLarge):  # some of it is there already, after an answer that was lost, say
+            self._singly.update(run)
+        except log.LogError as e:
+            self._failed(e)
+        finally:
+            self._ended(run, subject)
+
+    def _failed(self, error: Exception) -> None:
+        self._failures += 1
+        if self._failures == 1:
+            logger.info("outbox.waiting", error=str(error), pending=len(self._subjects))
+
+    def _ended(self, run: list[int], subject: str) -> None:
+        for n in run:
+            self._flying.pop(n, None)
+        self._busy.discard(subject)
+        self._wake.set()
 
     def may_send(self, n: int, subject: str) -> bool:
         """Reports of a subject go one at a time, in order."""
@@ -205,26 +280,24 @@ class Outbox:
                     self.refused += 1
                     logger.error("outbox.refused", subject=subject, id=msg_id, error=str(e))
                 if self._held.pop(n, None) is None:
-                    self._remove(n, subject)
+                    self._remove([n], subject)
             self._subjects.pop(n, None)
+            self._singly.discard(n)
         except log.LogError as e:
-            self._failures += 1
-            if self._failures == 1:
-                logger.info("outbox.waiting", error=str(e), pending=len(self._subjects))
+            self._failed(e)
         except base.StoreError as e:  # it could not be read: the disk is failing, not full
             self._failures += 1
             logger.warning("outbox.store.failed", error=str(e))
         finally:
-            self._flying.pop(n, None)
-            self._busy.discard(subject)
-            self._wake.set()
+            self._ended([n], subject)
 
-    def _remove(self, n: int, subject: str) -> None:
+    def _remove(self, run: list[int], subject: str) -> None:
         try:
             with self._store.transact() as txn:
-                txn.delete("outbox", _key(n))
+                for n in run:
+                    txn.delete("outbox", _key(n))
         except base.StoreError as e:
             if not self._acked:
                 logger.warning("outbox.store.failed", error=str(e))
-            self._acked[n] = subject
+            self._acked.update(dict.fromkeys(run, subject))
             self.on_unclean()

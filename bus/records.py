@@ -26,6 +26,10 @@ class Undecided(LogUnavailable):
     stored and nothing decided.  Whoever appends tries again with the same event; raised when that took too long."""
 
 
+class RunRefused(LogError):
+    """The stream took none of a run of messages, and would not take it again: they may be sent one by one."""
+
+
 class WrongSequence(LogError):
     """The expectation of an append does not hold: somebody else wrote (or we are stale)."""
 

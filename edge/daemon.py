@@ -194,6 +194,7 @@ class Daemon:
             self.pods.replica_complete()
         logger.info("edge.started", node=self.node, objects=len(facts), outbox=self.box.pending)
         hub = log.Log(self.connection)
+        way = fence.Fence(hub, self.link)
         await self.replica.attach(self.connection)
         if self.settings.link_mode == "leaf":
             await self.connection.subscribe(node_status.LOCAL_NODE_STATUS, self._answer_status)
@@ -206,7 +207,7 @@ class Daemon:
                 for name, part in (
                     ("pods", self.pods.run()),
                     ("replica", self.replica.run()),
-                    ("outbox", self.box.run(fence.Fence(hub, self.link))),
+                    ("outbox", self.box.run(way, way)),
                     ("link", self.link.run()),
                     ("node api", NodeApi(self.connection, self.node, self.pods).run()),
                     ("node", self._reporting()),

@@ -5,6 +5,8 @@ Its reports stay in the outbox.  What runs on the machine goes on; the operator 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bus import link, log
 
 
@@ -19,3 +21,9 @@ class Fence:
         if self._link.fenced:
             raise log.LogUnavailable("another daemon holds this node's identity")
         return await self._hub.append_bytes(subject, payload, msg_id)
+
+    async def append_run(self, subject: str, run: Sequence[tuple[bytes, str]]) -> None:
+        """The same for several at once."""
+        if self._link.fenced:
+            raise log.LogUnavailable("another daemon holds this node's identity")
+        await self._hub.append_run(subject, run)
