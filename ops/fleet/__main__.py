@@ -8,6 +8,7 @@ import json
 import logging
 import platform
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -16,12 +17,12 @@ from bus.identity import join
 from ops import logs
 from ops.fleet import bench, dispatching, joining, lab, usage
 from ops.fleet.fleet import FleetError
+from ops.fleet.plan import ALONE, STEPS, Plan
 from ops.lab.show import Show, StepFailed
 
 ROOT = Path(__file__).resolve().parents[2] / ".skerry" / "fleet"
 SERVER_LINKS_MAX = 17_000  # a server may have 20,000 files open on many machines: links, and what else it needs
 CORE_NODES = (100, 1_000, 10_000)
-STEPS = ("connect", "steady", "one", "all", "storm", "catch_up")
 
 
 def machine() -> dict[str, object]:
@@ -40,15 +41,16 @@ def servers_for(links: int) -> int:
     return needed if needed == 1 else max(needed, lab.LOG_SERVERS)
 
 
-async def _run(plan: bench.Plan, show: Show, out: Path | None, joins: int) -> None:
-    row: dict[str, object] = {"bench": "machine", **machine()}
-    async with lab.running(ROOT, servers=plan.servers, shards=plan.shards, plain=plan.plain) as setting:
-        _tell(row, out)
+async def _run(plan: Plan, show: Show, tell: Callable[[dict[str, object]], None], joins: int) -> int:
+    """How many phases failed."""
+    async with lab.running(ROOT, servers=plan.servers, shards=plan.shards, plain=plan.plain, gogc=plan.gogc) as setting:
+        tell({"bench": "machine", **machine()})
         if joins:
-            _tell(await joining.measure(setting, show, joins), out)
-            return
-        async for row in bench.Bench(setting, plan, show).rows():
-            _tell(row, out)
+            tell(await joining.measure(setting, show, joins))
+            return 0
+        made = bench.Bench(setting, plan, show, tell)
+        await made.run()
+        return made.failed
 
 
 def _tell(row: dict[str, object], out: Path | None) -> None:
@@ -78,6 +80,15 @@ def main() -> int:
     parser.add_argument("--beat", type=float, default=link.BEAT_S, help="seconds between a node's beats")
     parser.add_argument("--workers", type=int, help="processes that nodes are spread over (default: one a core)")
     parser.add_argument("--no-reports", action="store_true", help="nodes do not report")
+    parser.add_argument("--leafs", action="store_true", help="each node behind a leaf link, as with a leaf of its own")
+    parser.add_argument(
+        "--reconnect",
+        type=int,
+        nargs="?",
+        const=10_000,
+        help="only this: a node with so many objects comes back",
+    )
+    parser.add_argument("--gogc", type=int, help="GOGC of the hub's servers (default: as deployed)")
     parser.add_argument("--plain", action="store_true", help="no TLS between nodes and hub (real nodes: TLS)")
     parser.add_argument("--only", default="", help=f"comma-separated: {','.join(STEPS)}")
     parser.add_argument(
@@ -91,26 +102,33 @@ def main() -> int:
         parser.error(f"unknown {sorted(unknown)}; there are {', '.join(STEPS)}")
     if a.objects < 2:
         parser.error("a node has a pod and at least one config map: --objects 2 or more")
+    if a.leafs and a.per_connection > 1:
+        parser.error("a leaf link is one node's: --leafs without --per-connection")
     logs.configure(level="error")
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # a warning for each TLS connection that nats-py ends
-    plan = bench.Plan(
+    plan = Plan(
         nodes=a.nodes, objects=a.objects, via=a.via, changes=a.changes, seconds=a.seconds, share=a.share, hours=a.hours,
         shared=a.shared, servers=a.servers or servers_for(links(a.nodes, a.shared, a.per_connection)), shards=a.shards,
-        per_connection=a.per_connection, beat_s=a.beat, workers=a.workers, reports=not a.no_reports, only=only,
-        plain=a.plain,
+        per_connection=a.per_connection, beat_s=a.beat, workers=a.workers, reports=not a.no_reports, leafs=a.leafs,
+        plain=a.plain, gogc=a.gogc, alone=a.reconnect or ALONE,
+        only=frozenset({"reconnect"}) if a.reconnect and not only else only,
     )  # fmt: skip
+
+    def tell(row: dict[str, object]) -> None:
+        _tell(row, a.out)
+
     if a.dispatcher:
-        _tell({"bench": "machine", **machine()}, a.out)
+        tell({"bench": "machine", **machine()})
         for nodes in CORE_NODES:
-            _tell({"bench": "dispatcher_core", "nodes": nodes, **dispatching.core(nodes, a.objects)}, a.out)
+            tell({"bench": "dispatcher_core", "nodes": nodes, **dispatching.core(nodes, a.objects)})
         return 0
     show = Show()
     try:
-        asyncio.run(_run(plan, show, a.out, a.joins))
+        failed = asyncio.run(_run(plan, show, tell, a.joins))
     except (StepFailed, FleetError, join.JoinError) as e:
         show.say(f"FAILED: {e}; logs: {ROOT / 'logs'}")
         return 1
-    return 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

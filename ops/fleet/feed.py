@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from bus import log, stamp
@@ -20,6 +20,8 @@ from schemas.subjects import ObjectKey
 NAMESPACE = "default"
 WINDOW = 400  # appends in flight: the client is at full speed from 100 (NATS-FACTS), nodes' chains are short
 SOURCE = "fleet/feed"
+ACKED_S = 120.0  # a hub under a storm answers late; one that does not answer for so long is not measured
+AGAIN_S = 0.5
 
 Data = dict[str, Any]
 
@@ -74,6 +76,7 @@ class Feed:
         self._slots = asyncio.Semaphore(WINDOW)
         self._random = random.Random(seed)
         self.written = 0
+        self.again = 0  # appends that had to be tried again
 
     async def load(self, nodes: Iterable[str], count: int) -> None:
         await self._all(self._load_node(n, count) for n in nodes)
@@ -137,20 +140,42 @@ class Feed:
 
     async def _write(self, node: str, key: ObjectKey, data: Data) -> None:
         if self._cluster:
-            await self._append(subjects.cluster(key), _event("", key, data), None)
+            await self._until_acked(lambda: self._log.append(subjects.cluster(key), _event("", key, data)), None)
         else:
             await self._meta(node, key, data)
 
     async def _meta(self, scope: str, key: ObjectKey, data: Data) -> None:
-        head = self._heads.get(scope, 0)
-        expect = log.Expect(head, subjects.meta_scope(scope, self._shards))
-        subject = subjects.meta(scope, key, self._shards)
-        self._heads[scope] = await self._append(subject, _event(scope, key, data, prev=head), expect)
+        of_scope, subject = subjects.meta_scope(scope, self._shards), subjects.meta(scope, key, self._shards)
 
-    async def _append(self, subject: str, ev: event.Event, expect: log.Expect | None) -> int:
-        seq = await self._log.append(subject, ev, expect=expect)
-        self.written += 1
-        return seq
+        async def append() -> int:
+            head = self._heads.get(scope, 0)
+            return await self._log.append(subject, _event(scope, key, data, prev=head), expect=log.Expect(head, of_scope))
+
+        async def look() -> None:
+            """What was not acknowledged may have been stored."""
+            last = await self._log.last_of(subjects.stream_of(subject), of_scope)
+            self._heads[scope] = 0 if last is None else last.seq
+
+        self._heads[scope] = await self._until_acked(append, look)
+
+    async def _until_acked(self, append: Callable[[], Awaitable[int]], look: Callable[[], Awaitable[None]] | None) -> int:
+        """Raises LogError when the hub takes it not within ACKED_S."""
+        deadline = time.monotonic() + ACKED_S
+        failed = False
+        while True:
+            try:
+                if failed and look is not None:
+                    await look()
+                seq = await append()
+            except (log.LogUnavailable, log.WrongSequence):
+                if time.monotonic() > deadline:
+                    raise
+                failed = True
+                self.again += 1
+                await asyncio.sleep(AGAIN_S)
+            else:
+                self.written += 1
+                return seq
 
 
 def _event(scope: str, key: ObjectKey, data: Data, prev: int | None = None) -> event.Event:

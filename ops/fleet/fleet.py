@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import sys
@@ -15,6 +16,7 @@ from ops.lab.processes import Processes
 
 MEMORY = {"MALLOC_ARENA_MAX": "1"}  # of glibc: one thread works, and what it frees is used again
 ANSWER_BYTES_MAX = 16 << 20  # latencies of some hundred thousand changes
+END_S = 60.0  # of a worker that closes thousands of connections
 
 
 class FleetError(Exception):
@@ -45,6 +47,7 @@ class Fleet:
         shared: int | None = None,
         beat_s: float = link.BEAT_S,
         reports: bool = True,
+        leafs: bool = False,
     ) -> None:
         together = count if shared is None else shared
         kinds = [(count - together, 1), (together, per_connection)]
@@ -53,11 +56,15 @@ class Fleet:
         for nodes, size in kinds:
             for share in shares(nodes, size, workers or os.cpu_count() or 1):
                 source = f"127.0.{1 + first // 65536}.{1 + len(self.crews)}"
-                self.crews.append(worker.Crew(str(hub), at, share, urls or [], source, size, beat_s, reports))
+                self.crews.append(worker.Crew(str(hub), at, share, urls or [], source, size, beat_s, reports, leafs))
                 at += share
         self.count, self.names = count, [worker.node_name(first + i) for i in range(count)]
+        self.connections = sum(-(-c.count // c.per_connection) for c in self.crews)
         self._processes = processes
         self._workers: list[asyncio.subprocess.Process] = []
+        self._waiting: list[dict[int, asyncio.Future[dict[str, Any]]]] = []
+        self._listening: list[asyncio.Task[None]] = []
+        self._numbers = itertools.count(1)
 
     @property
     def pids(self) -> list[int]:
@@ -73,6 +80,8 @@ class Fleet:
                     start_new_session=True, env={**os.environ, **MEMORY},
                 )  # fmt: skip
             self._workers.append(w)
+            self._waiting.append({})
+            self._listening.append(asyncio.create_task(self._listen(i), name=f"fleet.listen.{i}"))
             self._processes.remember(f"hollow-{i}-{crew.first}", w.pid)
         return self
 
@@ -81,24 +90,61 @@ class Fleet:
             assert w.stdin is not None
             w.stdin.close()
         for w in self._workers:
-            await w.wait()
+            try:
+                async with asyncio.timeout(END_S):
+                    await w.wait()
+            except TimeoutError:
+                w.kill()
+                await w.wait()
+        await asyncio.gather(*self._listening, return_exceptions=True)
 
     async def ask(self, do: str, **arguments: Any) -> list[dict[str, Any]]:
         """The workers' answers.  Raises FleetError."""
-        return await asyncio.gather(*(self._ask(w, {"do": do, **arguments}) for w in self._workers))
+        return await asyncio.gather(*(self._ask(i, {"do": do, **arguments}) for i in range(len(self._workers))))
 
-    async def _ask(self, w: asyncio.subprocess.Process, what: dict[str, Any]) -> dict[str, Any]:
-        assert w.stdin is not None and w.stdout is not None
+    async def _ask(self, worker: int, what: dict[str, Any]) -> dict[str, Any]:
+        stdin = self._workers[worker].stdin
+        assert stdin is not None
+        number = next(self._numbers)
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._waiting[worker][number] = answer
         try:
-            w.stdin.write(json.dumps(what).encode() + b"\n")
-            await w.stdin.drain()
-            line = await w.stdout.readline()
-        except (OSError, ValueError) as e:
+            if self._listening[worker].done():
+                raise FleetError(f"a worker has ended before {what['do']}; logs: {self._processes.logs}")
+            stdin.write(json.dumps({"n": number, **what}).encode() + b"\n")
+            await stdin.drain()
+            found = await answer
+        except OSError as e:
             raise FleetError(f"a worker does not answer {what['do']}: {e}; logs: {self._processes.logs}") from e
-        if not line:
-            raise FleetError(f"a worker ended at {what['do']}; logs: {self._processes.logs}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        finally:
+            del self._waiting[worker][number]
+        if "error" in found:
+            raise FleetError(found["error"])
+        return found
+
+    async def _listen(self, worker: int) -> None:
+        """Answers to whoever waits for them, until the worker ends."""
+        waiting, out = self._waiting[worker], self._workers[worker].stdout
+        assert out is not None
+        try:
+            while line := await out.readline():
+                found = json.loads(line)
+                answer = waiting.get(found.pop("n"))
+                if answer is not None and not answer.done():
+                    answer.set_result(found)
+        finally:
+            for answer in waiting.values():
+                if not answer.done():
+                    answer.set_exception(FleetError(f"a worker ended; logs: {self._processes.logs}"))
+
+    async def connect(self, seconds: float = 3600.0) -> None:
+        """As many as come to have a connection within ``seconds``, or until ``enough``; the fleet is these from then on."""
+        rows = await self.ask("connect", seconds=seconds)
+        started = sorted(n for r in rows for n in r["started"])
+        self.count, self.names = len(started), [worker.node_name(n) for n in started]
+        self.connections = sum(r["connections"] for r in rows)
+        if not started:
+            raise FleetError(f"no node came to have a connection; logs: {self._processes.logs}")
 
     async def status(self) -> dict[str, Any]:
         """Sums over the workers.  Raises FleetError when a part of a node has failed."""
@@ -136,6 +182,16 @@ class Fleet:
             if held == objects or asyncio.get_running_loop().time() > deadline:
                 return held
             await asyncio.sleep(0.1)
+
+    async def holds(self, objects: int, digest: int, seconds: float = 60.0) -> bool:
+        """Whether the nodes come to hold exactly this within ``seconds``."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while True:
+            if await self.hold(objects, seconds) == objects and await self.digest() == digest:
+                return True
+            if asyncio.get_running_loop().time() > deadline:
+                return False
+            await asyncio.sleep(0.5)
 
     async def wire(self) -> wire.Wire:
         rows = [wire.Wire(**r) for r in await self.ask("wire")]

@@ -7,8 +7,8 @@ import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +90,11 @@ class Lab:
 
 
 @asynccontextmanager
-async def running(folder: Path, *, servers: int = 1, shards: int | None = None, plain: bool = False) -> AsyncIterator[Lab]:
+async def running(
+    folder: Path, *, servers: int = 1, shards: int | None = None, plain: bool = False, gogc: int | None = None
+) -> AsyncIterator[Lab]:
     """A hub of its own in ``folder``, emptied first, ended and removed last: one server, or three with the log and fronts
-    beside them.  ``plain``: its clients come without TLS."""
+    beside them.  ``plain``: its clients come without TLS.  ``gogc``: of its servers, when not as they are deployed."""
     world = World(folder)
     setting.down(world)
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,6 +104,8 @@ async def running(folder: Path, *, servers: int = 1, shards: int | None = None, 
             stack.callback(setting.down, world)
         lab.hub = _make(world.hub, servers, shards)
         lab.profiles = _fit_for_bench(lab.hub, plain=plain)
+        if gogc is not None:
+            stack.enter_context(_environment("GOGC", str(gogc)))  # the servers inherit it (bus.hub.supervise)
         for n in range(1, len(lab.hub.members) + 1):
             server = supervise.hub_server(lab.hub, n)
             await server.start()
@@ -128,6 +132,19 @@ def _make(folder: Path, servers: int, shards: int | None) -> init.Hub:
         folder, hosts=[here], listen=here, ports=init.HubPorts(**any_port), shards=shards, servers=every[:LOG_SERVERS],
         fronts=every[LOG_SERVERS:],
     )  # fmt: skip
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _fit_for_bench(hub: init.Hub, *, plain: bool) -> list[int]:

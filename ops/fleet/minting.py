@@ -50,5 +50,5 @@ def crowd_claims() -> Claims:
         "data": -1,
         "payload": -1,
         "pub": {"allow": ["sync.*.*", "report.>", "beat.*"]},
-        "sub": {"allow": ["live.>", "answer.*.*", "cmd.*.beat", f"{subjects.inbox(CROWD)}.>"]},
+        "sub": {"allow": ["live.>", "answer.*.*", "cmd.>", "tunnel.*.down.>", f"{subjects.inbox(CROWD)}.>"]},
     }

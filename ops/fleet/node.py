@@ -11,7 +11,7 @@ from bus import connect, link, log, outbox, replica, stamp
 from bus.stores import memory
 from edge import state
 from ops.fleet import runtime
-from schemas import event, reports, subjects
+from schemas import event, reports, subjects, tunnel
 
 ALL = "all"
 SENT = "fleet.skerry.io/sent"  # annotation: CLOCK_MONOTONIC in ns when the change was written; one clock for all processes
@@ -23,8 +23,16 @@ class HollowNode:
     says when it was written."""
 
     def __init__(
-        self, name: str, shards: int, *, beat_s: float, with_reports: bool, applied: Callable[[float], None]
+        self,
+        number: int,
+        name: str,
+        shards: int,
+        *,
+        beat_s: float,
+        with_reports: bool,
+        applied: Callable[[float], None],
     ) -> None:
+        self.number = number
         self.name, self._beat_s, self._with_reports, self._applied = name, beat_s, with_reports, applied
         self.store = memory.MemoryStore()
         self.box = outbox.Outbox(self.store)
@@ -41,6 +49,10 @@ class HollowNode:
         return replica.Replica(self.name, [self.name, ALL], self.store, on_change=self._changed, on_synced=self._synced)
 
     @property
+    def started(self) -> bool:
+        return bool(self._tasks)
+
+    @property
     def synced(self) -> bool:
         return bool(self._tasks) and self.replica.synced
 
@@ -54,6 +66,9 @@ class HollowNode:
         )
         connection.on_change(self._nudge)
         await connection.subscribe(subjects.command(self.name, "beat"), self._asked_to_beat)
+        # Nobody opens a tunnel to a node that isn't there, but what it hears of is part of what a link costs the hub.
+        await connection.subscribe(subjects.command(self.name, tunnel.TUNNEL), _nothing)
+        await connection.subscribe(subjects.tunnels_down(self.name), _nothing)
         parts = [("replica", self.replica.run()), ("link", self.link.run())]
         if self._with_reports:
             parts.append(("outbox", self.box.run(hub)))
@@ -71,6 +86,9 @@ class HollowNode:
         await asyncio.gather(*tasks, return_exceptions=True)
         self.state.close()
         self.link = self.connection = None
+
+    def beat_now(self) -> None:
+        self._nudge(False)
 
     def failed(self) -> BaseException | None:
         """Why a part ended; a part that ends is a bug."""
@@ -118,6 +136,10 @@ class HollowNode:
                 told.append(report)
         if told:
             self.state.commit({}, told)
+
+
+async def _nothing(_: connect.Message) -> None:
+    pass
 
 
 def sent_ns(ev: event.Event) -> int | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from bus import fold, log
 from ops.fleet.node import ALL, entry_digest
-from schemas import subjects
+from schemas import codec, event, subjects
 
 
 async def digest(store: log.Log, shards: int, nodes: Sequence[str]) -> tuple[int, int]:
@@ -20,7 +20,7 @@ async def digest(store: log.Log, shards: int, nodes: Sequence[str]) -> tuple[int
                 for r in batch.records:
                     _, scope, key = subjects.parse_meta(r.subject)
                     holders = nodes if scope == ALL else [scope] if scope in names else []
-                    if not holders or fold.fact_of(scope, key, r.seq, r.payload).deleted:
+                    if not holders or codec.unpack(r.payload)["type"] == event.OBJECT_DELETED:
                         continue
                     entry = fold.store_key(scope, key), fold.store_value(r.seq, r.payload)
                     total += sum(entry_digest(n, *entry) for n in holders)

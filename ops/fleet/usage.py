@@ -101,6 +101,10 @@ class Live:
     heap: int
     stacks: int
 
+    @property
+    def total(self) -> int:
+        return self.heap + self.stacks
+
 
 async def live(profile_port: int) -> Live:
     """After a collection.  Source: Go, net/http/pprof and runtime.MemStats, whose fields end the text form of a profile."""
@@ -115,6 +119,12 @@ async def live(profile_port: int) -> Live:
     if len(found) != 2:
         raise OSError(f"no memory profile at port {profile_port}: {text[:100]!r}")
     return Live(int(found["HeapAlloc"]), int(found["Stack"]))
+
+
+def free_mb() -> float:
+    """What the kernel could still give.  Source: proc(5), MemAvailable."""
+    rows = Path("/proc/meminfo").read_text().splitlines()
+    return round(next(int(row.split()[1]) for row in rows if row.startswith("MemAvailable")) / 1e3, 1)
 
 
 def machine() -> dict[str, Any]:

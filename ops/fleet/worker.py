@@ -1,6 +1,7 @@
 """A process full of hollow nodes: ``python -m ops.fleet.worker '<JSON of Crew>'``.
 
-Commands are JSON lines on standard input, each answered by one line on standard output; the end of the input ends it.
+Commands are JSON lines on standard input, each answered by one line on standard output that has its number ``n``, when it
+is done: a short one goes before a long one that is under way.  The end of the input ends it.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bus import connect, link, log
+from bus import connect, link, log, tasks
 from bus.hub import init
+from bus.identity import creds, permissions
 from bus.slim import connection as slim
+from bus.slim.leaf import SlimLeaf
 from ops import logs
 from ops.fleet import minting, wire
 from ops.fleet.node import HollowNode
@@ -32,6 +35,7 @@ NODES_MAX = 18_000  # a process may have 20,000 files open on many machines; som
 CONNECTING_MAX = 64  # handshakes at once: more only wait for the same core, and time out there
 POLL_S = 0.05
 RTT_S = 900.0  # as a node without a leaf proves its link (edge.daemon, DIRECT_RTT_S)
+LEAF_RTT_S = 480.0  # as a leaf does (bus.hub.config, LEAF_PING_INTERVAL)
 # asyncio of Python 3.11 gives each TLS connection a buffer of 256 kB, zeroed, so resident: 2.6 GB for 10,000 nodes.
 # A message of ours is rarely larger than this, and a larger one is read in pieces.
 TLS_BUFFER_BYTES = 4 << 10
@@ -40,7 +44,8 @@ TLS_BUFFER_BYTES = 4 << 10
 @dataclass(frozen=True, slots=True)
 class Crew:
     """``per_connection``: nodes on one connection; 1 is what real nodes do.  ``urls``: the hub's servers, each node takes
-    one.  ``source``: the loopback address that connections come from: one has 28,000 ports for all that it opens."""
+    one.  ``source``: the loopback address that connections come from: one has 28,000 ports for all that it opens.
+    ``leafs``: each node is behind a leaf link instead of a client's connection."""
 
     hub: str
     first: int
@@ -50,6 +55,7 @@ class Crew:
     per_connection: int = 1
     beat_s: float = link.BEAT_S
     reports: bool = True
+    leafs: bool = False
 
 
 def node_name(n: int) -> str:
@@ -65,6 +71,7 @@ class Worker:
         numbers = range(crew.first, crew.first + crew.count)
         self.nodes = [
             HollowNode(
+                n,
                 node_name(n),
                 self.hub.shards,
                 beat_s=crew.beat_s,
@@ -74,39 +81,73 @@ class Worker:
             for n in numbers
         ]
         self.connections: list[slim.SlimConnection] = []
+        self._enough = asyncio.Event()
         self._dialing = asyncio.Semaphore(CONNECTING_MAX)
         self._credentials: dict[str, str] = {}
 
     # --- commands
 
-    async def do_connect(self, **_: Any) -> dict[str, Any]:
+    async def do_connect(self, seconds: float = 3600.0, **_: Any) -> dict[str, Any]:
+        """Every node, some handshakes at a time; ends early after ``seconds`` or when there is ``do_enough``.
+
+        ``started``: numbers of the nodes that have a connection; the others are forgotten."""
+        self._enough.clear()
         began = time.monotonic()
         slots = asyncio.Semaphore(max(1, CONNECTING_MAX // self.crew.per_connection))
         size = self.crew.per_connection
         groups = [self.nodes[i : i + size] for i in range(0, len(self.nodes), size)]
         made = [asyncio.create_task(self._connect(g, i, slots)) for i, g in enumerate(groups)]
-        await asyncio.gather(*made)
+        enough = asyncio.create_task(self._enough.wait())
+        all_made = asyncio.gather(*made)
+        ends: set[asyncio.Future[Any]] = {enough, all_made}
+        await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in (enough, *made):
+            if not task.done():
+                await tasks.end(task)
+        await asyncio.gather(all_made, return_exceptions=True)
+        failed = next((e for t in made if not t.cancelled() and (e := t.exception()) is not None), None)
+        if failed is not None:
+            raise failed
+        self.nodes = [n for n in self.nodes if n.started]
         gc.collect()
         gc.freeze()
-        return {"seconds": time.monotonic() - began}
+        return {
+            "seconds": time.monotonic() - began,
+            "started": [n.number for n in self.nodes],
+            "connections": len(self.connections),
+        }
+
+    async def do_enough(self, **_: Any) -> dict[str, Any]:
+        """The machine takes no more."""
+        self._enough.set()
+        return {}
 
     async def _connect(self, nodes: list[HollowNode], number: int, slots: asyncio.Semaphore) -> None:
         async with slots:
-            connection = await slim.connected(self._settings(nodes, number), self._dialing, source=self.crew.source)
+            settings = self._settings(nodes, number)
+            kind = SlimLeaf if self.crew.leafs else slim.SlimConnection
+            connection = await slim.connected(settings, self._dialing, source=self.crew.source, kind=kind)
             self.connections.append(connection)
             hub = log.Log(connection)
             for node in nodes:
                 await node.start(connection, hub)
+            if self.crew.leafs:
+                await connection.subscribe(self._telemetry_source(nodes[0].name), _nothing)
             # What one connection carries for many nodes it carries one after the other: the next crowd waits for this one.
             while len(nodes) > 1 and not all(n.synced for n in nodes):
                 await asyncio.sleep(POLL_S)
+
+    def _telemetry_source(self, node: str) -> str:
+        """What the hub hears from a leaf that has a stream of its own."""
+        life = permissions.life_of(creds.parse(self._credentials[node]).key.public)
+        return f"{subjects.uplink(node, life)}.api.CONSUMER.CREATE.{permissions.TELEMETRY_STREAM}.>"
 
     def _settings(self, nodes: list[HollowNode], number: int) -> connect.ConnectSettings:
         crowd = self.crew.per_connection > 1
         name = minting.CROWD if crowd else nodes[0].name
         if name not in self._credentials:
             self._credentials[name] = self.mint.crowd() if crowd else self.mint.node(name)
-        urls = self.crew.urls or self.hub.urls
+        urls = self.crew.urls or (self.hub.leaf_urls if self.crew.leafs else self.hub.urls)
         return connect.ConnectSettings(
             (urls[number % len(urls)],),
             name,
@@ -114,7 +155,7 @@ class Worker:
             ca=self.hub.ca_path,
             inbox=subjects.inbox(name),
             wait_s=None,
-            rtt_every_s=RTT_S,
+            rtt_every_s=LEAF_RTT_S if self.crew.leafs else RTT_S,
         )
 
     async def do_mint(self, **_: Any) -> dict[str, Any]:
@@ -132,6 +173,30 @@ class Worker:
         await asyncio.gather(*(c.close() for c in connections))
         gc.unfreeze()
         gc.collect()
+        return {}
+
+    async def do_cut(self, **_: Any) -> dict[str, Any]:
+        """Every connection is lost at once, as when a radio link goes; they come back by themselves."""
+        for connection in self.connections:
+            await connection.reconnect()
+        return {}
+
+    async def do_beat(self, **_: Any) -> dict[str, Any]:
+        """Each node beats once, now."""
+        for node in self.nodes:
+            node.beat_now()
+        return {}
+
+    async def do_ping(self, **_: Any) -> dict[str, Any]:
+        """Each connection is proved once, now."""
+        for connection in self.connections:
+            connection.doubt()
+        return {}
+
+    async def do_refresh(self, **_: Any) -> dict[str, Any]:
+        """Each node asks whether it missed anything, now."""
+        for node in self.nodes:
+            node.replica.link_up()
         return {}
 
     async def do_settle(self, since: float = 0.0, seconds: float = 600.0, **_: Any) -> dict[str, Any]:
@@ -194,13 +259,29 @@ class Worker:
         }
         reader = asyncio.StreamReader(limit=1 << 20)
         await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+
+        async def answer(asked: dict[str, Any]) -> None:
+            number, do = asked.pop("n"), asked.pop("do")
+            try:
+                found = await commands[do](**asked)
+            except Exception as e:  # who asked is told; the others go on
+                found = {"error": f"{do}: {e!r}"}
+            print(json.dumps({"n": number, **found}), flush=True)
+
+        running: set[asyncio.Task[None]] = set()
         try:
             while line := await reader.readline():
-                asked = json.loads(line)
-                answer = await commands[asked.pop("do")](**asked)
-                print(json.dumps(answer), flush=True)
+                task = asyncio.create_task(answer(json.loads(line)))
+                running.add(task)
+                task.add_done_callback(running.discard)
         finally:
+            for task in list(running):
+                await tasks.end(task)
             await self.do_away()
+
+
+async def _nothing(_: connect.Message) -> None:
+    pass
 
 
 def main() -> None:

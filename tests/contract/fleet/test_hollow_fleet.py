@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +36,7 @@ async def cloud(hub: RunningHub) -> AsyncIterator[sync.SyncService]:
 
 
 @asynccontextmanager
-async def running(hub: RunningHub, folder: Path, **more: int) -> AsyncIterator[fleet.Fleet]:
+async def running(hub: RunningHub, folder: Path, **more: Any) -> AsyncIterator[fleet.Fleet]:
     processes = Processes(folder)
     async with fleet.Fleet(processes, hub.hub.dir, NODES, workers=1, beat_s=1.0, reports=False, **more) as nodes:
         yield nodes
@@ -42,15 +45,14 @@ async def running(hub: RunningHub, folder: Path, **more: int) -> AsyncIterator[f
 
 async def _converged(hub: RunningHub, nodes: fleet.Fleet) -> None:
     digest, objects = await truth.digest(hub.log, hub.hub.shards, nodes.names)
-    assert await nodes.hold(objects, 30) == objects
-    assert await nodes.digest() == digest
+    assert await nodes.holds(objects, digest, 30)
 
 
 async def test_a_fleet_converges_through_a_restart_of_the_hub_and_an_absence(hub: RunningHub, tmp_path: Path) -> None:
     feeding = feed.Feed(hub.log, hub.hub.shards, cluster=False)
     async with cloud(hub) as service, running(hub, tmp_path / "fleet") as nodes:
         await feeding.load(nodes.names, OBJECTS)
-        await nodes.ask("connect")
+        await nodes.connect()
         await nodes.settle(seconds=30)
         await _converged(hub, nodes)
         status = await nodes.status()
@@ -73,7 +75,7 @@ async def test_a_fleet_converges_through_a_restart_of_the_hub_and_an_absence(hub
         changed = await feeding.change_share(nodes.names, OBJECTS, 0.3)
         await feeding.tell_all(1)
         before = await nodes.status()
-        await nodes.ask("connect")
+        await nodes.connect()
         await nodes.settle(seconds=60)
         await _converged(hub, nodes)
         after = await nodes.status()
@@ -85,9 +87,32 @@ async def test_many_nodes_on_one_connection_are_many_nodes(hub: RunningHub, tmp_
     feeding = feed.Feed(hub.log, hub.hub.shards, cluster=False)
     async with cloud(hub), running(hub, tmp_path / "fleet", per_connection=25) as nodes:
         await feeding.load(nodes.names, OBJECTS)
-        await nodes.ask("connect")
+        await nodes.connect()
         await nodes.settle(seconds=30)
         await feeding.tell_all(1)
         assert len(await nodes.told(NODES, 30)) == NODES
         await _converged(hub, nodes)
-        assert (await nodes.status())["connections"] == NODES / 25
+        assert (await nodes.status())["connections"] == nodes.connections == NODES / 25
+
+
+async def test_a_worker_that_ends_and_a_command_that_fails_are_said(hub: RunningHub, tmp_path: Path) -> None:
+    async with running(hub, tmp_path / "fleet") as nodes:
+        with pytest.raises(fleet.FleetError, match="nonsense"):
+            await nodes.ask("nonsense")
+        assert (await nodes.status())["nodes"] == NODES, "a failed command leaves the worker as it was"
+        os.kill(nodes.pids[0], signal.SIGKILL)
+        with pytest.raises(fleet.FleetError, match="ended"):
+            while True:
+                await nodes.status()
+
+
+async def test_no_more_nodes_are_connected_when_there_is_enough(hub: RunningHub, tmp_path: Path) -> None:
+    """The hub's door is shut: nobody comes in, and the fleet goes on with those who did, which is nobody."""
+    await hub.server.stop()
+    async with running(hub, tmp_path / "fleet") as nodes:
+        connecting = asyncio.create_task(nodes.connect())
+        while not (await nodes.status())["nodes"]:
+            await asyncio.sleep(0.05)
+        await nodes.ask("enough")
+        with pytest.raises(fleet.FleetError, match="no node came to have a connection"):
+            await connecting

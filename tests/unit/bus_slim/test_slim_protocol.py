@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bus.slim import protocol
+from bus.slim import leaf, protocol
 
 BLOCK = b"NATS/1.0\r\nNats-Id: 7\r\n\r\n"
 STREAM = (
@@ -64,3 +64,11 @@ def test_a_published_message_is_read_back() -> None:
         assert protocol.headers_of(body.headers)[1] == headers
     assert protocol.publish("PUB", "a", "", b"x") == b"PUB a 1\r\nx\r\n"
     assert protocol.publish("PUB", "a", "", b"", {}).startswith(b"HPUB a 12 12\r\nNATS/1.0\r\n")
+
+
+def test_a_leafs_messages_find_their_subscription_by_subject() -> None:
+    assert leaf.matches("live.n.>", "live.n.a.b")
+    assert not leaf.matches("live.n.>", "live.n")
+    assert leaf.matches("answer.n.*", "answer.n.x")
+    assert not leaf.matches("answer.n.*", "answer.n.x.y")
+    assert not leaf.matches("cmd.n.beat", "cmd.m.beat")

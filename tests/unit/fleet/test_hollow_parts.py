@@ -58,7 +58,7 @@ def test_digests_of_nodes_differ_by_node_by_key_and_by_sequence() -> None:
     assert (
         len({one, entry_digest("b", key, fold.store_value(1, b"x")), entry_digest("a", key, fold.store_value(2, b"x"))}) == 3
     )
-    node = HollowNode("a", 4, beat_s=20, with_reports=False, applied=lambda _: None)
+    node = HollowNode(0, "a", 4, beat_s=20, with_reports=False, applied=lambda _: None)
     assert isinstance(node.store, MemoryStore) and node.digest() == 0
     with node.store.transact() as txn:
         txn.put("objects", key, fold.store_value(1, b"x"))
