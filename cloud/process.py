@@ -33,7 +33,7 @@ from cloud.core import reports as reports_core
 from cloud.kubelet import serve as kubelet_serve
 from cloud.kubelet import settings as kubelets
 from cloud.node_api.serve import NodeApi
-from cloud.standalone import access, rules, run_controllers, storage, switches
+from cloud.standalone import access, api_service, pod_tokens, rules, run_controllers, storage, switches
 from schemas import identity
 from schemas import reports as node_reports
 
@@ -142,18 +142,24 @@ class CloudProcess:
             keys = api_keys.Ring(api_keys.seal_of(hub))
             await keys.start(store)
             parts.create_task(keys.run(store), name="api keys")
-            ruled = rules.make_registry(cluster, issuer=rules.make_issuer(cluster, keys))
+            issuer = rules.make_issuer(cluster, keys)
+            ruled = rules.make_registry(cluster, issuer=issuer)
             if "reports" in s.parts:
                 worker = reports.ReportsWorker(store, ruled, hub.shards, grace_s=s.grace_s)
                 parts.create_task(leases.Campaign(store, "reports", me).run(worker.run), name="reports")
                 await self._listen(hub, core, store, watch, worker, worker.loaded.is_set, stack, parts)
             if "controllers" in s.parts:
                 leading = leases.Campaign(store, "controllers", me)
-                names = self._controllers
-                parts.create_task(
-                    leading.run(lambda: run_controllers.ControllerRunner(ruled, names, leads=lambda: leading.leads).run()),
-                    name="controllers",
-                )
+                names, root_ca = self._controllers, hub.ca_path.read_text()
+
+                async def control() -> None:
+                    """Both end together, when another process leads."""
+                    running = run_controllers.ControllerRunner(ruled, names, leads=lambda: leading.leads, root_ca=root_ca)
+                    async with asyncio.TaskGroup() as work:
+                        work.create_task(running.run(), name="controllers")
+                        work.create_task(pod_tokens.PodTokens(cluster, issuer).run(), name="pod tokens")
+
+                parts.create_task(leading.run(control), name="controllers")
             if "api" in s.parts:
                 await self._serve(hub, ruled, core, stack, parts)
 
@@ -255,7 +261,9 @@ class CloudProcess:
         s = self.settings
         parts.create_task(rules.keep_policy(api), name="rbac defaults")
         tokens = access.Tokens(hub.dir / "api-tokens")
-        hosts = sorted({*hub.file.hosts, *s.hosts, s.listen_host, "localhost", "127.0.0.1"} - {"0.0.0.0", "::"})
+        reached = [*s.hosts, *(() if s.listen_host in ("0.0.0.0", "::") else (s.listen_host,)), *hub.file.hosts]
+        outside = await api_service.addresses(reached)
+        hosts = sorted({*reached, *outside, "localhost", "127.0.0.1", *api_service.NAMES, api_service.ADDRESS})
         cert, key = init.issue_server_cert(hub, "api", hosts)
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         tls.load_cert_chain(cert, key)
@@ -272,6 +280,7 @@ class CloudProcess:
         await nodes.start()
         stack.push_async_callback(nodes.stop)
         self.port = running.port
+        parts.create_task(api_service.publish(api, outside, running.port), name="api service")
         if s.kubeconfig is not None:
             # An address that it listens on alone is the only one that leads to it, whatever the hub's names are.
             listens = () if s.listen_host in ("0.0.0.0", "::") else (s.listen_host,)

@@ -203,6 +203,11 @@ class Registry:
         for plugin in self._plugins:
             await plugin.admit(target, draft, how)
 
+    async def placed(self, target: Target, pod: Object, how: Write) -> None:
+        """What must be there before a pod gets its node.  Raises StatusError."""
+        for plugin in self._plugins:
+            await plugin.placed(target, pod, how)
+
     async def _store_new(self, storage: Storage, res: Resource, key: ObjectKey, draft: Object, how: Write) -> Stored:
         obj = decoding.stored_form(draft, res)
         if how.dry_run:

@@ -167,6 +167,9 @@ async def _bind(registry: Registry, at_pod: Target, obj: Any, how: Write) -> Obj
     if not target.get("name"):
         raise errors.invalid("", "Binding", name, [errors.required("target.name")])
 
+    pod = registry.stored(at_pod).object
+    await registry.placed(at_pod, {**pod, "spec": {**pod["spec"], "nodeName": target["name"]}}, how)
+
     def bound(pod: Object) -> Object:
         meta = pod["metadata"]
         uid = binding["metadata"].get("uid")

@@ -17,15 +17,21 @@ SYSTEM_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 
 
 async def bootstrap(registry: Registry, origin: Origin) -> None:
-    """What a new log needs before anybody can work: the system namespaces, KubeEdge's definitions.  Can be repeated."""
-    wanted: list[tuple[str, str, Any]] = [("", "namespaces", {"metadata": {"name": n}}) for n in SYSTEM_NAMESPACES]
-    wanted += [(CRD_GROUP, CRD_RESOURCE, d) for d in shipped_definitions()]
-    for group, resource, obj in wanted:
-        if registry.reader.get(ObjectKey(group, resource, "", obj["metadata"]["name"])) is None:
+    """What a new log needs before anybody can work: the system namespaces with their accounts, KubeEdge's definitions.
+
+    Can be repeated."""
+    wanted: list[tuple[str, str, str, Any]] = []
+    for name in SYSTEM_NAMESPACES:
+        wanted.append(("", "namespaces", "", {"metadata": {"name": name}}))
+        wanted.append(("", "serviceaccounts", name, {"metadata": {"name": "default"}}))
+    wanted += [(CRD_GROUP, CRD_RESOURCE, "", d) for d in shipped_definitions()]
+    for group, resource, space, obj in wanted:
+        if registry.reader.get(ObjectKey(group, resource, space, obj["metadata"]["name"])) is None:
             try:
-                await registry.create(group, resource, "", clone(obj), how=Write(origin))
+                await registry.create(group, resource, space, clone(obj), how=Write(origin))
             except StatusError as e:
-                if e.reason != "AlreadyExists":  # another server was faster
+                # Another server was faster; or somebody is just deleting a system namespace, which is theirs to do.
+                if e.reason != "AlreadyExists" and not (space and e.code in (403, 404)):
                     raise
 
 

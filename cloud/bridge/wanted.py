@@ -97,7 +97,7 @@ def _named(key: ObjectKey, obj: dict[str, Any]) -> Iterator[ObjectKey]:
     """What its node is to be told of, and what the cluster's side of Skerry needs beside."""
     found, spec = needs.of(key, obj), _map(obj, "spec")
     for k in found.keys if found else ():
-        if k != key and k.name != needs.ANY and k.resource != pod_tokens.RESOURCE:
+        if k != key and k.name != needs.ANY and k.resource != pod_tokens.RESOURCE and k != needs.API:
             yield k
     if (key.group, key.resource) == CLAIMS and isinstance(name := spec.get("volumeName"), str) and name:
         yield ObjectKey(*VOLUMES, "", name)

@@ -23,6 +23,7 @@ Object = Mapping[str, Any]
 DEVICES = "devices.kubeedge.io"
 ANY = "*"  # in a need: every object of that resource and namespace.  Not a Kubernetes name, so it can't collide
 
+API = ObjectKey("", "services", "default", "kubernetes")  # where the API is, for pods that talk to it
 TOKENS = (pod_tokens.GROUP, pod_tokens.RESOURCE)
 REFERRERS = frozenset({("", "pods"), ("", "nodes"), (DEVICES, "devices")})
 CLAIMS, VOLUMES = ("", "persistentvolumeclaims"), ("", "persistentvolumes")
@@ -85,6 +86,7 @@ def _of_pod(pod: ObjectKey, spec: Object) -> Iterator[ObjectKey]:
             yield ObjectKey("", resource, pod.namespace, name)
     if pod_tokens.asked_by(spec):
         yield pod_tokens.key(pod.namespace, pod.name)
+        yield API
     yield ObjectKey("", "services", pod.namespace, ANY)
 
 

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from bus import stamp
 from bus.kube import registry, server
+from bus.kube.admission.accounts import ServiceAccounts
 from bus.kube.admission.base import Plugin
 from bus.kube.auth import policy
 from bus.kube.auth.account_tokens import Issuer, Keys
@@ -20,7 +21,8 @@ from bus.kube.auth.impersonation import AUTHENTICATION
 from bus.kube.auth.rbac import Rbac
 from bus.kube.auth.reviews import Reviews
 from bus.kube.errors import StatusError
-from bus.kube.storage import Origin, Reader
+from bus.kube.storage import Origin, Reader, Storage
+from cloud.standalone.pod_tokens import PodTokens
 
 POLICY_ORIGIN = Origin("system:rbac-defaults")
 RETRY_S, RETRY_S_MAX = 0.1, 5.0  # of the first content, while the hub is away
@@ -30,7 +32,8 @@ logger = structlog.get_logger(__name__)
 
 def plugins(api: registry.Registry) -> Sequence[Plugin]:
     """In their order."""
-    return (Escalation(Rbac(api.reader)),)
+    last = (PodTokens(api.reader, api.issuer),) if api.issuer is not None and isinstance(api.reader, Storage) else ()
+    return (ServiceAccounts(api.reader), Escalation(Rbac(api.reader)), *last)
 
 
 def make_registry(storage: Reader, **options: Any) -> registry.Registry:

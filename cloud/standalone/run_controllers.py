@@ -33,10 +33,12 @@ from cloud.standalone.controllers import (
     endpoints,
     garbage,
     job,
+    legacy_tokens,
     namespace,
     node_lifecycle,
     podgc,
     replicaset,
+    rootca,
     scheduler,
     serviceaccount,
     statefulset,
@@ -63,6 +65,8 @@ CONTROLLERS: dict[str, Controller] = {
         endpoints.CONTROLLER,
         endpoints.SLICE_CONTROLLER,
         serviceaccount.CONTROLLER,
+        rootca.controller(""),
+        legacy_tokens.controller(None, ""),
         clusterroles.CONTROLLER,
         scheduler.CONTROLLER,
         garbage.CONTROLLER,
@@ -99,11 +103,17 @@ class Stats:
 
 class ControllerRunner:
     """``run`` until cancelled.  ``names``: which controllers, None for all; raises ValueError for an unknown name.
+    ``root_ca``: PEM of the authority by which the API is known, for those who give it to pods.
 
     ``leads`` is asked before every write: with several cloud processes only one works (cloud/core/leases.py)."""
 
     def __init__(
-        self, registry: registries.Registry, names: Iterable[str] | None = None, *, leads: Callable[[], bool] = lambda: True
+        self,
+        registry: registries.Registry,
+        names: Iterable[str] | None = None,
+        *,
+        leads: Callable[[], bool] = lambda: True,
+        root_ca: str = "",
     ) -> None:
         wanted = list(CONTROLLERS) if names is None else list(names)
         unknown = [n for n in wanted if n not in CONTROLLERS]
@@ -111,6 +121,8 @@ class ControllerRunner:
             raise ValueError(f"no controller {', '.join(unknown)}; there are: {', '.join(CONTROLLERS)}")
         self._registry, self._reader, self._leads = registry, registry.reader, leads
         self._view = IndexedView(registry.reader, registry.catalog)
+        made = (rootca.controller(root_ca), legacy_tokens.controller(registry.issuer, root_ca))
+        self._controllers = {**CONTROLLERS, **{c.name: c for c in made}}
         self._queues = {n: WorkQueue() for n in wanted}
         self._failures: dict[tuple[str, ObjectKey], int] = {}
         self._watched: dict[Kind, asyncio.Task[None]] = {}
@@ -134,7 +146,7 @@ class ControllerRunner:
             self._watch_all(tasks)
             await self._ready.wait()
             for name, queue in self._queues.items():
-                tasks.create_task(self._work(CONTROLLERS[name], queue), name=f"controller.{name}")
+                tasks.create_task(self._work(self._controllers[name], queue), name=f"controller.{name}")
 
     async def _bootstrap(self) -> None:
         """The namespaces and definitions that a new log lacks; a hub that is away is waited for."""
@@ -209,7 +221,7 @@ class ControllerRunner:
 
     def _concern(self, kind: Kind, seen: Stored | None, old: Stored | None) -> None:
         for name, queue in self._queues.items():
-            controller = CONTROLLERS[name]
+            controller = self._controllers[name]
             if kind in controller.watches or base.EVERY in controller.watches:
                 for key in controller.concerns(self._view, seen, old):
                     self._failures.pop((name, key), None)

@@ -19,6 +19,9 @@ _OTHERS = {
     "endpoint": "endpoints",
     "endpoint-controller": "endpoints",
     "kube-scheduler": "scheduler",
+    "serviceaccount-token-controller": "serviceaccount-token",
+    "root-ca-certificate-publisher-controller": "root-ca-certificate-publisher",
+    "root-ca-cert-publisher": "root-ca-certificate-publisher",
 }
 
 

@@ -15,6 +15,7 @@ from edge.core.pod_spec import Container, Pod
 from edge.core.references import Missing, References
 from edge.core.settings import NodeFacts
 
+API = ("default", "kubernetes")
 _NAME = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*\Z")  # IsEnvVarName
 
 
@@ -23,8 +24,10 @@ def environment(
 ) -> dict[str, str]:
     """Name to value, in order; raises Missing (the container waits with CreateContainerConfigError)."""
     env: dict[str, str] = {}
-    if links and pod.service_links:
-        env.update(_service_links(refs, pod.namespace))
+    if links:
+        if pod.service_links:
+            env.update(_service_links(refs, pod.namespace))
+        env.update(_api(refs))
     for source in container.env_from:
         env.update(_env_from(source, pod.namespace, refs))
     for entry in container.env:
@@ -84,10 +87,28 @@ def _value(
     raise Missing(f"env {entry.get('name')}: valueFrom has no source that is known here")
 
 
+def _api(refs: References) -> dict[str, str]:
+    """Where programs in pods find the API (client-go's and every other library's in-cluster configuration).
+
+    A cluster's address leads nowhere on an edge node; what does is an address of the API that the service names as external.
+    Without one there is nothing to say, and a program says that it is not in a cluster, which is the truth."""
+    spec = next((s for name, s in refs.services(API[0]) if name == API[1]), None)
+    hosts, ports = (spec.get("externalIPs"), spec.get("ports")) if spec is not None else (None, None)
+    if not isinstance(hosts, list) or not hosts or not isinstance(ports, list) or not ports:
+        return {}
+    host, port = hosts[0], ports[0].get("port") if isinstance(ports[0], dict) else None
+    if not isinstance(host, str) or not isinstance(port, int):
+        return {}
+    found = {"HOST": host, "PORT": str(port), "PORT_HTTPS": str(port)}
+    return {f"KUBERNETES_SERVICE_{k}": v for k, v in found.items()}
+
+
 def _service_links(refs: References, namespace: str) -> dict[str, str]:
     """Kubernetes, "Discovering services": ``NAME_SERVICE_HOST`` and ``_PORT`` for services with a cluster IP."""
     env: dict[str, str] = {}
     for name, spec in refs.services(namespace):
+        if (namespace, name) == API:
+            continue
         ip, ports = spec.get("clusterIP"), spec.get("ports")
         if not isinstance(ip, str) or ip in ("", "None") or not isinstance(ports, list):
             continue

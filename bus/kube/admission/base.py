@@ -1,4 +1,4 @@
-"""The contract of an admission plugin: three moments of a write, each may refuse it (StatusError).
+"""The contract of an admission plugin: four moments of a write, each may refuse it (StatusError).
 
 Plugins are called in their order, for requests and for controllers alike, dry runs included.
 """
@@ -17,6 +17,9 @@ class Plugin:
 
     async def admit(self, target: Target, obj: Object, how: Write) -> None:
         """A new, valid object that is about to be stored: may not be changed any more."""
+
+    async def placed(self, target: Target, pod: Object, how: Write) -> None:
+        """A pod that is about to get the node it names here (binding): may not be changed."""
 
     def update(self, target: Target, new: Object, old: Object, how: Write) -> None:
         """A valid successor that is about to be stored."""

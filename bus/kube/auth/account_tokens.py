@@ -153,12 +153,7 @@ class Issuer:
         _in_time(claims, now_us // clock.US_PER_S)
         if claims.get("iss") != self.name:
             raise BadToken("it is another issuer's")
-        private = claims.get(PRIVATE)
-        private = private if isinstance(private, dict) else {}
-        namespace, name = str(private.get("namespace") or ""), str(at(private, "serviceaccount", "name") or "")
-        if claims.get("sub") != users.account_name(namespace, name):
-            raise BadToken("its subject is not its account")
-        self._alive("service account", ObjectKey(*ACCOUNTS, namespace, name), at(private, "serviceaccount", "uid"), now_us)
+        private, namespace, name = self._account(claims, now_us)
         extra: dict[str, tuple[str, ...]] = {}
         for what, kind, space in (("secret", SECRETS, namespace), ("pod", PODS, namespace), ("node", NODES, "")):
             ref = private.get(what)
@@ -176,6 +171,23 @@ class Issuer:
         groups = (*users.account_groups(namespace), users.AUTHENTICATED)
         uid = str(at(private, "serviceaccount", "uid") or "")
         return User(users.account_name(namespace, name), groups, uid, extra), shared
+
+    def key_counts(self, token: str) -> bool:
+        """Whether the key that a token of our own says it was signed with is still in use."""
+        try:
+            return jws.key_of(token) in self._keys.verifying(self._now_us())
+        except BadToken:
+            return False
+
+    def _account(self, claims: jws.Claims, now_us: int) -> tuple[Object, str, str]:
+        """(what is Kubernetes' own, namespace, name) of claims whose account is there.  Raises BadToken."""
+        private = claims.get(PRIVATE)
+        private = private if isinstance(private, dict) else {}
+        namespace, name = str(private.get("namespace") or ""), str(at(private, "serviceaccount", "name") or "")
+        if claims.get("sub") != users.account_name(namespace, name):
+            raise BadToken("its subject is not its account")
+        self._alive("service account", ObjectKey(*ACCOUNTS, namespace, name), at(private, "serviceaccount", "uid"), now_us)
+        return private, namespace, name
 
     def _claims(self, token: str, now_us: int) -> jws.Claims:
         """Of a token with a good signature.  The signature is checked once; whether its key counts, every time."""

@@ -68,6 +68,11 @@ def looks_like(text: str) -> bool:
     return text.count(".") == 2 and text.startswith("eyJ")
 
 
+def key_of(token: str) -> str:
+    """The key that a token says it was signed with, unproved; raises BadToken."""
+    return str(_map(_unb64(token.split(".", 1)[0])).get("kid") or "")
+
+
 def verify(token: str, keys: Mapping[str, ec.EllipticCurvePublicKey]) -> tuple[str, Claims]:
     """(kid, claims) of a token that one of ``keys`` signed; times and meaning are for the caller to check.
 

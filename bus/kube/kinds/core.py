@@ -104,6 +104,7 @@ SECRET_KEYS: dict[str, tuple[str, ...]] = {
     "kubernetes.io/ssh-auth": ("ssh-privatekey",),
     "kubernetes.io/tls": ("tls.crt", "tls.key"),
 }
+ACCOUNT_OF_TOKEN = "kubernetes.io/service-account.name"  # annotation of a secret that holds an account's token
 
 
 class Secrets(Strategy):
@@ -120,6 +121,10 @@ class Secrets(Strategy):
         for key in data:
             if problem := names.config_key(key):
                 out.append(errors.bad_value(f"data[{key}]", key, problem))
+        if obj["type"] == "kubernetes.io/service-account-token":
+            named = f"metadata.annotations[{ACCOUNT_OF_TOKEN}]"
+            if not (obj["metadata"].get("annotations") or {}).get(ACCOUNT_OF_TOKEN):
+                out.append(errors.required(named))
         for key in SECRET_KEYS.get(obj["type"], ()):
             if key not in data:
                 out.append(errors.required(f"data[{key}]"))

@@ -39,7 +39,7 @@ class Pods(Strategy):
         if obj["spec"].get("ephemeralContainers"):
             cause = errors.not_permitted("spec.ephemeralContainers", "cannot be set on create")
             raise errors.invalid("", "Pod", obj["metadata"].get("name", ""), [cause])
-        spec = obj["spec"]  # who it is, by the admission of service accounts; there are no tokens to mount
+        spec = obj["spec"]
         spec["serviceAccountName"] = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
         spec["serviceAccount"] = spec["serviceAccountName"]
         obj["status"] = {"phase": "Pending", "qosClass": pod_defaults.qos_class(obj["spec"])}

@@ -258,6 +258,23 @@ def test_the_environment_in_the_order_of_kubernetes() -> None:
     assert "OPT" not in got and "P_bad key" not in got and not any(k.startswith("HEADLESS") for k in got)
 
 
+def test_the_api_is_named_where_it_can_be_reached_and_not_elsewhere() -> None:
+    found, port = refs(), {"name": "https", "port": 6443}
+
+    def named(**spec: Any) -> dict[str, str]:
+        found.apply("services", "default", "kubernetes", {"spec": {"clusterIP": "10.96.0.1", "ports": [port], **spec}})
+        out = {}
+        for pod in (read(), read(enableServiceLinks=False)):
+            got = env.environment(pod.containers[0], pod, found, NODE, "172.17.0.2", True)
+            out = {k: v for k, v in got.items() if k.startswith("KUBERNETES")}
+        return out
+
+    assert named() == {}, "nobody routes a cluster's address on an edge node"
+    wanted = {"HOST": "192.0.2.7", "PORT": "6443", "PORT_HTTPS": "6443"}
+    assert named(externalIPs=["192.0.2.7", "192.0.2.8"]) == {f"KUBERNETES_SERVICE_{k}": v for k, v in wanted.items()}
+    assert named(externalIPs=[7]) == named(externalIPs="x") == {}
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

@@ -12,7 +12,6 @@ from bus.identity import api_keys
 from bus.kube import cache, memory, server, upkeep
 from bus.kube.auth import jws, policy, users
 from bus.kube.storage import Origin
-from bus.kube.targets import Write
 from cloud.standalone import rules
 from tests.unit.kube_http.conftest import Http
 
@@ -85,7 +84,6 @@ async def api() -> AsyncIterator[Roles]:
     registry = rules.make_registry(storage, issuer=rules.make_issuer(storage, api_keys.lone()))
     await upkeep.bootstrap(registry, ME)
     await policy.reconcile(registry, ME)
-    await registry.create("", "serviceaccounts", "default", {"metadata": {"name": "default"}}, how=Write(ME))
     running = await server.serve(rules.make_app(registry, authenticate=user_of), "127.0.0.1", 0)
     try:
         async with aiohttp.ClientSession() as client:
