@@ -58,7 +58,7 @@ async def test_two_of_them_and_the_leader_goes(hub: RunningHub, tmp_path: Path) 
                 await cluster.api.create("", "pods", "default", pod("q"), how=cluster.how())
                 await until(lambda: last("cluster.core.pods.default.q"))
         written = (await hub.log.info("CLUSTER")).last_seq
-        assert written == 3, "the second one wrote the new pod, and nothing again"
+        assert written == 4, "a node, its pods and their account: the second one wrote the new pod, and nothing again"
 
 
 def test_words_that_do_not_go_together(tmp_path: Path) -> None:
