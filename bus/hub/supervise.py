@@ -347,7 +347,9 @@ class NatsServer:
         bad = [asyncio.create_task(pulse.silent(*self._address, process.pid, self._patience))]
         if self._system is not None:
             bad.append(
-                asyncio.create_task(health.broken(*self._address, self._system, self._directory, self._health_every_s))
+                asyncio.create_task(
+                    health.broken(*self._address, process.pid, self._system, self._directory, self._health_every_s)
+                )
             )
         try:
             await asyncio.wait((gone, *bad), return_when=asyncio.FIRST_COMPLETED)
