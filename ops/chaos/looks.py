@@ -26,6 +26,7 @@ TELEMETRY_S_MAX = 90.0  # the hub's source may wait 40 s before it comes back to
 HISTORY_S_MAX = 60.0  # a mirror that lost its origin's leader looks for it with a back-off of its own
 IN_SYNC_S_MAX = 90.0
 POLL_S = 0.02
+NOT_WANTED = "the API has"
 
 
 class Looks:
@@ -58,7 +59,7 @@ class Looks:
         wanted = self._f.wanted(node)
         running = {c.partition("/")[0] for c in self.lab.containers(node)}
         if pods.keys() != wanted:
-            return f"the API has {sorted(pods.keys() ^ wanted)} too many or too few"
+            return f"{NOT_WANTED} {sorted(pods.keys() ^ wanted)} too many or too few"
         if not all(pod_ready(p) for p in pods.values()):
             return "not every pod is Ready in the API"
         if running != wanted:
@@ -81,6 +82,8 @@ class Looks:
             nonlocal why
             try:
                 why = self.apart(node)
+                if why.startswith(NOT_WANTED):
+                    self._f.make_up(node)  # a write that was given up, and came after the next: users look again
             except StepFailed as e:  # the API or the hub is not back yet
                 why = str(e)[:200]
             return not why
