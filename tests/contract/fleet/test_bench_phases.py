@@ -22,7 +22,7 @@ FIGURES = {
     "one": {"p50_ms", "p99_ms", "p999_ms"},
     "all": {"all_s"},
     "storm": {"server_back_s", "all_s", "wire_bytes_a_node"},
-    "catch_up": {"all_s", "wire_bytes_a_node", "dispatcher_us_an_event"},
+    "catch_up": {"all_s", "wire_bytes_a_node"},
     "reconnect": {"ms", "wire_bytes"},
 }
 
@@ -48,7 +48,7 @@ async def test_each_phase_tells_its_row_and_the_nodes_hold_what_the_log_says(tmp
         made = OnePhaseFails(setting, plan, Show(), rows.append)
         await made.run()
     by = {r["bench"]: r for r in rows}
-    assert made.failed == 1 and by["steady"]["failed"] == "this one fails", rows
+    assert [(r["bench"], r["failed"]) for r in rows if "failed" in r] == [("steady", "this one fails")]
     for name, figures in FIGURES.items():
         assert figures <= by[name].keys(), name
     assert [r["after"] for r in rows if r["bench"] == "same"] == ["connect", "storm", "catch_up"]
@@ -66,7 +66,7 @@ async def test_a_day_at_rest_is_put_together_and_leaf_links_are_measured(tmp_pat
         made = bench.Bench(setting, plan, Show(), rows.append)
         await made.run()
     by = {r["bench"]: r for r in rows}
-    assert not made.failed, rows
+    assert not made.failed, [r for r in rows if "failed" in r]
     assert (by["connect"]["link"], by["connect"]["tls"]) == ("leaf", True)
     steady = by["steady"]
     assert all(steady[f"{what}_bytes"] > 50 for what in ("beat", "ping", "refresh"))
