@@ -7,7 +7,7 @@ a fold of CLUSTER and nothing lost (``cloud/dispatcher.py``).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import structlog
@@ -23,10 +23,11 @@ PATIENCE_S = 0.4  # a shard: who leads fewer bids first
 
 
 class ShardedDispatcher:
-    """``run`` until cancelled.  ``me`` names this life of this process."""
+    """``run`` until cancelled.  ``me`` names this life of this process.  ``on_fold`` is told
+    True when a worker has folded all there was, False when that worker and its fold are gone."""
 
-    def __init__(self, store: log.Log, shards: int, me: str) -> None:
-        self._log, self._shards, self._me = store, shards, me
+    def __init__(self, store: log.Log, shards: int, me: str, *, on_fold: Callable[[bool], None] = lambda _: None) -> None:
+        self._log, self._shards, self._me, self._on_fold = store, shards, me, on_fold
         self._owned: set[int] = set()
         self._changed = asyncio.Event()
         self.worker: dispatcher.DispatcherWorker | None = None
@@ -78,8 +79,17 @@ class ShardedDispatcher:
         self.worker = dispatcher.DispatcherWorker(self._log, self._shards, owned)
         async with asyncio.TaskGroup() as parts:
             working = parts.create_task(self.worker.run(), name="dispatcher")
+            loaded = parts.create_task(self._loaded(self.worker), name="dispatcher.loaded")
             try:
                 yield
             finally:
+                told = loaded.done()
+                await tasks.end(loaded)
                 await tasks.end(working)
                 self.worker = None
+                if told:
+                    self._on_fold(False)
+
+    async def _loaded(self, worker: dispatcher.DispatcherWorker) -> None:
+        await worker.loaded.wait()
+        self._on_fold(True)

@@ -118,7 +118,7 @@ async def run(
     except ValueError as e:
         raise click.BadParameter(str(e), param_hint="--controllers") from e
     settings = common.replaced(settings, controllers=chosen, kubeconfig=kubeconfig, grace_s=grace, parts=parts or None)
-    cloud = process.CloudProcess(settings)
+    cloud = process.CloudProcess(settings, whole=True)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(cloud.run(), name="cloud")
         await cloud.ready.wait() if not running.done() else None
