@@ -1,4 +1,5 @@
-"""`./just fleet --nodes N [--objects M] [--via cluster|meta] [--only connect,steady,one,all,storm,catch_up] ...`"""
+"""`./just fleet --nodes N [--objects M] [--via cluster|meta] [--only connect,steady,one,all,storm,catch_up] ...`;
+`python -m ops.fleet sizing` makes the tables of the sizing page."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from pathlib import Path
 from bus import link, stamp
 from bus.identity import join
 from ops import logs
-from ops.fleet import bench, dispatching, joining, lab, usage
+from ops.fleet import bench, dispatching, joining, lab, sizing, usage
 from ops.fleet.fleet import FleetError
 from ops.fleet.plan import ALONE, STEPS, Plan
 from ops.lab.show import Show, StepFailed
@@ -61,6 +62,8 @@ def _tell(row: dict[str, object], out: Path | None) -> None:
 
 
 def main() -> int:
+    if sys.argv[1:] == ["sizing"]:
+        return sizing.main()
     parser = argparse.ArgumentParser(prog="just fleet", description=__doc__)
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--objects", type=int, default=10, help="objects of each node: a pod and its config maps")
