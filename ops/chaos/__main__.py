@@ -10,7 +10,7 @@ from types import FrameType
 
 import click
 
-from ops.chaos import card, faults, netns, page, scorecard
+from ops.chaos import card, faults, leftovers, page, scorecard
 from ops.chaos.scorecard import Row
 
 OUT = Path("build") / "chaos.json"
@@ -38,7 +38,7 @@ OUT = Path("build") / "chaos.json"
 @click.option("--page", "page_", type=click.Path(path_type=Path, dir_okay=False, exists=True),
               help="Write docs/CHAOS.md and docs/CHAOS.zh.md from this card, and end.")  # fmt: skip
 @click.option("--list", "list_", is_flag=True, help="Print the faults and end.")
-@click.option("--sweep", is_flag=True, help="Remove namespaces and devices that a killed run left, and end.")
+@click.option("--sweep", is_flag=True, help="Take down what killed runs left, and end.")
 def main(
     rows: str,
     links: str,
@@ -59,7 +59,7 @@ def main(
             click.echo(f"{fault.key:22} {fault.title}")
         return
     if sweep:
-        click.echo("\n".join(netns.sweep()) or "nothing was left")
+        click.echo("\n".join(leftovers.sweep()) or "nothing was left")
         return
     try:
         if page_ is not None:

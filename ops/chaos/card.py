@@ -16,12 +16,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from ops.chaos import scorecard
+from ops.chaos import leftovers, scorecard
 from ops.chaos.faults.fault import Fault
 from ops.chaos.scorecard import Row
 
 END_S = 60.0  # of a lane that was asked to end: its field is taken down
 SLACK_S = 60.0  # a lane bounds its rows itself; this much later it is believed to hang
+STOPPED_S = 1.0
 LANES_MAX = 8
 
 Say = Callable[[str], None]
@@ -35,7 +36,7 @@ class Lane:
         self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
 
     def measure(self, fault: Fault) -> Row:
-        """Always a row; after one that ``hangs`` says True for, this lane is to be replaced."""
+        """Always a row.  After one for which it had to end, the lane is to be replaced."""
         p = self._process
         assert p.stdin is not None and p.stdout is not None
         limit = 2 * fault.settle_s + fault.bound_s + SLACK_S
@@ -151,6 +152,9 @@ def _lane(
             row.side_by_side = lanes
             if lane.ended:
                 lane = None
+                leftovers.sweep()
+                if stop.wait(STOPPED_S):
+                    break  # we were told to end, and so was the lane: that is no row
             every = rows.add(row)
             with rows.lock:
                 kept(every)

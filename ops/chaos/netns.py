@@ -59,6 +59,11 @@ class NetnsLinks:
         _ip("addr", "add", f"{self.host}/32", "dev", self._device)
         _ip("link", "set", self._device, "up")
 
+    @property
+    def devices(self) -> str:
+        """What all names of its devices and namespaces begin with."""
+        return self._device
+
     def _name(self, node: str) -> str:
         return f"{self._device}n{self._numbers[node]}"
 

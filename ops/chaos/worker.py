@@ -20,14 +20,13 @@ from typing import TextIO
 
 import structlog
 
-from ops.chaos import disk, faults, measure, netns, scorecard
+from ops.chaos import disk, faults, leftovers, measure, netns, scorecard
 from ops.chaos.faults.fault import Fault
 from ops.chaos.field import HUB_DISK, HUB_OF_THREE_DISK, SETTLE_S, Field, start_whole_cloud
 from ops.chaos.looks import Looks
 from ops.lab import nodes, setting
 from ops.lab.links import Links
 
-PREFIX = "skerry-chaos-"  # of the folder with everything in it
 SETTLE_TRIES = 2
 
 
@@ -55,8 +54,9 @@ class Ground:
         return self._found
 
     def _make(self, servers: int) -> tuple[Field, Looks]:
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        folder = Path(tempfile.mkdtemp(prefix=leftovers.PREFIX))
         self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        leftovers.claim(folder)
         hub_disk = disk.small(folder / "hub-disk", HUB_DISK if servers == 1 else HUB_OF_THREE_DISK)
         self._stack.callback(hub_disk.close)
         port = 0
@@ -65,6 +65,8 @@ class Ground:
             made.hub = folder / "hub-disk" / "hub"
             found, self.words = netns.best(made, self._wanted)
             self._stack.callback(found.close)
+            if isinstance(found, netns.NetnsLinks):
+                leftovers.claim(folder, devices=found.devices)
             return found
 
         def cloud(made: nodes.Lab) -> None:

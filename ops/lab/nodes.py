@@ -10,8 +10,9 @@ import json
 import os
 import secrets
 import signal
+import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +34,18 @@ LOG_LINES = 25  # of each process, in the message of what did not come true
 QUIET_S = 2.0  # time in which a daemon that got something wrong would touch a container
 
 Containers = dict[str, tuple[str, str]]
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """A command that ends takes its signal handlers away, and ours with them (asyncio's ``remove_signal_handler``)."""
+    ours = threading.current_thread() is threading.main_thread()
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)} if ours else {}
+    try:
+        yield
+    finally:
+        for sig, handler in before.items():
+            signal.signal(sig, handler)
 
 
 class Lab(World):
@@ -59,7 +72,7 @@ class Lab(World):
 
     def skerry(self, *args: str, check: bool = True) -> str:
         out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _own_signals():
             code = cli.main(args)
         if check and code:
             raise StepFailed(f"skerry {' '.join(args[:8])}: exit {code}: {out.getvalue()}{err.getvalue()}")
@@ -240,7 +253,7 @@ class Lab(World):
     def says(self, *args: str) -> tuple[int, str]:
         """Exit code and standard error of a command that may fail."""
         err = io.StringIO()
-        with contextlib.redirect_stderr(err):
+        with contextlib.redirect_stderr(err), _own_signals():
             code = cli.main(args)
         return code, err.getvalue()
 
