@@ -1,4 +1,4 @@
-"""Publish acknowledgements (ADR-22): what the server's answer to an append means.  Pure.
+"""The words of an append: its headers (expectation, id), and what the server's acknowledgement means (ADR-22).
 
 Four kinds of answer, and who appends must tell them apart: stored (a sequence); refused for good (too large, a stream that
 is sealed); refused because the expectation does not hold, which is somebody else's write; and *undecided*: a stream of
@@ -12,7 +12,8 @@ import json
 import random
 from collections.abc import Iterator
 
-from bus.records import EventTooLarge, LogError, LogUnavailable, Undecided, WrongSequence
+from bus import wire
+from bus.records import EventTooLarge, Expect, LogError, LogUnavailable, Undecided, WrongSequence
 
 # nats-server's error codes (server/errors.json).  10071 wrong last sequence, 10070 wrong last message id, 10060 the stream
 # that was expected is another.
@@ -24,6 +25,28 @@ _TOO_LARGE = 10054
 
 UNDECIDED_S_FIRST = 0.005  # a write takes one round between the servers
 UNDECIDED_S_MAX = 0.25  # while a leader is elected nothing is decided for some seconds
+
+ID = "Nats-Msg-Id"
+EPOCH = "Skerry-Epoch"  # of a META event: the epoch that its writer's view is of; republished with it
+_EXPECT = "Nats-Expected-Last-Subject-Sequence"
+_EXPECT_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
+
+
+def headers(msg_id: str, expect: Expect | None, epoch: str) -> dict[str, str]:
+    """Of an append."""
+    out = {ID: msg_id}
+    if epoch:
+        out[EPOCH] = epoch
+    if expect is not None:
+        out[_EXPECT] = str(expect.seq)
+        if expect.filter is not None:
+            out[_EXPECT_SUBJECT] = expect.filter
+    return out
+
+
+def header_block(msg_id: str, expect: Expect | None, epoch: str) -> bytes:
+    """Raises ValueError for a line break inside."""
+    return wire.header_block(headers(msg_id, expect, epoch))
 
 
 def sequence(subject: str, data: bytes) -> int:

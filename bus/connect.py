@@ -30,11 +30,12 @@ from typing import Any
 
 import nats.errors
 import structlog
-from nats.aio.client import Client, RawCredentials, Server
+from nats.aio.client import RawCredentials, Server
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from bus import tasks
+from bus import tasks, wire
+from bus.client import PERMISSIONS, Client
 
 log = structlog.get_logger("bus.connect")
 
@@ -43,7 +44,6 @@ Callback = Callable[[Msg], Awaitable[None]]
 
 BACKOFF_S_FIRST = 0.1
 BACKOFF_S_MAX = 15.0  # a node may be out of reach for weeks; four attempts a minute cost little, and it is back soon
-CLOSE_S_MAX = 2.0  # to send what is pending and say goodbye
 CONNECT_S_MAX = 10  # TCP, TLS and the greeting, on a slow radio link
 RTT_S_MAX = 10  # a round trip slower than this is no link
 RTT_EVERY_S = 60.0
@@ -53,8 +53,6 @@ SHUN_S = 30.0  # a server that failed is not tried before, when there is another
 SUBSCRIPTION_MESSAGES_MAX = 65_536  # what waits for one slow callback before messages are dropped (and said)
 SUBSCRIPTION_BYTES_MAX = 64 << 20
 PENDING_BYTES_MAX = 8 << 20  # what is published while the link is down; beyond it nats-py raises OutboundBufferLimitError
-
-_PERMISSIONS = "permissions violation"
 
 
 class NotConnected(Exception):
@@ -98,106 +96,6 @@ def keep_cancellation() -> None:
         raise asyncio.CancelledError
 
 
-_WRITES = ("write", "writelines")
-
-
-def _ended(_: object) -> None:
-    """Instead of what asyncio does when TLS was aborted: an AttributeError, which nobody takes for a lost connection and
-    which would end whoever publishes at that moment (Python 3.11, ``sslproto.py``)."""
-    raise ConnectionResetError("the connection was ended")
-
-
-class _Client(Client):
-    """nats-py's client, less its ways to give up."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._reconnecting: set[asyncio.Task[Any]] = set()
-
-    async def _attempt_reconnect(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._reconnecting.add(task)
-        try:
-            self._abort()
-            # An attempt that replaced another may find the future set that both share; it is the last thing it does.
-            with contextlib.suppress(asyncio.InvalidStateError):
-                await super()._attempt_reconnect()
-        finally:
-            self._reconnecting.discard(task)
-
-    async def _connect_to_server(self, s: Any) -> None:
-        """nats-py forgets the connection of an attempt that failed after TCP (a server that hangs, a refused TLS): open."""
-        self._abort()
-        if self._transport is not None:
-            for name in _WRITES:
-                vars(self._transport).pop(name, None)  # nats-py takes the same object for the next connection
-        await super()._connect_to_server(s)
-
-    async def shut(self) -> None:
-        """``close``, also in the middle of a reconnect, which nats-py's own leaves running."""
-        for task in list(self._reconnecting):
-            await tasks.end(task)
-        current = asyncio.current_task()
-        before = 0 if current is None else current.cancelling()
-        try:
-            # Python 3.11 never says that a connection whose TLS handshake failed is closed, and nats-py waits for that.
-            async with asyncio.timeout(CLOSE_S_MAX):
-                await self.close()
-        except (nats.errors.Error, OSError, ValueError, TimeoutError):
-            pass
-        except asyncio.CancelledError:
-            # The future that tells of the transport's end dies with whoever waited for it first: the reconnect above.
-            if current is not None and current.cancelling() > before:
-                raise
-        self._abort()
-
-    def _abort(self) -> None:
-        """The connection is lost or not wanted: without this, ending its TLS politely waits 30 s for a peer that is gone."""
-        for name in ("_io_writer", "_bare_io_writer"):  # of nats-py's TCP transport; a WebSocket has none
-            writer = getattr(self._transport, name, None)
-            if writer is not None:
-                writer.transport.abort()
-        if self._transport is not None:
-            for name in _WRITES:
-                setattr(self._transport, name, _ended)
-
-    async def _process_err(self, err_msg: str) -> None:
-        error = nats.errors.Error(f"nats: {err_msg.strip(chr(39))}")
-        await self._error_cb(error)
-        if _PERMISSIONS not in err_msg.lower():  # a refused subject is told, and the connection stays
-            await self._process_op_err(error)
-
-    async def _process_pong(self) -> None:
-        """A pong that comes after its flush gave up finds that flush's future done; nats-py's reader ends of it, silently,
-        and the connection hears nothing more until the watchdog looks."""
-        with contextlib.suppress(asyncio.InvalidStateError):
-            await super()._process_pong()
-
-    @property
-    def place(self) -> str:
-        """Host and port of the server that it is, was or tries to be connected to."""
-        server = self._current_server
-        return "" if server is None else str(server.uri.netloc)
-
-    @property
-    def stuck(self) -> bool:
-        """Neither connected nor on the way there."""
-        task: asyncio.Task[None] | None = self._reconnection_task
-        return not self.is_connected and not self.is_closed and (task is None or task.done())
-
-    def revive(self) -> None:
-        self._status = Client.RECONNECTING
-        self._ps.reset()
-        self._reconnection_task = asyncio.get_running_loop().create_task(self._attempt_reconnect())
-
-    async def abandon(self) -> None:
-        """Ends a client that never connected, silently: why it didn't was told before."""
-        self._error_cb = _ignore
-        self._abort()
-        await self.shut()
-
-
 @functools.lru_cache(maxsize=8)
 def _trust(ca: str, changed_ns: int) -> ssl.SSLContext:
     """One context for all connections that trust this file as it was written then: a context is 18 kB and 0.3 ms, which an
@@ -211,10 +109,6 @@ def _netloc(url: str) -> str:
 
 def _is_refusal(error: str) -> bool:
     return any(word in error.lower() for word in ("authorization", "authentication", "certificate"))
-
-
-async def _ignore(_: Exception) -> None:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +128,7 @@ class Connection:
 
     def __init__(self, settings: ConnectSettings) -> None:
         self.settings = settings
-        self.client: Client = _Client()
+        self.client: Client = Client()
         self.rtt_s: float | None = None
         self.last_error = ""
         self.reconnects = 0
@@ -275,6 +169,10 @@ class Connection:
             pending_bytes_limit=SUBSCRIPTION_BYTES_MAX,
         )
         return Subscribed(self, sub)
+
+    async def take(self, subject: str, take: wire.Take) -> Subscribed:
+        """As ``subscribe``, for who is called with bytes while they are read and can't be slow (``bus/wire.py``)."""
+        return Subscribed(self, await self.client.take(subject, take))
 
     async def request(self, subject: str, payload: bytes, *, timeout_s: float, headers: dict[str, str] | None = None) -> Msg:
         """Raises NotConnected (nothing was sent), nats.errors.TimeoutError, nats.errors.NoRespondersError."""
@@ -322,7 +220,6 @@ class Connection:
         self._closing = True
         if self._watchdog is not None:
             await tasks.end(self._watchdog)
-        assert isinstance(self.client, _Client)
         await self.client.shut()
 
     # --- connecting -------------------------------------------------------------------------------------------------
@@ -330,7 +227,7 @@ class Connection:
     async def _first(self) -> None:
         """Until there is a connection."""
         while True:
-            client = _Client()
+            client = Client()
             try:
                 await client.connect(**self._options())
             except (nats.errors.Error, OSError, TimeoutError, ssl.SSLError, ValueError) as e:
@@ -410,7 +307,7 @@ class Connection:
     async def _on_error(self, error: Exception) -> None:
         if isinstance(error, nats.errors.SlowConsumerError):
             log.error("connect.dropped", name=self.settings.name, subject=error.subject, reason="a callback is too slow")
-        elif _PERMISSIONS in str(error).lower():
+        elif PERMISSIONS in str(error).lower():
             log.error("connect.refused", name=self.settings.name, reason=str(error))
         else:
             self._note(error)
@@ -419,7 +316,6 @@ class Connection:
         if self._closing:
             return
         self._trying = ""
-        assert isinstance(self.client, _Client)
         self._failed(self.client.place)
         self._log_down()
         self._tell(False)
@@ -460,7 +356,6 @@ class Connection:
         while True:
             doubted = await self._due()
             client = self.client
-            assert isinstance(client, _Client)
             if client.stuck:
                 log.error("connect.revived", name=self.settings.name, reason=self.last_error)
                 client.revive()

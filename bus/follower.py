@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 import nats.errors
 import structlog
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 
+from bus import wire
+from bus.client import Client
 from bus.connect import Connection
 from bus.records import NO_ANSWER, Batch, EpochChanged, LogError, LogUnavailable, Recorded, StreamInfo
 
@@ -26,6 +26,9 @@ FOLLOW_HEARTBEAT_S = 5.0  # the server's idle heartbeat; two missed and we ask a
 FOLLOW_RETRY_S_MAX = 5.0
 DEPOSED_LOOKS = 10  # some 20 s: a leader without a majority steps down after 10 s (nats-server, lostQuorumInterval)
 CONNECTION_LOOK_S = 0.5  # how soon a follower notices that its connection was replaced
+
+
+_Delivery = tuple[bytes, bytes, bytes, bytes]  # subject, reply, headers, payload
 
 
 class Asking(Protocol):
@@ -53,6 +56,7 @@ class Follower:
         after: int,
         last_per_subject: bool,
         epoch: str | None,
+        headers_only: bool = False,
     ) -> None:
         self._log, self._connection, self._api = log, connection, api
         self._nc: Client | None = None
@@ -61,7 +65,8 @@ class Follower:
         self._seq = after
         self._last_per_subject = last_per_subject and after == 0
         self._epoch = epoch
-        self._queue: deque[Msg] = deque()
+        self._headers_only = headers_only
+        self._queue: deque[_Delivery] = deque()
         self._wake = asyncio.Event()
         self._sub: Any = None
         self._consumer: str | None = None
@@ -129,6 +134,8 @@ class Follower:
             "inactive_threshold": int(3 * FOLLOW_EXPIRES_S * 1e9),
             "max_waiting": 8,
         }
+        if self._headers_only:
+            config["headers_only"] = True
         if self._filters:
             config["filter_subjects"] = self._filters
         if self._last_per_subject and self._seq == 0:
@@ -150,14 +157,14 @@ class Follower:
             self._nc = self._connection.client
             self._connects = self._connection.reconnects
             self._inbox = self._nc.new_inbox()
-            self._sub = await self._nc.subscribe(self._inbox, cb=self._take, pending_msgs_limit=4 * FOLLOW_BATCH)
+            self._sub = await self._nc.take(self._inbox, self._take)
         except NO_ANSWER as e:
             raise LogUnavailable(f"{self._stream}: can't subscribe: {e!r}") from e
         await self._ask()
         return int(created["num_pending"])
 
-    async def _take(self, msg: Msg) -> None:
-        self._queue.append(msg)
+    def _take(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> None:
+        self._queue.append((subject, reply, block, payload))
         self._wake.set()
 
     async def _ask(self) -> None:
@@ -176,13 +183,12 @@ class Follower:
             await self._something()
         out: list[Recorded] = []
         while self._queue and len(out) < FOLLOW_BATCH:
-            msg = self._queue.popleft()
-            h = msg.headers or {}
-            if "Status" in h:
-                self._status(h)
+            delivery = self._queue.popleft()
+            if wire.status(delivery[2]):
+                self._status(wire.headers(delivery[2]))
                 continue
             self._asked -= 1
-            record, cseq, self._pending = _consumer_record(msg, h)
+            record, cseq, self._pending = _consumer_record(*delivery)
             if cseq != self._consumer_seq + 1:
                 raise _Gap(f"delivery {cseq} after {self._consumer_seq}")
             self._consumer_seq = cseq
@@ -220,12 +226,13 @@ class Follower:
         raise _Gap(f"{status} {h.get('Description', '')}")
 
 
-def _consumer_record(msg: Msg, h: dict[str, str]) -> tuple[Recorded, int, int]:
+def _consumer_record(subject: bytes, reply: bytes, block: bytes, payload: bytes) -> tuple[Recorded, int, int]:
     """(record, consumer sequence, pending) from the reply subject ``$JS.ACK...`` (ADR-15; counted from its end)."""
-    t = msg.reply.split(".")
+    t = reply.split(b".")
     if len(t) >= 11:  # $JS.ACK.<domain>.<account>.<stream>.<consumer>.<delivered>.<sseq>.<cseq>.<time>.<pending>[.<token>]
         stream, sseq, cseq, ns, pending = t[4], t[7], t[8], t[9], t[10]
     else:
         stream, sseq, cseq, ns, pending = t[2], t[5], t[6], t[7], t[8]
-    headers = dict(h) if h else None
-    return Recorded(stream, int(sseq), msg.subject, int(ns) // 1000, msg.data, headers), int(cseq), int(pending)
+    headers = wire.headers(block) or None
+    record = Recorded(stream.decode(), int(sseq), subject.decode(), int(ns) // 1000, payload, headers)
+    return record, int(cseq), int(pending)

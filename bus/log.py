@@ -24,6 +24,7 @@ from bus import acks
 from bus.connect import Connection
 from bus.direct import DirectGets, TooMany
 from bus.follower import Follower
+from bus.pipeline import Pipeline
 from bus.records import (
     NO_ANSWER,
     Batch,
@@ -69,12 +70,9 @@ DIRECT_BATCH = 512  # messages of one paged direct get; bounded by bytes as well
 DIRECT_BYTES_MAX = 4 << 20
 EPOCH_METADATA = "skerry.epoch"
 HORIZON_METADATA = "skerry.horizon"
-EPOCH_HEADER = "Skerry-Epoch"  # of a META event: the epoch that its writer's view is of; republished with it
+EPOCH_HEADER = acks.EPOCH
 
-_HDR_ID = "Nats-Msg-Id"
 _HDR_BATCH, _HDR_BATCH_SEQUENCE, _HDR_BATCH_COMMIT = "Nats-Batch-Id", "Nats-Batch-Sequence", "Nats-Batch-Commit"
-_HDR_EXPECT = "Nats-Expected-Last-Subject-Sequence"
-_HDR_EXPECT_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
 
 
 class Appender(Protocol):
@@ -128,13 +126,7 @@ class Log:
         self, subject: str, payload: bytes, msg_id: str, *, expect: Expect | None = None, epoch: str = ""
     ) -> int:
         """As ``append``.  Raises WrongSequence, EventTooLarge, LogUnavailable (Undecided), LogError."""
-        headers = {_HDR_ID: msg_id}
-        if epoch:
-            headers[EPOCH_HEADER] = epoch
-        if expect is not None:
-            headers[_HDR_EXPECT] = str(expect.seq)
-            if expect.filter is not None:
-                headers[_HDR_EXPECT_SUBJECT] = expect.filter
+        headers = acks.headers(msg_id, expect, epoch)
         loop = asyncio.get_running_loop()
         until = loop.time() + self._timeout
         for pause_s in acks.pauses():
@@ -179,7 +171,11 @@ class Log:
             return 0, ""
         found = answer["message"]
         lines = base64.b64decode(found.get("hdrs", "")).decode(errors="replace").split("\r\n")
-        return int(found["seq"]), next((v.strip() for k, _, v in (x.partition(":") for x in lines) if k == _HDR_ID), "")
+        return int(found["seq"]), next((v.strip() for k, _, v in (x.partition(":") for x in lines) if k == acks.ID), "")
+
+    def pipeline(self) -> Pipeline:
+        """For appending much at once (``bus/pipeline.py``); the caller runs it."""
+        return Pipeline(self._connection, timeout_s=self._timeout)
 
     async def append_run(self, subject: str, run: Sequence[tuple[bytes, str]]) -> None:
         """Several messages of one subject in one round trip, (payload, id) each: all are stored, in this order, or none
@@ -187,7 +183,7 @@ class Log:
         batch = secrets.token_hex(8)
         try:
             for n, (payload, msg_id) in enumerate(run, start=1):
-                headers = {_HDR_BATCH: batch, _HDR_BATCH_SEQUENCE: str(n), _HDR_ID: msg_id}
+                headers = {_HDR_BATCH: batch, _HDR_BATCH_SEQUENCE: str(n), acks.ID: msg_id}
                 if n < len(run):
                     await self._connection.client.publish(subject, payload, headers=headers)
                     continue
@@ -255,12 +251,16 @@ class Log:
         after: int = 0,
         last_per_subject: bool = False,
         epoch: str | None = None,
+        headers_only: bool = False,
     ) -> AsyncGenerator[Batch, None]:
         """Batches for ever, through reconnects and server restarts; each sequence once, in order.
 
         ``last_per_subject`` (with after=0) begins with the last record of every subject, then goes on live.  The first batch
-        may be empty: it tells that nothing was pending.  Raises EpochChanged when the stream is no longer the same."""
-        follower = Follower(self, self._connection, self._api, stream, filters or [], after, last_per_subject, epoch)
+        may be empty: it tells that nothing was pending.  ``headers_only``: payloads stay at the server and are b"" here, for
+        who wants to know that something was written and where.  Raises EpochChanged when the stream is another one."""
+        follower = Follower(
+            self, self._connection, self._api, stream, filters or [], after, last_per_subject, epoch, headers_only
+        )
         try:
             async for batch in follower.batches():
                 yield batch

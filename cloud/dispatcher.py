@@ -1,20 +1,22 @@
 """The dispatcher at work: reads META and CLUSTER, lets the core decide, writes META.
 
-Everything runs in one loop: a stimulus is handled the moment it is there, and each instruction becomes a task whose end is
-the next stimulus.  Nothing is kept but in the log, so stopping is cancelling, and a second worker on the same shards costs
-some conflicts and no more (``cloud/core/dispatcher.py``).
+Everything runs in one loop: a stimulus is handled the moment it is there, and what an instruction leads to is the next
+stimulus.  Appends go through a pipeline: thousands a second, to as many scopes.  Nothing is kept but in the log, so stopping
+is cancelling, beginning anew is always right, and a second worker on the same shards costs some conflicts and no more
+(``cloud/core/dispatcher.py``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import structlog
 
-from bus import log, stamp
+from bus import log, pipeline, stamp
 from cloud.core import stimuli
 from cloud.core.dispatcher import Dispatcher
 from schemas import codec, event, subjects
@@ -24,6 +26,11 @@ logger = structlog.get_logger(__name__)
 CLUSTER = "CLUSTER"
 RELOADS_MAX = 16  # scopes read again at once; a hub that was away makes every scope ask
 EPOCH_PAUSE_S = 1.0  # a hub that is being restored isn't read in a tight loop
+BROKEN_PAUSE_S_MAX = 60.0  # a fault of ours that comes again must not keep the hub busy
+
+
+class _Broken(Exception):
+    """The core failed at a stimulus: its state can't be trusted any more, the log's can."""
 
 
 @dataclass(slots=True)
@@ -36,6 +43,7 @@ class Stats:
     too_large: int = 0
     refused: int = 0
     last_refused: str = ""
+    broken: int = 0  # sessions that a fault of ours ended
 
 
 class DispatcherWorker:
@@ -46,6 +54,8 @@ class DispatcherWorker:
         self._owns = frozenset(range(shards) if owns is None else owns)
         self._core = Dispatcher(shards, self._owns)
         self._effects: asyncio.TaskGroup | None = None
+        self._pipeline: pipeline.Pipeline | None = None
+        self._failed: asyncio.Future[None] | None = None
         self._reloads = asyncio.Semaphore(RELOADS_MAX)
         self._loaded = asyncio.Event()
         self._source = stamp.source("cloud/dispatcher")
@@ -69,16 +79,30 @@ class DispatcherWorker:
         return self._core.folded
 
     async def run(self) -> None:
-        """Until cancelled.  A log that was made anew or restored is read from the start, as after a restart."""
+        """Until cancelled.  A log that was made anew or restored is read from the start, as after a restart; so it is after
+        a fault of ours, for what a broken core would say of other nodes can't be trusted either."""
+        pause_s = EPOCH_PAUSE_S
         while True:
             try:
                 async with asyncio.TaskGroup() as self._effects:
                     self._core = Dispatcher(self._shards, self._owns)
+                    self._failed = asyncio.get_running_loop().create_future()
+                    self._pipeline = self._log.pipeline()
+                    self._effects.create_task(self._pipeline.run(), name="dispatcher.pipeline")
+                    self._effects.create_task(self._whole(self._failed), name="dispatcher.whole")
                     await self._session(self._effects)
             except* log.EpochChanged as e:
                 logger.warning("dispatcher.epoch_changed", error=str(e.exceptions[0]))
+                pause_s = EPOCH_PAUSE_S
+            except* _Broken:
+                self.stats.broken += 1
+                pause_s = min(pause_s * 2, BROKEN_PAUSE_S_MAX)
             self._loaded.clear()
-            await asyncio.sleep(EPOCH_PAUSE_S)
+            await asyncio.sleep(pause_s)
+
+    async def _whole(self, failed: asyncio.Future[None]) -> None:
+        """Ends the session when the core fails."""
+        await failed
 
     async def _session(self, tasks: asyncio.TaskGroup) -> None:
         # META before CLUSTER: what a scope holds was then decided from nothing newer than what is folded next.
@@ -97,17 +121,26 @@ class DispatcherWorker:
                     self._loaded.set()
 
     async def _follow_meta(self, shard: int, loaded: asyncio.Event) -> None:
-        """First what the scopes hold; then everything that is written, so that another's writing is noticed."""
-        stream = f"META-{shard}"
+        """First what the scopes hold; after the first fold only that something is written, so that another's is noticed."""
+        stream, seq, epoch = f"META-{shard}", 0, ""
         async with contextlib.aclosing(self._log.follow(stream, last_per_subject=True)) as batches:
             async for batch in batches:
-                self._epochs[shard] = batch.epoch
+                self._epochs[shard] = epoch = batch.epoch
                 for r in batch.records:
+                    seq = r.seq
                     entry = self._meta_event(r, read=not self._loaded.is_set())
                     if entry is not None:
                         self._tell(entry)
                 if batch.pending == 0:
                     loaded.set()
+                if self._loaded.is_set():
+                    break
+        async with contextlib.aclosing(self._log.follow(stream, after=seq, epoch=epoch, headers_only=True)) as batches:
+            async for batch in batches:
+                for r in batch.records:
+                    entry = self._meta_event(r, read=False)
+                    if entry is not None:
+                        self._tell(entry)
 
     def _fold(self, r: log.Recorded, *, more: bool) -> None:
         try:
@@ -150,36 +183,52 @@ class DispatcherWorker:
     # --- stimuli in, effects out -----------------------------------------------------------------------------------
 
     def _tell(self, stimulus: stimuli.Stimulus) -> None:
-        assert self._effects is not None
-        for instruction in self._core.handle(stimulus):
-            match instruction:
-                case stimuli.Append():
-                    self._effects.create_task(self._append(instruction), name="dispatcher.append")
-                case stimuli.ReloadScope():
-                    self._effects.create_task(self._reload(instruction), name="dispatcher.reload")
+        assert self._effects is not None and self._failed is not None
+        if self._failed.done():
+            return  # this session is over
+        try:
+            for instruction in self._core.handle(stimulus):
+                match instruction:
+                    case stimuli.Append():
+                        self._append(instruction)
+                    case stimuli.ReloadScope():
+                        self._effects.create_task(self._reload(instruction), name="dispatcher.reload")
+        except Exception as e:
+            logger.exception("dispatcher.broken", stimulus=str(stimulus)[:500])
+            self._failed.set_exception(_Broken(str(e)))
 
-    async def _append(self, a: stimuli.Append) -> None:
-        self._tell(await self._appended(a))
-
-    async def _appended(self, a: stimuli.Append) -> stimuli.Stimulus:
+    def _append(self, a: stimuli.Append) -> None:
+        assert self._pipeline is not None
+        done = functools.partial(self._appended, a)
         try:
             subject = subjects.meta(a.scope, a.key, self._shards)
             expect = log.Expect(a.prev, subjects.meta_scope(a.scope, self._shards))
             epoch = self._epochs.get(subjects.shard_of(a.scope, self._shards), "")
-            seq = await self._log.append(subject, self._event(a), expect=expect, epoch=epoch)
-        except log.WrongSequence:
-            self.stats.conflicts += 1
-            return stimuli.AppendConflict(a.scope)
-        except (log.EventTooLarge, codec.EncodeError, subjects.SubjectError, ValueError) as e:
-            self.stats.too_large += 1
-            logger.error("dispatcher.object.refused", scope=a.scope, object=str(a.key), reason=str(e))
-            return stimuli.AppendRefused(a.scope)
-        except log.LogError as e:
-            self._unreachable(e)
-            return stimuli.AppendFailed(a.scope)
-        self.stats.appended += 1
-        self._reachable()
-        return stimuli.Appended(a.scope, seq)
+            ev = self._event(a)
+            self._pipeline.append(subject, codec.encode_event(ev), ev.id, done, expect=expect, epoch=epoch)
+        except (codec.EncodeError, subjects.SubjectError, ValueError) as e:
+            # Not told from here: the core's next append would be told inside this one, and so on for a whole scope.
+            asyncio.get_running_loop().call_soon(self._refused, a, e)
+
+    def _appended(self, a: stimuli.Append, outcome: int | log.LogError) -> None:
+        match outcome:
+            case log.WrongSequence():
+                self.stats.conflicts += 1
+                self._tell(stimuli.AppendConflict(a.scope))
+            case log.EventTooLarge():
+                self._refused(a, outcome)
+            case log.LogError():
+                self._unreachable(outcome)
+                self._tell(stimuli.AppendFailed(a.scope))
+            case seq:
+                self.stats.appended += 1
+                self._reachable()
+                self._tell(stimuli.Appended(a.scope, seq))
+
+    def _refused(self, a: stimuli.Append, error: Exception) -> None:
+        self.stats.too_large += 1
+        logger.error("dispatcher.object.refused", scope=a.scope, object=str(a.key), reason=str(error))
+        self._tell(stimuli.AppendRefused(a.scope))
 
     def _event(self, a: stimuli.Append) -> event.Event:
         ident = stamp.new_id()

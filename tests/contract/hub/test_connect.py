@@ -59,7 +59,7 @@ async def test_the_watchdog_revives_a_reconnect_loop_that_died(hub: RunningHub) 
     while c.connected:
         await asyncio.sleep(0.01)
     client = c.client
-    assert isinstance(client, connect._Client)
+    assert isinstance(client, connect.Client)
     while not client.stuck:  # as an error that nats-py doesn't expect would leave it
         for task in list(client._reconnecting):
             task.cancel()
@@ -104,7 +104,7 @@ async def test_who_publishes_when_the_connection_is_ended_is_told_so_in_words_th
     """asyncio answers a write on aborted TLS with an AttributeError, which ended a whole cloud process."""
     c = await hub.connect_core("unlucky")
     client = c.client
-    assert isinstance(client, connect._Client) and client._flusher_task is not None
+    assert isinstance(client, connect.Client) and client._flusher_task is not None
     client._flusher_task.cancel()  # what nats-py's flusher does of itself when it meets the error: then publishers write
     await asyncio.sleep(0)
     client._abort()
