@@ -60,8 +60,7 @@ class Answers:
     def __init__(self, *answers: bytes) -> None:
         self.answers = list(answers)
         self.asked: list[tuple[str, Any]] = []
-        self.client = self
-        self.max_payload = 1 << 20
+        self.payload_bytes_max = 1 << 20
 
     async def request(self, subject: str, payload: bytes, *, timeout_s: float, headers: Any = None) -> Any:
         self.asked.append((subject, headers))
