@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from bus.kube import catalog, conversions, errors, structural, typed
+from bus.kube import catalog, conversions, errors, jsontext, structural, typed
 from bus.kube.catalog import Resource, Version
 from bus.kube.storage import Object
 
 _META_NODE = {"$ref": typed.META + "ObjectMeta"}
 UNKNOWN_SHOWN_MAX = 20
+SCHEME = "pkg/api/legacyscheme/scheme.go:30"  # what the real server calls the list of what it knows
 SYSTEM_FIELDS = {"apiVersion", "kind", "metadata"}
 
 
@@ -23,24 +24,24 @@ def clone(value: Any) -> Any:
 
 
 def read(
-    raw: Any, resource: Resource, version: Version, *, validation: str = "Ignore", warnings: list[str] | None = None
+    raw: Any,
+    resource: Resource,
+    version: Version,
+    *,
+    validation: str = "Ignore",
+    warnings: list[str] | None = None,
+    patched: Any = None,
 ) -> Object:
     """The object in the form of its kind; ``validation`` is fieldValidation: Ignore, Warn or Strict.
 
-    Raises StatusError 400 for another kind or version, a wrong type, and (Strict) unknown fields."""
+    ``patched``: the patch that made it; what is wrong is then the patch's fault.
+    Raises StatusError 400 for another kind or version, a wrong type, and (Strict) unknown fields (422 for a patch)."""
     if not isinstance(raw, dict):
         raise errors.bad_request(f"an object is needed, got {type(raw).__name__}")
     api_version = resource.api_version(version.name)
-    given_version, given_kind = raw.get("apiVersion", api_version), raw.get("kind", resource.kind)
-    if given_kind != resource.kind:
-        raise errors.bad_request(
-            f"{str(given_kind)[:80]} in version {str(given_version)[:80]!r} cannot be handled as a {resource.kind}"
-        )
-    if given_version != api_version:
-        raise errors.bad_request(
-            f"the API version in the data ({str(given_version)[:80]}) does not match the expected API version"
-            f" ({api_version})"
-        )
+    given_version, given_kind = str(raw.get("apiVersion") or api_version), str(raw.get("kind") or resource.kind)
+    if (given_version, given_kind) != (api_version, resource.kind):
+        raise _other_kind(given_version, given_kind, resource, api_version)
     refused = f'{resource.kind} in version "{version.name}" cannot be handled as a {resource.kind}'
     unknown: list[str] = []
     try:
@@ -48,14 +49,46 @@ def read(
         if not isinstance(obj.setdefault("metadata", {}), dict):
             raise typed.DecodeError("metadata is not an object")
     except typed.DecodeError as e:
+        if patched:
+            raise errors.invalid("", "", "", [errors.bad_value("patch", patched, str(e))]) from e
         raise errors.bad_request(f"{refused}: {e}") from e
     obj["apiVersion"], obj["kind"] = api_version, resource.kind
-    if unknown and validation == "Strict":
-        said = ", ".join(f'unknown field "{u}"' for u in unknown[:UNKNOWN_SHOWN_MAX])
-        raise errors.bad_request(f"{refused}: strict decoding error: {said}")
-    if validation == "Warn" and warnings is not None:
-        warnings += [f'unknown field "{u}"' for u in unknown[:UNKNOWN_SHOWN_MAX]]
+    if validation == "Ignore":
+        return obj
+    problems = [f'duplicate field "{d}"' for d in jsontext.duplicates(raw)]
+    problems = (problems + [f'unknown field "{u}"' for u in unknown])[:UNKNOWN_SHOWN_MAX]
+    if problems and validation == "Strict":
+        said = "strict decoding error: " + ", ".join(problems)
+        if patched:
+            raise errors.invalid("", "", "", [errors.bad_value("patch", patched, said)])
+        raise errors.bad_request(f"{refused}: {said}")
+    if warnings is not None:
+        warnings += problems
     return obj
+
+
+def _other_kind(version: str, kind: str, resource: Resource, expected: str) -> errors.StatusError:
+    """For an object that is not what belongs to its address."""
+    group, _, name = version.rpartition("/")
+    head = f'{kind[:80]} in version "{name[:80]}" cannot be handled as a {resource.kind}: '
+    if resource.custom:
+        same = (group, kind) == (resource.group, resource.kind)
+        if same and name in resource.versions:
+            return errors.bad_request(_mismatch(version, expected))
+        said = f"no kind {errors.show(kind[:80])} is registered for version {errors.show(version[:80])}"
+        return errors.bad_request(f"{head}{said} in scheme")
+    served = {(r.group, r.kind) for r in catalog.builtin().values() if name in r.versions}
+    if (group, kind) == (resource.group, resource.kind) and name in resource.versions:
+        return errors.bad_request(_mismatch(version, expected))
+    if (group, kind) in served:
+        package = (resource.group or "core").partition(".")[0]
+        return errors.bad_request(f"{head}converting ({name}.{kind}) to ({package}.{resource.kind}): unknown conversion")
+    said = f'no kind {errors.show(kind[:80])} is registered for version {errors.show(version[:80])} in scheme "{SCHEME}"'
+    return errors.bad_request(head + said)
+
+
+def _mismatch(given: str, expected: str) -> str:
+    return f"the API version in the data ({given[:80]}) does not match the expected API version ({expected})"
 
 
 def _custom(raw: Object, version: Version, unknown: list[str]) -> Object:

@@ -15,7 +15,7 @@ from bus.kube.objectmeta import FOREGROUND, ORPHAN
 from bus.kube.storage import Object
 
 GRACE_S_MAX = 365 * 24 * 3600
-POLICIES = ("Background", "Foreground", "Orphan")
+POLICIES = ("Foreground", "Background", "Orphan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +36,44 @@ class Deleted:
 
 
 def options(raw: Any) -> DeleteOptions:
-    """From a DeleteOptions body; raises StatusError 400."""
+    """From a DeleteOptions body; raises StatusError 400, 422."""
     if raw is None:
         return DeleteOptions()
     if not isinstance(raw, dict) or raw.get("kind", "DeleteOptions") != "DeleteOptions":
         raise errors.bad_request("the body of a delete is a DeleteOptions object")
-    grace, policy = raw.get("gracePeriodSeconds"), raw.get("propagationPolicy")
-    if grace is not None and (isinstance(grace, bool) or not isinstance(grace, int) or not 0 <= grace <= GRACE_S_MAX):
-        raise errors.bad_request(f"gracePeriodSeconds must be a number of seconds from 0 to {GRACE_S_MAX}")
-    if policy is None and raw.get("orphanDependents") is not None:
-        policy = "Orphan" if raw["orphanDependents"] else "Background"
+    grace, policy, orphan = raw.get("gracePeriodSeconds"), raw.get("propagationPolicy"), raw.get("orphanDependents")
+    pre, dry = raw.get("preconditions") or {}, raw.get("dryRun") or []
+    _check_type(grace, int, "gracePeriodSeconds", "int64")
+    _check_type(policy, str, "propagationPolicy", "v1.DeletionPropagation")
+    _check_type(orphan, bool, "orphanDependents", "bool")
+    _check_type(pre, dict, "preconditions", "v1.Preconditions")
+    _check_type(dry, list, "dryRun", "[]string")
+    for name in ("uid", "resourceVersion"):
+        _check_type(pre.get(name), str, f"preconditions.{name}", "string")
+    causes = []
+    if orphan is not None and policy is not None:
+        causes.append(
+            errors.bad_value("propagationPolicy", policy, "orphanDependents and deletionPropagation cannot be both set")
+        )
     if policy is not None and policy not in POLICIES:
-        cause = errors.not_supported("propagationPolicy", policy, POLICIES)
-        raise errors.invalid("meta.k8s.io", "DeleteOptions", "", [cause])
-    pre = raw.get("preconditions") or {}
-    dry = raw.get("dryRun") or []
-    if not isinstance(pre, dict) or not isinstance(dry, list) or any(d != "All" for d in dry):
-        raise errors.bad_request('preconditions must be an object and dryRun ["All"]')
+        causes.append(errors.not_supported("propagationPolicy", policy, (*POLICIES, "nil")))
+    if any(d != "All" for d in dry):
+        causes.append(errors.not_supported("dryRun", dry, ("All",)))
+    if causes:
+        raise errors.invalid("meta.k8s.io", "DeleteOptions", "", causes)
+    if policy is None and orphan is not None:
+        policy = "Orphan" if orphan else "Background"
+    if grace is not None:
+        grace = min(1 if grace < 0 else grace, GRACE_S_MAX)
     return DeleteOptions(grace, policy, pre.get("uid"), pre.get("resourceVersion"), bool(dry))
+
+
+def _check_type(value: Any, wanted: type, field: str, go: str) -> None:
+    if value is None or (isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool))):
+        return
+    names = {bool: "bool", int: "number", float: "number", str: "string", dict: "object", list: "array"}
+    got = names.get(type(value), "null")
+    raise errors.bad_request(f"json: cannot unmarshal {got} into Go struct field DeleteOptions.{field} of type {go}")
 
 
 def mark(obj: Object, strategy: Strategy, opts: DeleteOptions, now_us: int) -> tuple[Object, bool]:

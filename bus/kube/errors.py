@@ -6,6 +6,7 @@ and people read the message.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -101,7 +102,8 @@ CAUSES_SHOWN_MAX = 64  # a hostile body can be wrong in a hundred thousand place
 def invalid(group: str, kind: str, name: str, causes: list[Cause]) -> StatusError:
     """422 with every bad field; ``kind`` is the Kind, not the resource, as the real server has it."""
     shown = causes[:CAUSES_SHOWN_MAX]
-    text = str(shown[0]) if len(causes) == 1 else "[" + ", ".join(str(c) for c in shown) + "]"
+    texts = list(dict.fromkeys(str(c) for c in shown))
+    text = texts[0] if len(texts) == 1 else "[" + ", ".join(texts) + "]"
     message = f'{kind + "." + group if group else kind} "{name}" is invalid: {text}'
     return StatusError(422, "Invalid", message, _details(group, kind, name, shown))
 
@@ -136,10 +138,8 @@ def not_acceptable(accepted: Iterable[str]) -> StatusError:
     return StatusError(406, "NotAcceptable", message)
 
 
-def unsupported_media_type(given: str, accepted: Iterable[str]) -> StatusError:
-    message = (
-        f"the body of the request was in an unknown format ({given or 'no Content-Type'}) - accepted media types include: "
-    )
+def unsupported_media_type(accepted: Iterable[str]) -> StatusError:
+    message = "the body of the request was in an unknown format - accepted media types include: "
     return StatusError(415, "UnsupportedMediaType", message + ", ".join(accepted))
 
 
@@ -192,14 +192,11 @@ def not_permitted(field: str, message: str) -> Cause:
     return Cause(field, "FieldValueForbidden", f"Forbidden: {message}")
 
 
+VALUE_CHARS_MAX = 4096  # of a bad value in a message
+
+
 def show(value: Any) -> str:
-    """A value in a message, cut short."""
+    """A value in a message: as JSON, cut short."""
     if isinstance(value, str):
-        return '"' + value[:200] + '"'
-    if isinstance(value, bool):
-        return str(value).lower()
-    if value is None:
-        return "null"
-    if isinstance(value, dict | list):
-        return '"' + ("object" if isinstance(value, dict) else "array") + '"'
-    return str(value)
+        value = value[:VALUE_CHARS_MAX]
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)[: VALUE_CHARS_MAX + 2]

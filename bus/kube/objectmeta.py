@@ -44,24 +44,40 @@ def for_create(obj: Object, resource: Resource, namespace: str, strategy: Strate
 
 
 def check_namespace(meta: Object, resource: Resource, namespace: str) -> None:
+    """Raises StatusError 400."""
     given = meta.get("namespace") or ""
     if given and given != namespace:
-        raise errors.bad_request(
-            f"the namespace of the provided object does not match the namespace sent on the request ({given[:80]!r})"
-        )
+        raise errors.bad_request("the namespace of the provided object does not match the namespace sent on the request")
+    _placed(meta, resource, namespace)
+
+
+def _placed(meta: Object, resource: Resource, namespace: str) -> None:
     if resource.namespaced:
         meta["namespace"] = namespace
     else:
         meta.pop("namespace", None)
 
 
-def for_update(obj: Object, old: Object) -> None:
+def check_address(meta: Object, resource: Resource, namespace: str, name: str) -> None:
+    """Of an update: it is about the object that the path names.  Raises StatusError 400."""
+    given, space = meta.get("name") or "", meta.get("namespace") or ""
+    if not given:
+        why = "name must be provided"
+        raise errors.bad_request(f"the name of the object ({name} based on URL) was undeterminable: {why}")
+    if given != name:
+        raise errors.bad_request(f"the name of the object ({given[:80]}) does not match the name on the URL ({name})")
+    if resource.namespaced and space and space != namespace:
+        why = f"the namespace of the object ({space[:80]}) does not match the namespace on the request ({namespace})"
+        raise errors.bad_request(why)
+    _placed(meta, resource, namespace)
+
+
+def for_update(obj: Object, old: Object, resource: Resource) -> None:
     """What an update may not change is as it was, in place.  Raises StatusError 409 when it is about another object."""
     meta, before = obj["metadata"], old["metadata"]
     if meta.get("uid") and meta["uid"] != before.get("uid"):
-        group = obj["apiVersion"].rpartition("/")[0]
         why = f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {before.get('uid')}"
-        raise errors.conflict(group, obj["kind"].lower() + "s", before["name"], why)
+        raise errors.conflict(resource.group, resource.resource, before["name"], why)
     fixed = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "generateName")
     for field in (*fixed, "name", "namespace"):
         if field in before:

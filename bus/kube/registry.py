@@ -251,6 +251,15 @@ class Registry:
         if subresource not in ("", "status"):
             return await subresources.update(self, target, lambda _: obj, how)
         new = self._readable(obj, target, how)
+        rules = strategy(target.resource)
+        if not subresource and rules.create_on_update and self.reader.get(target.key) is None:
+            new["metadata"].pop("managedFields", None)
+            new["metadata"].pop("resourceVersion", None)
+            return await self._create(target, new, how)
+        if how.user is not None and not rules.unconditional_update and not new["metadata"].get("resourceVersion"):
+            self.stored(target)
+            cause = errors.bad_value("metadata.resourceVersion", 0, "must be specified for an update")
+            raise errors.invalid(target.resource.group, target.resource.resource, name, [cause])
         return await self.change(target, lambda _: clone(new), how)
 
     async def patch(
@@ -280,7 +289,7 @@ class Registry:
         edit = choose.patcher(patch, kind, res, ver)
 
         def make(current: Object) -> Object:
-            return self._readable(edit(current), target, how)
+            return self._readable(edit(current), target, how, patched=patch)
 
         return await self.change(target, make, how)
 
@@ -288,11 +297,13 @@ class Registry:
         """Server-side apply: creates what isn't there, merges into what is."""
         res, ver, sub = target.resource, target.version, target.subresource
         if sub not in ("", "status"):
-            raise errors.unsupported_media_type("application/apply-patch+yaml", choose.PATCH_TYPES[:3])
+            raise errors.unsupported_media_type(choose.PATCH_TYPES[:3])
         if not isinstance(patch, dict):
             raise errors.bad_request("what is applied is an object")
+        meta = patch.get("metadata")
+        if isinstance(meta, dict) and not meta.get("name"):
+            patch = {**patch, "metadata": {**meta, "name": target.name}}
         config = apply.wanted(self._readable(patch, target, how), res, sub)
-        config["metadata"].setdefault("name", target.name)
         node, asked = apply.type_of(res, ver), config["metadata"].pop("resourceVersion", "")
         me = apply.Entry(how.manager, "Apply", sub, config["apiVersion"], times.of_micros(self._clock()), frozenset())
         if self.reader.get(target.key) is None and not sub:
@@ -315,14 +326,11 @@ class Registry:
 
         return await self.change(target, make, how, tracked=False)
 
-    def _readable(self, raw: Any, target: Target, how: Write) -> Object:
+    def _readable(self, raw: Any, target: Target, how: Write, patched: Any = None) -> Object:
         """What an update or a patch made, checked against the address it was sent to."""
         res, name = target.resource, target.name
-        new = decoding.read(raw, res, target.version, validation=how.validation, warnings=how.warnings)
-        given = new["metadata"].get("name")
-        if given and given != name:
-            raise errors.bad_request(f"the name of the object ({given[:80]}) does not match the name on the URL ({name})")
-        objectmeta.check_namespace(new["metadata"], res, target.namespace)
+        new = decoding.read(raw, res, target.version, validation=how.validation, warnings=how.warnings, patched=patched)
+        objectmeta.check_address(new["metadata"], res, target.namespace, name)
         return new
 
     async def change(self, target: Target, make: Callable[[Object], Object], how: Write, *, tracked: bool = True) -> Object:
@@ -359,7 +367,7 @@ class Registry:
         """Everything that makes a valid successor of ``old`` out of ``new``, in place.  Raises StatusError."""
         res, ver, subresource = target.resource, target.version, target.subresource
         rules, ctx = strategy(res), self._context(res, ver, how)
-        objectmeta.for_update(new, old)
+        objectmeta.for_update(new, old, res)
         if subresource == "status":
             if "status" not in ver.subresources:
                 raise errors.no_such_path()
@@ -438,7 +446,9 @@ class Registry:
         uid = stored.object["metadata"].get("uid")
         for what, wanted, have in (("UID", opts.uid, uid), ("ResourceVersion", opts.revision, str(stored.rev))):
             if wanted is not None and wanted != have:
-                why = f"Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {have}"
+                after = "deleted and then recreated" if what == "UID" else "modified"
+                why = f"the {what} in the precondition ({wanted}) does not match the {what} in record ({have})"
+                why += f". The object might have been {after}"
                 raise errors.conflict(res.group, res.resource, stored.key.name, why)
 
     async def delete_collection(

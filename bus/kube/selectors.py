@@ -22,6 +22,10 @@ class SelectorError(ValueError):
     """A text that is not a selector."""
 
 
+class UnknownField(SelectorError):
+    """A field that can't be asked for; the message is its name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Requirement:
     key: str
@@ -75,6 +79,10 @@ class _Tokens:
     def peek(self) -> tuple[str, str]:
         return self.tokens[self.at]
 
+    def last(self) -> str:
+        """The text of the token that ``next`` gave."""
+        return self.tokens[max(self.at - 1, 0)][1]
+
     def next(self) -> tuple[str, str]:
         token = self.tokens[self.at]
         self.at = min(self.at + 1, len(self.tokens) - 1)
@@ -85,17 +93,29 @@ def parse_labels(text: str) -> LabelSelector:
     """A selector from a query string; the empty one matches everything.  Raises SelectorError."""
     if len(text) > SELECTOR_CHARS_MAX:
         raise SelectorError(f"a selector has at most {SELECTOR_CHARS_MAX} characters")
-    tokens = _Tokens(text)
+    return _parsed(_Tokens(text))
+
+
+def _parsed(tokens: _Tokens) -> LabelSelector:
     found: list[Requirement] = []
-    if tokens.peek()[0] == "end":
-        return LabelSelector()
     while True:
-        found.append(_requirement(tokens))
+        kind, value = tokens.peek()
+        if kind == "end":
+            return LabelSelector(tuple(found))
+        if kind != "word" and value != "!":
+            raise SelectorError(f"found '{value}', expected: !, identifier, or 'end of string'")
+        try:
+            found.append(_requirement(tokens))
+        except SelectorError as e:
+            raise SelectorError(f"unable to parse requirement: {e}") from e
         kind, value = tokens.next()
         if kind == "end":
             return LabelSelector(tuple(found))
         if value != ",":
             raise SelectorError(f"found '{value}', expected: ',' or 'end of string'")
+        after = tokens.peek()
+        if after[0] != "word" and after[1] != "!":
+            raise SelectorError(f"found '{after[1]}', expected: identifier after ','")
 
 
 def _requirement(tokens: _Tokens) -> Requirement:
@@ -109,20 +129,20 @@ def _requirement(tokens: _Tokens) -> Requirement:
         return Requirement(key, "exists")
     tokens.next()
     if kind == "word" and op in ("in", "notin"):
-        return Requirement(key, op, frozenset(_set(tokens)))
+        return Requirement(key, op, frozenset(_set(tokens, key)))
     if op in ("=", "==", "!=", "<", ">"):
         word = tokens.next()[1] if tokens.peek()[0] == "word" else ""
         if op in "<>":
             if not re.fullmatch(r"-?[0-9]{1,18}", word):
                 raise SelectorError(f"for 'Gt', 'Lt' operators, the value must be an integer, found '{word}'")
             return Requirement(key, "lt" if op == "<" else "gt", frozenset([word]))
-        return Requirement(key, "notin" if op == "!=" else "in", frozenset([_value(word)]))
-    raise SelectorError(f"found '{op}', expected: in, notin, =, ==, !=, <, >")
+        return Requirement(key, "notin" if op == "!=" else "in", frozenset([_value(word, key)]))
+    raise SelectorError(f"found '{op}', expected: in, notin, =, ==, !=, gt, lt")
 
 
-def _set(tokens: _Tokens) -> list[str]:
+def _set(tokens: _Tokens, key: str) -> list[str]:
     if tokens.next() != ("op", "("):
-        raise SelectorError("expected: '('")
+        raise SelectorError(f"found '{tokens.last()}' expected: '('")
     values: list[str] = []
     word = ""
     while True:
@@ -130,7 +150,7 @@ def _set(tokens: _Tokens) -> list[str]:
         if kind == "word" and not word:
             word = value
         elif value in (",", ")") and kind == "op":
-            values.append(_value(word))
+            values.append(_value(word, key, len(values)))
             word = ""
             if value == ")":
                 return values
@@ -142,17 +162,17 @@ def _set(tokens: _Tokens) -> list[str]:
 
 def _key(kind: str, value: str) -> str:
     if kind != "word":
-        raise SelectorError(f"found '{value}', expected: !, identifier, or 'end of string'")
+        raise SelectorError(f"found '{value}', expected: identifier")
     problem = names.label_key(value)
     if problem:
-        raise SelectorError(f'key: Invalid value: "{value[:80]}": {problem}')
+        raise SelectorError(f'<nil>: Invalid value: "{value[:80]}": {problem}')
     return value
 
 
-def _value(word: str) -> str:
+def _value(word: str, key: str, at: int = 0) -> str:
     problem = names.label_value(word)
     if problem:
-        raise SelectorError(f'values: Invalid value: "{word[:80]}": {problem}')
+        raise SelectorError(f'values[{at}][{key}]: Invalid value: "{word[:80]}": {problem}')
     return word
 
 
@@ -224,6 +244,6 @@ def parse_fields(text: str, allowed: Collection[str]) -> FieldSelector:
             raise SelectorError(f"invalid selector: '{part[:80]}'; can't understand '{part[:80]}'")
         field, op, value = m[1], m[2], re.sub(r"\\([\\,=])", r"\1", m[3])
         if field not in allowed:
-            raise SelectorError(f"field label not supported: {field[:80]}")
+            raise UnknownField(field[:80])
         terms.append((field, value, op != "!="))
     return FieldSelector(tuple(terms))

@@ -58,10 +58,16 @@ class Filter:
         allowed = {"metadata.name", "metadata.namespace", *rules.fields, *version.selectable}
         try:
             self.labels = selectors.parse_labels(labels)
-            self.fields = selectors.parse_fields(fields, allowed)
         except selectors.SelectorError as e:
-            what = "label" if not hasattr(self, "labels") else "field"
-            raise errors.bad_request(f"unable to parse the {what} selector: {e}") from e
+            raise errors.bad_request(str(e)) from e
+        try:
+            self.fields = selectors.parse_fields(fields, allowed)
+        except selectors.UnknownField as e:
+            known = 'is not a known field selector: only "metadata.name", "metadata.namespace"'
+            own = bool(rules.fields) or resource.custom
+            raise errors.bad_request(f"field label not supported: {e}" if own else f'"{e}" {known}') from e
+        except selectors.SelectorError as e:
+            raise errors.bad_request(str(e)) from e
         self._special = rules.special
 
     def matches(self, obj: Object) -> bool:

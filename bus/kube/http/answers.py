@@ -31,7 +31,8 @@ def respond(value: Any, code: int = 200, output: Output | None = None, warnings:
     response = web.Response(status=code, body=body, content_type=output.content_type)
     response.headers["Cache-Control"] = "no-cache, private"
     for warning in list(dict.fromkeys(warnings))[:WARNINGS_MAX]:
-        text = "".join(c if c.isprintable() and c not in '"\\' else "'" for c in warning[:WARNING_CHARS_MAX])
+        plain = "".join(c if c.isprintable() else " " for c in warning[:WARNING_CHARS_MAX])
+        text = plain.replace("\\", "\\\\").replace('"', '\\"')
         response.headers.add("Warning", f'299 - "{text}"')
     return response
 

@@ -6,20 +6,20 @@ or holds what JSON has no words for (400).
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
 from aiohttp import web
 
-from bus.kube import errors
+from bus.kube import errors, jsontext
 from bus.kube.http import protobuf
 from schemas.codec import DEPTH_MAX
 
 BODY_BYTES_MAX = 3 << 20  # kube-apiserver's limit
 DRAINED_BYTES_MAX = 8 << 20  # read to its end and thrown away, so that the client is there to hear the 413
 YAML_BYTES_MAX = 1 << 20  # YAML parses a hundred times slower than JSON; an event has at most this anyway
-ACCEPTED = ("application/json", "application/yaml")
+ACCEPTED = ("application/json", "application/yaml", protobuf.MEDIA_TYPE)
+SUMMARY_BYTES_MAX = 30  # of a body that can't be read, told to who sent it
 _YAML = ("application/yaml", "application/x-yaml", "application/apply-patch+yaml", "text/yaml")
 
 
@@ -31,7 +31,7 @@ def content_type(request: web.Request) -> str:
 async def read_bytes(request: web.Request) -> bytes:
     """Raises StatusError 413, 415."""
     if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise errors.unsupported_media_type("a compressed body", ACCEPTED)
+        raise errors.unsupported_media_type(ACCEPTED)
     too_large = errors.too_large(f"Request entity too large: limit is {BODY_BYTES_MAX}")
     if (request.content_length or 0) > DRAINED_BYTES_MAX:
         raise too_large
@@ -47,16 +47,55 @@ async def read_bytes(request: web.Request) -> bytes:
     return bytes(data)
 
 
-async def read_object(request: web.Request) -> Any:
-    """The body of a create or update; raises StatusError 400, 413, 415."""
-    kind = content_type(request)
-    if kind not in ACCEPTED and kind not in _YAML[:2] and kind != protobuf.MEDIA_TYPE:
-        raise errors.unsupported_media_type(kind, ACCEPTED)
-    return _parsed(await read_bytes(request), kind)
+async def read_object(request: web.Request, kind: str) -> Any:
+    """The body of a create or update, which should be a ``kind``; raises StatusError 400, 413, 415."""
+    media = content_type(request)
+    if media not in ACCEPTED and media not in _YAML[:2]:
+        raise errors.unsupported_media_type(ACCEPTED)
+    data = await read_bytes(request)
+    if media == protobuf.MEDIA_TYPE:
+        return protobuf.decode(data)
+    try:
+        value = parsed(data, yaml=media in _YAML)
+        if not isinstance(value, dict):
+            raise ValueError("couldn't get version/kind; json parse error: " + _no_object(value))
+    except ValueError as e:
+        raise errors.bad_request(
+            f"the object provided is unrecognized (must be of type {kind}): {e} ({_summary(data)})"
+        ) from e
+    return value
 
 
-def _parsed(data: bytes, kind: str) -> Any:
-    return protobuf.decode(data) if kind == protobuf.MEDIA_TYPE else parse(data, yaml=kind in _YAML)
+def _no_object(value: Any) -> str:
+    name = (
+        "array"
+        if isinstance(value, list)
+        else "string"
+        if isinstance(value, str)
+        else "bool"
+        if value in (True, False)
+        else "number"
+    )
+    fields = r'''APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\""'''
+    return f"json: cannot unmarshal {name} into Go value of type struct {{ {fields} }}"
+
+
+def _summary(data: bytes) -> str:
+    if not data:
+        return "<empty>"
+    shown = data[:SUMMARY_BYTES_MAX]
+    more = " ..." if len(data) > SUMMARY_BYTES_MAX else ""
+    return (shown.decode(errors="replace") if data.startswith(b"{") else shown.hex()) + more
+
+
+async def read_patch(request: web.Request, media: str) -> Any:
+    """Raises StatusError 400, 413."""
+    try:
+        return parsed(await read_bytes(request), yaml=media.endswith("yaml"))
+    except ValueError as e:
+        said = str(e).removeprefix("couldn't get version/kind; json parse error: ")
+        said = "error decoding YAML: " + said if media.endswith("yaml") else "error decoding patch: " + said
+        raise errors.bad_request(said) from e
 
 
 async def read_options(request: web.Request) -> Any:
@@ -64,29 +103,37 @@ async def read_options(request: web.Request) -> Any:
     data = await read_bytes(request)
     if not data.strip():
         return None
-    kind = content_type(request)
-    if kind not in ACCEPTED and kind != protobuf.MEDIA_TYPE:
-        raise errors.unsupported_media_type(kind, ACCEPTED)
-    return _parsed(data, kind)
+    media = content_type(request)
+    if media not in ACCEPTED:
+        raise errors.unsupported_media_type(ACCEPTED)
+    if media == protobuf.MEDIA_TYPE:
+        return protobuf.decode(data)
+    try:
+        return parsed(data, yaml=media in _YAML)
+    except ValueError as e:
+        raise errors.bad_request(str(e)) from e
 
 
-def parse(data: bytes, *, yaml: bool) -> Any:
-    """A plain value; raises StatusError 400, 413."""
+def parsed(data: bytes, *, yaml: bool) -> Any:
+    """A plain value; raises ValueError in the real server's words, StatusError 413."""
     try:
         text = data.decode()
-        value = _yaml(text) if yaml and not text.lstrip().startswith("{") else json.loads(text, parse_constant=_no_constant)
+        value = _yaml(text) if yaml and not text.lstrip().startswith("{") else _json(text)
         _check(value)
-    except errors.StatusError:
-        raise
     except RecursionError as e:
-        raise errors.bad_request(f"the body is nested deeper than {DEPTH_MAX}") from e
-    except ValueError as e:
-        raise errors.bad_request(f"the object provided is unrecognized (must be of type Object): {str(e)[:200]}") from e
+        raise ValueError(f"exceeded max depth of {DEPTH_MAX}") from e
+    except UnicodeError as e:
+        raise ValueError(
+            "couldn't get version/kind; json parse error: invalid character in string literal: not UTF-8"
+        ) from e
     return value
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+def _json(text: str) -> Any:
+    try:
+        return jsontext.loads(text)
+    except ValueError as e:
+        raise ValueError(f"couldn't get version/kind; json parse error: {e}") from e
 
 
 def _check(value: Any) -> None:
@@ -119,7 +166,11 @@ def _yaml(text: str) -> Any:
         node = yaml.compose(text, Loader=_loader())
         return _plain(node, _loader()("")) if node is not None else None
     except yaml.YAMLError as e:
-        raise ValueError(f"error converting YAML to JSON: {e}") from e
+        marks = [getattr(e, name, None) for name in ("context_mark", "problem_mark")]
+        line = next((m.line for m in marks if m is not None and m.line), 0)  # Go's parser counts so
+        line += bool(line) and isinstance(e, yaml.scanner.ScannerError)
+        where, problem = f"line {line}: " if line else "", getattr(e, "problem", None)
+        raise ValueError(f"error converting YAML to JSON: yaml: {where}{problem or str(e)[:200]}") from e
 
 
 def _loader() -> Any:

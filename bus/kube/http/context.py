@@ -21,6 +21,8 @@ from bus.kube.targets import Target, Write
 
 _EVENT_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")
 MANAGER_CHARS_MAX = 128
+INT64_MAX = (1 << 63) - 1
+_OPTIONS = {"POST": "CreateOptions", "PUT": "UpdateOptions", "PATCH": "PatchOptions", "DELETE": "DeleteOptions"}
 
 Connect = Callable[[web.Request, Target, str], Awaitable[web.StreamResponse]]  # request, what, actor
 
@@ -86,23 +88,30 @@ class Context:
         return self.request.query
 
     def flag(self, name: str) -> bool:
-        """A boolean of the query; raises StatusError 400."""
-        text = self.query.get(name)
-        if text is None:
-            return False
-        if text.lower() in ("1", "t", "true", ""):
-            return True
-        if text.lower() in ("0", "f", "false"):
-            return False
-        raise errors.bad_request(f"{name}: {text[:40]!r} is not a boolean")
+        """A boolean of the query: everything but its absence, "false" and "0" is true, as in the real server."""
+        return self.query.get(name, "false").lower() not in ("false", "0")
 
-    def number(self, name: str, maximum: int = 1 << 62) -> int | None:
+    def number(self, name: str, minimum: int = 0) -> int | None:
         """A whole number of the query, None when absent or empty; raises StatusError 400."""
         text = self.query.get(name, "")
         if text == "":
             return None
-        if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) > maximum:
-            raise errors.bad_request(f"{name}: {text[:40]!r} is not a number from 0 to {maximum}")
+        if not re.fullmatch(r"[+-]?[0-9]{1,40}", text, re.ASCII):
+            raise errors.bad_request(f"strconv.ParseInt: parsing {errors.show(text[:80])}: invalid syntax")
+        if abs(int(text)) > INT64_MAX:
+            raise errors.bad_request(f"strconv.ParseInt: parsing {errors.show(text)}: value out of range")
+        return max(int(text), minimum)
+
+    def revision(self) -> int | None:
+        """``resourceVersion`` of the query; raises StatusError 400."""
+        text = self.query.get("resourceVersion", "")
+        if text == "":
+            return None
+        if not re.fullmatch(r"[0-9]{1,19}", text, re.ASCII):
+            said = f"strconv.ParseUint: parsing {errors.show(text[:80])}: invalid syntax"
+            raise errors.bad_request(
+                f"invalid resource version: resourceVersion: Invalid value: {errors.show(text[:80])}: {said}"
+            )
         return int(text)
 
     def origin(self) -> Origin:
@@ -117,15 +126,20 @@ class Context:
 
     def write(self) -> Write:
         dry = self.query.getall("dryRun", []) if hasattr(self.query, "getall") else []
-        if any(d != "All" for d in dry if d):
-            cause = errors.not_supported("dryRun", dry[0], ("All",))
-            raise errors.invalid("meta.k8s.io", "CreateOptions", "", [cause])
+        causes = []
+        if any(d != "All" for d in dry):
+            causes.append(errors.not_supported("dryRun", dry, ("All",)))
         validation = self.query.get("fieldValidation", "") or "Warn"
         if validation not in ("Ignore", "Warn", "Strict"):
-            cause = errors.not_supported("fieldValidation", validation, ("", "Ignore", "Strict", "Warn"))
-            raise errors.invalid("meta.k8s.io", "CreateOptions", "", [cause])
-        agent = self.request.headers.get("User-Agent", "").split("/", 1)[0].split(" ", 1)[0]
-        manager = self.query.get("fieldManager") or agent or "unknown"
-        if len(manager) > MANAGER_CHARS_MAX or not manager.isprintable():
-            raise errors.bad_request(f"fieldManager has at most {MANAGER_CHARS_MAX} printable characters")
+            causes.append(errors.not_supported("fieldValidation", validation, ("", "Ignore", "Strict", "Warn")))
+        agent = self.request.headers.get("User-Agent", "").split("/", 1)[0]
+        named = self.query.get("fieldManager", "")
+        if len(named.encode()) > MANAGER_CHARS_MAX:
+            said = f"Too long: may not be more than {MANAGER_CHARS_MAX} bytes"
+            causes.append(errors.Cause("fieldManager", "FieldValueTooLong", said))
+        if not named.isprintable():
+            causes.append(errors.bad_value("fieldManager", named, "should only contain printable characters"))
+        if causes:
+            raise errors.invalid("meta.k8s.io", _OPTIONS.get(self.request.method, "CreateOptions"), "", causes)
+        manager = named or "".join(c for c in agent if c.isprintable())[:MANAGER_CHARS_MAX] or "unknown"
         return Write(self.origin(), any(dry), manager, self.flag("force"), validation, user=self.user)

@@ -9,7 +9,11 @@ from typing import Literal
 from bus.kube import errors
 
 Form = Literal["object", "table", "partial"]
-ACCEPTED = ("application/json", "application/yaml")
+# What the real server lists; it is told to nobody but who accepts none of them, and protobuf is never answered.
+ACCEPTED = (
+    *("application/json", "application/yaml", "application/vnd.kubernetes.protobuf"),
+    *("application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"),
+)
 CHOICES_MAX = 32
 
 

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from bus.kube import errors, times, typed
-from bus.kube.http.negotiation import ACCEPTED
 
 MAGIC = b"k8s\x00"
 MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
@@ -154,7 +153,7 @@ def decode(data: bytes) -> Any:
 
 
 def _refused(what: str) -> errors.StatusError:
-    return errors.unsupported_media_type(f"{MEDIA_TYPE} of {what}: send JSON", ACCEPTED)
+    return errors.unsupported_media_type((f"application/json, application/yaml (not {MEDIA_TYPE} of {what})",))
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

@@ -16,12 +16,10 @@ from bus.kube.printing.columns import Printer
 from bus.kube.storage import Expired, Object, Stored
 from bus.kube.targets import Filter
 
-PAGE_MAX = 1 << 31
-
 
 async def get(ctx: Context) -> web.Response:
     target, registry = ctx.target, ctx.server.registry
-    rev = ctx.number("resourceVersion")
+    rev = ctx.revision()
     if rev:
         await registry.wait_revision(rev)
     obj = registry.show(target.resource, target.version, registry.stored(target))
@@ -51,7 +49,7 @@ async def listing(ctx: Context) -> web.Response:
     target, registry = ctx.target, ctx.server.registry
     res, ver = target.resource, target.version
     wanted = Filter(res, ver, ctx.query.get("labelSelector", ""), ctx.query.get("fieldSelector", ""))
-    limit = ctx.number("limit", PAGE_MAX) or 0
+    limit = ctx.number("limit") or 0
     start, rev, stored = await _at_revision(ctx, bool(limit))
     matching = [s for s in stored if (s.key.namespace, s.key.name) > start and wanted.matches(s.object)]
     page = matching[:limit] if limit else matching
@@ -79,7 +77,7 @@ async def _at_revision(ctx: Context, paged: bool) -> tuple[tuple[str, str], int,
     group, resource = target.resource.place
     namespace = target.namespace if target.resource.namespaced and ctx.address.namespace is not None else None
     token, match = ctx.query.get("continue", ""), ctx.query.get("resourceVersionMatch", "")
-    asked = ctx.number("resourceVersion")
+    asked = ctx.revision()
     if match and match not in ("Exact", "NotOlderThan"):
         cause = errors.not_supported("resourceVersionMatch", match, ("Exact", "NotOlderThan"))
         raise errors.invalid("meta.k8s.io", "ListOptions", "", [cause])

@@ -139,7 +139,7 @@ async def watch(ctx: Context) -> web.StreamResponse:
 
 async def _start(ctx: Context) -> tuple[bool, int | None]:
     """Whether to begin with what there is, and from which revision to go on (None: from that of the list)."""
-    rev, match = ctx.number("resourceVersion"), ctx.query.get("resourceVersionMatch", "")
+    rev, match = ctx.revision(), ctx.query.get("resourceVersionMatch", "")
     listed = "sendInitialEvents" in ctx.query
     if listed and match != "NotOlderThan":
         why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"

@@ -19,7 +19,7 @@ from bus.kube.storage import Object
 
 async def create(ctx: Context) -> web.Response:
     target = ctx.target
-    how, body = ctx.write(), await bodies.read_object(ctx.request)
+    how, body = ctx.write(), await bodies.read_object(ctx.request, ctx.target.resource.kind)
     obj = await ctx.server.registry.create(
         target.resource.group,
         target.resource.resource,
@@ -40,13 +40,13 @@ async def review(ctx: Context) -> web.Response:
     target, how, reviews = ctx.target, ctx.write(), ctx.server.reviews
     if reviews is None:
         raise errors.no_such_path()
-    body = await bodies.read_object(ctx.request)
+    body = await bodies.read_object(ctx.request, ctx.target.resource.kind)
     asked = decoding.read(body, target.resource, target.version, validation=how.validation, warnings=how.warnings)
     return reading.answer_object(ctx, reviews.answer(ctx.user, target, asked), 201, how.warnings)
 
 
 async def _bind(ctx: Context) -> web.Response:
-    how, body = ctx.write(), await bodies.read_object(ctx.request)
+    how, body = ctx.write(), await bodies.read_object(ctx.request, ctx.target.resource.kind)
     meta = body.get("metadata") if isinstance(body, dict) else None
     name = meta.get("name") if isinstance(meta, dict) else None
     if not isinstance(name, str) or not name:
@@ -59,7 +59,11 @@ async def _bind(ctx: Context) -> web.Response:
 
 async def update(ctx: Context) -> web.Response:
     target = ctx.target
-    how, body = ctx.write(), await bodies.read_object(ctx.request)
+    how, body = ctx.write(), await bodies.read_object(ctx.request, ctx.target.resource.kind)
+    rules, existed = strategy(target.resource), ctx.server.registry.reader.get(target.key) is not None
+    made = rules.create_on_update and not target.subresource and not existed
+    if made:
+        ctx.server.require(requests.of_resource(ctx.user, "POST", ctx.address, {}))
     obj = await ctx.server.registry.update(
         target.resource.group,
         target.resource.resource,
@@ -70,20 +74,24 @@ async def update(ctx: Context) -> web.Response:
         version=target.version.name,
         subresource=target.subresource,
     )
-    return reading.answer_object(ctx, obj, 200, how.warnings)
+    return reading.answer_object(ctx, obj, 201 if made else 200, how.warnings)
 
 
 async def patch(ctx: Context) -> web.Response:
     target, kind = ctx.target, bodies.content_type(ctx.request)
     if kind not in choose.KINDS:
-        raise errors.unsupported_media_type(kind, choose.PATCH_TYPES)
-    if kind == "application/apply-patch+yaml" and not ctx.query.get("fieldManager"):
+        raise errors.unsupported_media_type(choose.PATCH_TYPES)
+    applied = kind == "application/apply-patch+yaml"
+    if applied and not ctx.query.get("fieldManager"):
         cause = errors.required("fieldManager", "is required for apply patch")
         raise errors.invalid("meta.k8s.io", "PatchOptions", "", [cause])
+    if not applied and "force" in ctx.query:
+        cause = errors.not_permitted("force", "may not be specified for non-apply patch")
+        raise errors.invalid("meta.k8s.io", "PatchOptions", "", [cause])
     how, registry = ctx.write(), ctx.server.registry
-    body = bodies.parse(await bodies.read_bytes(ctx.request), yaml=kind.endswith("yaml"))
+    body = await bodies.read_patch(ctx.request, kind)
     existed = registry.reader.get(target.key) is not None
-    if not existed and kind == "application/apply-patch+yaml":  # it is going to be a create
+    if not existed and applied:  # it is going to be a create
         ctx.server.require(requests.of_resource(ctx.user, "POST", ctx.address, {}))
     obj = await registry.patch(
         target.resource.group,
@@ -104,7 +112,7 @@ async def _options(ctx: Context) -> deletion.DeleteOptions:
     raw = await bodies.read_options(ctx.request)
     query: dict[str, Any] = {}
     if "gracePeriodSeconds" in ctx.query:
-        query["gracePeriodSeconds"] = ctx.number("gracePeriodSeconds")
+        query["gracePeriodSeconds"] = ctx.number("gracePeriodSeconds", minimum=-1)
     if "propagationPolicy" in ctx.query:
         query["propagationPolicy"] = ctx.query["propagationPolicy"]
     if "orphanDependents" in ctx.query:

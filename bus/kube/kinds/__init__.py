@@ -10,6 +10,7 @@ statefulsets.py   stateful sets
 jobs.py           jobs, cron jobs
 storage.py        persistent volumes, their claims, storage classes
 budgets.py        pod disruption budgets
+leases.py         leases
 rbac.py           roles and bindings
 network.py        endpoints, endpoint slices
 networking.py     ingresses, their classes, network policies
@@ -33,6 +34,7 @@ from bus.kube.kinds import (
     definitions,
     events,
     jobs,
+    leases,
     machinery,
     network,
     networking,
@@ -76,6 +78,7 @@ _BY_RESOURCE: dict[tuple[str, str], base.Strategy] = {
     ("", "persistentvolumeclaims"): storage.Claims(),
     ("storage.k8s.io", "storageclasses"): storage.Classes(),
     ("policy", "poddisruptionbudgets"): budgets.Budgets(),
+    ("coordination.k8s.io", "leases"): leases.Leases(),
     ("batch", "jobs"): jobs.Jobs(),
     ("batch", "cronjobs"): jobs.CronJobs(),
     ("rbac.authorization.k8s.io", "roles"): rbac.Roles(),

@@ -21,6 +21,8 @@ _POSITIVE = "must be greater than 0"
 
 
 class Autoscalers(Strategy):
+    unconditional_update = False
+
     def defaults(self, obj: Object, ctx: Context) -> None:
         spec = obj.setdefault("spec", {})
         spec.setdefault("minReplicas", 1)

@@ -30,6 +30,7 @@ class Strategy:
     generation = False  # whether metadata.generation counts changes of the specification
     returns_deleted = False  # a delete that took effect answers with the object instead of a Status
     unconditional_update = True  # an update without resourceVersion is allowed
+    create_on_update = False  # a PUT of what isn't there makes it
     fields: tuple[str, ...] = ()  # field selectors beside metadata.name and metadata.namespace
     special: ClassVar[Mapping[str, selectors.FieldGetter]] = {}  # those whose value is not simply what the path holds
 

@@ -13,6 +13,7 @@ POLICIES = ("AlwaysAllow", "IfHealthyBudget")
 
 
 class Budgets(Strategy):
+    unconditional_update = False
     generation = True
 
     def prepare_create(self, obj: Object, ctx: Context) -> None:

@@ -140,6 +140,7 @@ class Secrets(Strategy):
 
 
 class Services(Strategy):
+    create_on_update = True
     returns_deleted = True
 
     def name_problem(self, name: str) -> str:

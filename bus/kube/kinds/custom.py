@@ -10,7 +10,7 @@ from bus.kube.storage import Object
 
 class Custom(Strategy):
     generation = True
-    unconditional_update = True
+    unconditional_update = False
 
     def defaults(self, obj: Object, ctx: Context) -> None:
         structural.default(obj, ctx.version.schema)

@@ -16,6 +16,7 @@ _TYPES = ("array", "boolean", "integer", "number", "object", "string")
 
 
 class Definitions(Strategy):
+    unconditional_update = False
     generation = True
 
     def defaults(self, obj: Object, ctx: Context) -> None:

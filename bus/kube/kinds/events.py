@@ -23,6 +23,7 @@ def _about(field: str) -> FieldGetter:
 class Events(Strategy):
     """Events are found by what they are about."""
 
+    create_on_update = True
     fields: tuple[str, ...] = (
         *(f"involvedObject.{f}" for f in _ABOUT),
         *("reason", "reportingComponent", "source", "type"),

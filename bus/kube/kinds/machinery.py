@@ -46,6 +46,7 @@ def _driver(name: str, path: str) -> list[Cause]:
 
 
 class Drivers(Strategy):
+    unconditional_update = False
     generation = True
 
     def defaults(self, obj: Object, ctx: Context) -> None:
@@ -81,6 +82,8 @@ class Drivers(Strategy):
 
 
 class DriverNodes(Strategy):
+    unconditional_update = False
+
     def validate(self, obj: Object, ctx: Context) -> list[Cause]:
         out: list[Cause] = []
         seen: set[str] = set()
@@ -110,6 +113,8 @@ class DriverNodes(Strategy):
 
 
 class Capacities(Strategy):
+    unconditional_update = False
+
     def validate(self, obj: Object, ctx: Context) -> list[Cause]:
         name, out = obj.get("storageClassName") or "", []
         if not name:
@@ -126,6 +131,8 @@ class Capacities(Strategy):
 
 
 class Attachments(Strategy):
+    unconditional_update = False
+
     def validate(self, obj: Object, ctx: Context) -> list[Cause]:
         spec = obj.get("spec") or {}
         out = _driver(spec.get("attacher") or "", "spec.attacher")

@@ -22,6 +22,8 @@ def _bad_address(address: str) -> bool:
 
 
 class Endpoints(Strategy):
+    create_on_update = True
+
     def defaults(self, obj: Object, ctx: Context) -> None:
         for subset in obj.get("subsets") or []:
             for port in subset.get("ports") or []:

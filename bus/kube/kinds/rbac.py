@@ -15,6 +15,8 @@ GROUP = "rbac.authorization.k8s.io"
 class Roles(Strategy):
     """Roles and cluster roles."""
 
+    create_on_update = True
+
     def name_problem(self, name: str) -> str:
         return names.path_segment(name)
 
@@ -69,6 +71,8 @@ def _aggregation(rule: Object) -> list[Cause]:
 
 class Bindings(Strategy):
     """Role bindings and cluster role bindings."""
+
+    create_on_update = True
 
     def name_problem(self, name: str) -> str:
         return names.path_segment(name)

@@ -19,15 +19,21 @@ KINDS = {
 PATCH_TYPES = tuple(KINDS)
 
 
+def _unmarshal(value: Any) -> str:
+    names = {bool: "bool", int: "number", float: "number", str: "string", list: "array"}
+    return f"json: cannot unmarshal {names.get(type(value), 'null')}"
+
+
 def patcher(patch: Any, kind: str, resource: Resource, version: Version) -> Callable[[Object], Any]:
     """What the patch does to an object; the function raises StatusError 400, 413 or 422 when it can't."""
     if kind == "json":
         return lambda current: jsonpatch.apply(current, patch)
     if not isinstance(patch, dict):
-        raise errors.bad_request("a patch is an object")
+        raise errors.bad_request(
+            f"error decoding patch: {_unmarshal(patch)} into Go value of type map[string]interface {{}}"
+        )
     if kind == "merge":
         return lambda current: merge.apply(current, patch)
     if kind != "strategic" or resource.custom:
-        given = next((t for t, k in KINDS.items() if k == kind), kind)
-        raise errors.unsupported_media_type(given, [t for t, k in KINDS.items() if k != "strategic"])
+        raise errors.unsupported_media_type([t for t, k in KINDS.items() if k != "strategic"])
     return lambda current: strategic.apply(current, patch, version.schema, typed.types())

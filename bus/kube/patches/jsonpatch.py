@@ -22,7 +22,9 @@ def apply(target: Object, patch: Any) -> Any:
     import jsonpointer
 
     if not isinstance(patch, list):
-        raise errors.bad_request("a JSON patch is a list of operations")
+        raise errors.bad_request(
+            "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp"
+        )
     if len(patch) > OPERATIONS_MAX:
         raise errors.too_large(f"The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {len(patch)}")
     for op in patch:

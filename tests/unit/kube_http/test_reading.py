@@ -167,7 +167,7 @@ async def test_a_new_definition_is_discovered(http: Http) -> None:
 async def test_warnings_reach_the_client(http: Http) -> None:
     body = {**config_map(), "dataa": {}}
     async with http.client.post(http.url + CM, json=body) as r:
-        assert r.status == 201 and r.headers["Warning"] == "299 - \"unknown field 'dataa'\""
+        assert r.status == 201 and r.headers["Warning"] == '299 - "unknown field \\"dataa\\""'
     assert (await http.call("POST", CM + "?fieldValidation=Strict", {**body, "metadata": {"name": "y"}}))[0] == 400
 
 
