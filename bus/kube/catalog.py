@@ -44,6 +44,7 @@ class Version:
     columns: tuple[Column, ...] = ()
     scale: dict[str, str] | None = None
     selectable: tuple[str, ...] = ()
+    deprecated: str = ""  # what who still uses it is told
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,12 @@ def _shipped() -> dict[tuple[str, str], Resource]:
     return {(r.group, r.resource): r for r in found}
 
 
+def _established(crd: Object) -> bool:
+    """Whether it is served: a definition whose names are another's is kept, and waits."""
+    listed = (crd.get("status") or {}).get("conditions") or []
+    return all(c.get("status") == "True" for c in listed if c.get("type") == "Established")
+
+
 def version_rank(name: str) -> tuple[int, int, int, str]:
     """Order of preference: GA before beta before alpha, newer first (Kubernetes "Versions in CustomResourceDefinitions")."""
     m = re.fullmatch(r"v([0-9]{1,9})(?:(alpha|beta)([0-9]{1,9}))?", name)
@@ -128,6 +135,13 @@ def version_rank(name: str) -> tuple[int, int, int, str]:
         return (3, 0, 0, name)
     stage = {None: 0, "beta": 1, "alpha": 2}[m[2]]
     return (stage, -int(m[1]), -int(m[3] or 0), name)
+
+
+def _deprecation(spec: Object, version: Object) -> str:
+    said: str = (
+        version.get("deprecationWarning") or f"{spec['group']}/{version['name']} {spec['names']['kind']} is deprecated"
+    )
+    return said
 
 
 def of_definition(crd: Object) -> Resource:
@@ -150,6 +164,7 @@ def of_definition(crd: Object) -> Resource:
             columns,
             subs.get("scale"),
             tuple(f["jsonPath"].lstrip(".") for f in v.get("selectableFields") or ()),
+            _deprecation(spec, v) if v.get("deprecated") else "",
         )
     served = [v["name"] for v in spec["versions"] if v.get("served")]
     return Resource(
@@ -185,7 +200,8 @@ class Catalog:
             for s in stored:
                 known = self._built.get(s.key.name)
                 built[s.key.name] = known if known and known[0] == s.rev else (s.rev, of_definition(s.object))
-            custom = {(r.group, r.resource): r for _, r in built.values()}
+            waiting = {s.key.name for s in stored if not _established(s.object)}
+            custom = {(r.group, r.resource): r for name, (_, r) in built.items() if name not in waiting}
             self._built, self._seen = built, now
             self._table = {**_shipped(), **custom, **builtin()}
         return self._table

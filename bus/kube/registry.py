@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bus.kube import decoding, deletion, errors, objectmeta, subresources, times
+from bus.kube import decoding, deletion, errors, objectmeta, subresources, times, withdrawal
 from bus.kube.admission.base import Plugin
-from bus.kube.catalog import CRD_GROUP, CRD_RESOURCE, Catalog, Resource, Version, of_definition
+from bus.kube.catalog import CRD_GROUP, CRD_RESOURCE, Catalog, Resource, Version
 from bus.kube.decoding import clone
 from bus.kube.deletion import Deleted, DeleteOptions
 from bus.kube.errors import StatusError
@@ -159,7 +159,7 @@ class Registry:
         """The stored object.  ``name`` goes with a subresource (``binding``, ``eviction`` of a pod), which answers with a
         Status.  Raises StatusError 400, 403, 404, 405, 409, 413, 422, 503."""
         res, ver = self.resource(group, resource, version)
-        self._writer(res, "create")
+        self.writer(res, "create")
         if subresource:
             return await subresources.create(self, Target(res, ver, namespace, name, subresource), obj, how)
         new = decoding.read(obj, res, ver, validation=how.validation, warnings=how.warnings)
@@ -169,7 +169,7 @@ class Registry:
     async def _create(self, target: Target, new: Object, how: Write) -> Object:
         """A new object of what was read."""
         res, ver = target.resource, target.version
-        storage = self._writer(res, "create")
+        storage = self.writer(res, "create")
         generate = not new["metadata"].get("name") and bool(new["metadata"].get("generateName"))
         for attempt in range(NAME_ATTEMPTS_MAX):
             draft, inner = decoding.hub(clone(new), res, ver)
@@ -219,7 +219,7 @@ class Registry:
         except AlreadyExists:
             raise
         except StorageError as e:
-            raise _refusal(res, key.name, e) from e
+            raise refusal(res, key.name, e) from e
 
     def _check_namespace(self, res: Resource, namespace: str, name: str) -> None:
         space = self.reader.get(ObjectKey("", "namespaces", "", namespace))
@@ -247,7 +247,7 @@ class Registry:
         """The whole object (or its status, its scale) replaced.  With a resourceVersion in it, only that one is replaced
         (409 otherwise).  An update that changes nothing writes nothing.  Raises StatusError as ``create`` does."""
         target = Target(*self.resource(group, resource, version), namespace, name, subresource)
-        self._writer(target.resource, "update")
+        self.writer(target.resource, "update")
         if subresource not in ("", "status"):
             return await subresources.update(self, target, lambda _: obj, how)
         new = self._readable(obj, target, how)
@@ -279,7 +279,7 @@ class Registry:
         ``create`` does, and 415 for a strategic patch of a custom resource."""
         target = Target(*self.resource(group, resource, version), namespace, name, subresource)
         res, ver = target.resource, target.version
-        self._writer(res, "patch")
+        self.writer(res, "patch")
         if kind == "apply":
             return await self._apply(target, patch, how)
         if subresource not in ("", "status"):
@@ -338,7 +338,7 @@ class Registry:
 
         Not ``tracked``: it cares for the ownership of fields itself."""
         res, ver = target.resource, target.version
-        storage = self._writer(res, "update")
+        storage = self.writer(res, "update")
         for _ in range(ATTEMPTS_MAX):
             stored = self.stored(target)
             current = self.present(res, ver, stored)
@@ -396,12 +396,14 @@ class Registry:
         try:
             if deletion.finished(obj):
                 gone = await storage.delete(stored.key, stored.rev, how.origin)
+                if res.custom:
+                    await withdrawal.finish(self, res, how)
                 return Stored(stored.key, gone.rev, obj)
             return await storage.replace(stored.key, obj, stored.rev, how.origin)
         except Conflict:
             raise
         except StorageError as e:
-            raise _refusal(res, stored.key.name, e) from e
+            raise refusal(res, stored.key.name, e) from e
 
     # --- delete ------------------------------------------------------------------------------------------------
 
@@ -419,10 +421,11 @@ class Registry:
         """Gone, or marked and waiting (finalizers, a node's grace).  Raises StatusError 404, 405, 409, 503."""
         res, ver = self.resource(group, resource, version)
         target = Target(res, ver, namespace, name)
-        storage = self._writer(res, "delete")
+        storage = self.writer(res, "delete")
         opts = options or DeleteOptions()
-        if (group, resource) == (CRD_GROUP, CRD_RESOURCE) and not how.dry_run:
-            await self._empty_definition(self.stored(target), how)
+        if (group, resource) == (CRD_GROUP, CRD_RESOURCE) and not how.dry_run and not opts.dry_run:
+            self._preconditions(res, self.stored(target), opts)
+            return await withdrawal.delete(self, target, how)
         for _ in range(ATTEMPTS_MAX):
             stored = self.stored(target)
             self._preconditions(res, stored, opts)
@@ -432,6 +435,8 @@ class Registry:
                     return Deleted(self.present(res, ver, Stored(stored.key, stored.rev, obj)), now)
                 if now:
                     gone = await storage.delete(stored.key, stored.rev, how.origin)
+                    if res.custom:
+                        await withdrawal.finish(self, res, how)
                     return Deleted(self.present(res, ver, Stored(stored.key, gone.rev, obj)), True)
                 if obj != stored.object:
                     stored = await storage.replace(stored.key, obj, stored.rev, how.origin)
@@ -439,7 +444,7 @@ class Registry:
             except Conflict:
                 continue
             except StorageError as e:
-                raise _refusal(res, name, e) from e
+                raise refusal(res, name, e) from e
         raise target.conflict(CROWDED)
 
     def _preconditions(self, res: Resource, stored: Stored, opts: DeleteOptions) -> None:
@@ -465,7 +470,7 @@ class Registry:
     ) -> Objects:
         """Deletes all that match; what was there before, as a list.  An object that vanishes meanwhile is no error."""
         res, ver = self.resource(group, resource, version)
-        self._writer(res, "deletecollection")
+        self.writer(res, "deletecollection")
         wanted = Filter(res, ver, labels, fields)
         found = [s for s in self.reader.list(*res.place, namespace) if wanted.matches(s.object)]
         for start in range(0, len(found), DELETES_AT_ONCE):
@@ -476,14 +481,10 @@ class Registry:
                     raise outcome
         return [self.present(res, ver, s) for s in found]
 
-    async def _empty_definition(self, stored: Stored, how: Write) -> None:
-        """The objects of a definition go with it."""
-        res = of_definition(stored.object)
-        await self.delete_collection(res.group, res.resource, None, how=how)
-
     # --- shared ------------------------------------------------------------------------------------------------
 
-    def _writer(self, res: Resource, verb: str) -> Storage:
+    def writer(self, res: Resource, verb: str) -> Storage:
+        """Raises StatusError 405 when nobody may write."""
         if self._storage is None or not res.stored:
             raise errors.method_not_allowed(res.group, res.resource, verb)
         return self._storage
@@ -495,7 +496,8 @@ class Registry:
 Objects = list[Object]  # a name of its own: inside the class ``list`` is the method
 
 
-def _refusal(res: Resource, name: str, error: StorageError) -> StatusError:
+def refusal(res: Resource, name: str, error: StorageError) -> StatusError:
+    """What a client is told of what the storage said."""
     if isinstance(error, Conflict):
         return errors.conflict(res.group, res.resource, name)
     if isinstance(error, TooLarge):

@@ -171,7 +171,10 @@ async def _answer(request: web.Request) -> web.StreamResponse:
     if request.method in ("GET", "HEAD") and (address.watch or ctx.flag("watch")) and not address.subresource and res.stored:
         return await _watch(ctx)
     async with asyncio.timeout(server.limits.request_s):
-        return await _verb(ctx)(ctx)
+        response = await _verb(ctx)(ctx)
+    if ver.deprecated and not response.prepared:
+        answers.warn(response, [ver.deprecated])
+    return response
 
 
 def _verb(ctx: Context) -> Callable[[Context], Awaitable[web.StreamResponse]]:

@@ -191,7 +191,17 @@ def _check_number(value: float, node: Node, path: str, out: list[Cause]) -> None
         out.append(errors.bad_value(path, value, f"{path} in body must be of type {node['format']}"))
 
 
+def _check_embedded(value: dict[str, Any], path: str, out: list[Cause]) -> None:
+    for name in ("apiVersion", "kind"):
+        if not isinstance(value.get(name), str) or not value[name]:
+            out.append(errors.required(f"{path}.{name}", "must not be empty"))
+    if "metadata" in value and not isinstance(value["metadata"], dict):
+        out.append(_type_error(value["metadata"], "object", f"{path}.metadata"))
+
+
 def _check_object(value: dict[str, Any], node: Node, path: str, out: list[Cause]) -> None:
+    if node.get("x-kubernetes-embedded-resource"):
+        _check_embedded(value, path, out)
     for name in node.get("required", ()):
         if name not in value:
             out.append(errors.required(f"{path}.{name}" if path else name))

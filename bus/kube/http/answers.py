@@ -30,11 +30,16 @@ def respond(value: Any, code: int = 200, output: Output | None = None, warnings:
         body = encode(value)
     response = web.Response(status=code, body=body, content_type=output.content_type)
     response.headers["Cache-Control"] = "no-cache, private"
+    warn(response, warnings)
+    return response
+
+
+def warn(response: web.StreamResponse, warnings: Iterable[str]) -> None:
+    """As headers, which kubectl shows."""
     for warning in list(dict.fromkeys(warnings))[:WARNINGS_MAX]:
         plain = "".join(c if c.isprintable() else " " for c in warning[:WARNING_CHARS_MAX])
         text = plain.replace("\\", "\\\\").replace('"', '\\"')
         response.headers.add("Warning", f'299 - "{text}"')
-    return response
 
 
 def refuse(error: StatusError) -> web.Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bus.kube import cel_rules, structural
+from bus.kube import cel_rules, ratchet, structural
 from bus.kube.errors import Cause
 from bus.kube.kinds.base import Context, Strategy, keep
 from bus.kube.storage import Object
@@ -28,17 +28,20 @@ class Custom(Strategy):
         return structural.validate(body, schema, "") or cel_rules.check(body, schema)
 
     def validate_update(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
-        body, schema = _body(obj), _schema(ctx)
-        return structural.validate(body, schema, "") or cel_rules.check(body, schema, old=_body(old))
+        body, before, schema = _body(obj), _body(old), _schema(ctx)
+        causes = ratchet.changed(structural.validate(body, schema, ""), body, before, schema)
+        if causes:
+            return causes
+        return ratchet.changed(cel_rules.check(body, schema, old=before), body, before, schema)
 
     def validate_status(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
         status = ctx.version.schema.get("properties", {}).get("status")
         if not status or "status" not in obj:
             return []
         before = old.get("status", cel_rules.ABSENT)
-        return structural.validate(obj["status"], status, "status") or cel_rules.check(
-            obj["status"], status, "status", before
-        )
+        causes = structural.validate(obj["status"], status, "status")
+        causes = ratchet.changed(causes, obj, old, {"properties": {"status": status}})
+        return causes or cel_rules.check(obj["status"], status, "status", before)
 
     def same_spec(self, obj: Object, old: Object, ctx: Context) -> bool:
         ignored = {"metadata", "apiVersion", "kind"}

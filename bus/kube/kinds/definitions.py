@@ -8,7 +8,7 @@ from typing import Any
 from bus.kube import cel_rules, errors, names, structural
 from bus.kube.errors import Cause
 from bus.kube.kinds.base import Context, Strategy, at
-from bus.kube.storage import Object
+from bus.kube.storage import Object, Stored
 
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 SCHEMA_DEPTH_MAX = 60
@@ -18,6 +18,7 @@ _TYPES = ("array", "boolean", "integer", "number", "object", "string")
 class Definitions(Strategy):
     unconditional_update = False
     generation = True
+    returns_deleted = True
 
     def defaults(self, obj: Object, ctx: Context) -> None:
         spec = obj.setdefault("spec", {})
@@ -28,22 +29,33 @@ class Definitions(Strategy):
         spec.setdefault("conversion", {"strategy": "None"})
 
     def prepare_create(self, obj: Object, ctx: Context) -> None:
-        obj["status"] = self._status(obj, [], [], ctx.now)
+        obj["status"] = self._status(obj, {}, ctx)
 
     def prepare_update(self, obj: Object, old: Object, ctx: Context) -> None:
-        before = old.get("status", {})
-        obj["status"] = self._status(obj, before.get("storedVersions", []), before.get("conditions", []), ctx.now)
+        obj["status"] = self._status(obj, old.get("status") or {}, ctx)
 
-    def _status(self, obj: Object, stored: list[str], conditions: list[Object], now: str) -> Object:
-        versions = [v.get("name") for v in at(obj, "spec", "versions") or [] if v.get("storage")]
+    def _status(self, obj: Object, before: Object, ctx: Context) -> Object:
+        storage = [v.get("name") for v in at(obj, "spec", "versions") or [] if v.get("storage")]
+        accepted, problem = _accepted(obj, before.get("acceptedNames") or {}, ctx)
+        known = {c.get("type"): c for c in before.get("conditions") or []}
+        was = at(known, "Established", "status") == "True"
+        if problem:
+            new = [_condition("NamesAccepted", *problem, ctx.now, good=False)]
+            if not was:
+                said = "not all names are accepted"
+                new.append(_condition("Established", "NotAccepted", said, ctx.now, good=False))
+        else:
+            new = [_condition("NamesAccepted", "NoConflicts", "no conflicts found", ctx.now)]
+            said = "the initial names have been accepted"
+            new.append(_condition("Established", "InitialNamesAccepted", said, ctx.now))
+        for condition in new:
+            had = known.get(condition["type"])
+            if had is None or had.get("status") != condition["status"]:
+                known[condition["type"]] = condition
         return {
-            "acceptedNames": dict(obj["spec"]["names"]),
-            "storedVersions": list(dict.fromkeys([*stored, *versions])),
-            "conditions": conditions
-            or [
-                _condition("NamesAccepted", "NoConflicts", "no conflicts found", now),
-                _condition("Established", "InitialNamesAccepted", "the initial names have been accepted", now),
-            ],
+            "acceptedNames": accepted,
+            "storedVersions": list(dict.fromkeys([*(before.get("storedVersions") or []), *storage])),
+            "conditions": list(known.values()),
         }
 
     def validate(self, obj: Object, ctx: Context) -> list[Cause]:
@@ -74,10 +86,10 @@ class Definitions(Strategy):
         if at(spec, "conversion", "strategy") != "None":
             why = "only None is offered: conversion webhooks are not called"
             out.append(errors.bad_value("spec.conversion.strategy", at(spec, "conversion", "strategy"), why))
-        return out + _versions(spec.get("versions") or [])
+        return out + _spec_rules(obj) + _versions(spec.get("versions") or [])
 
     def validate_update(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
-        out = self.validate(obj, ctx)
+        out = self.validate(obj, ctx) + _stored_rules(obj)
         for field, now, before in (
             ("spec.group", at(obj, "spec", "group"), at(old, "spec", "group")),
             ("spec.scope", at(obj, "spec", "scope"), at(old, "spec", "scope")),
@@ -89,8 +101,74 @@ class Definitions(Strategy):
         return out
 
 
-def _condition(kind: str, reason: str, message: str, now: str) -> Object:
-    return {"type": kind, "status": "True", "lastTransitionTime": now, "reason": reason, "message": message}
+def _condition(kind: str, reason: str, message: str, now: str, good: bool = True) -> Object:
+    status = "True" if good else "False"
+    return {"type": kind, "status": status, "lastTransitionTime": now, "reason": reason, "message": message}
+
+
+def _accepted(obj: Object, had: Object, ctx: Context) -> tuple[Object, tuple[str, str] | None]:
+    """The names that are nobody else's in the group, and the first that is (reason, message): pkg/controller/status of
+    apiextensions.  What is not accepted stays as it was."""
+    naming, group, own = obj["spec"]["names"], at(obj, "spec", "group"), obj["metadata"].get("name")
+    resources: set[str] = set()
+    kinds: set[str] = set()
+    for s in ctx.reader.list("apiextensions.k8s.io", "customresourcedefinitions"):
+        if s.key.name == own or at(s.object, "spec", "group") != group:
+            continue
+        theirs = at(s.object, "status", "acceptedNames") or {}
+        resources |= {theirs.get("plural", ""), theirs.get("singular", ""), *(theirs.get("shortNames") or [])}
+        kinds |= {theirs.get("kind", ""), theirs.get("listKind", "")}
+    accepted, problem = dict(had), None
+    fields = (
+        ("plural", resources),
+        ("singular", resources),
+        ("shortNames", resources),
+        ("kind", kinds),
+        ("listKind", kinds),
+    )
+    for field, taken in fields:
+        wanted = naming.get(field)
+        used = [n for n in (wanted if isinstance(wanted, list) else [wanted]) if n and n in taken]
+        if used:
+            problem = problem or (f"{field[0].upper()}{field[1:]}Conflict", f"{errors.show(used[0])} is already in use")
+        elif wanted:
+            accepted[field] = wanted
+        else:
+            accepted.pop(field, None)
+    if naming.get("categories"):
+        accepted["categories"] = naming["categories"]
+    return accepted, problem
+
+
+PRESERVE = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead"
+APPROVED = "api-approved.kubernetes.io"
+
+
+def _spec_rules(obj: Object) -> list[Cause]:
+    out = []
+    if obj["spec"].get("preserveUnknownFields") is True:
+        out.append(errors.bad_value("spec.preserveUnknownFields", True, PRESERVE))
+    group = str(obj["spec"].get("group"))
+    protected = any(group == d or group.endswith("." + d) for d in ("k8s.io", "kubernetes.io"))
+    if protected and APPROVED not in (obj["metadata"].get("annotations") or {}):
+        why = f'protected groups must have approval annotation "{APPROVED}", see https://github.com/kubernetes/enhancements/pull/1111'
+        out.append(errors.required(f"metadata.annotations[{APPROVED}]", why))
+    return out
+
+
+def _stored_rules(obj: Object) -> list[Cause]:
+    """What was once written in a version can only be read with it."""
+    there = {v.get("name") for v in at(obj, "spec", "versions") or []}
+    out = []
+    for i, name in enumerate(at(obj, "status", "storedVersions") or []):
+        if name not in there:
+            why = (
+                f"missing from spec.versions; {name} was previously a storage version, and must remain in spec.versions "
+                f"until a storage migration ensures no data remains persisted in {name} and removes {name} from "
+                "status.storedVersions"
+            )
+            out.append(errors.bad_value(f"status.storedVersions[{i}]", name, why))
+    return out
 
 
 def _versions(versions: list[Object]) -> list[Cause]:
@@ -147,6 +225,7 @@ def _schema(node: Any, path: str, out: list[Cause], depth: int, junctor: bool = 
             structural.compiled(node["pattern"])
         except (re.error, TypeError, OverflowError) as e:
             out.append(errors.bad_value(f"{path}.pattern", node["pattern"], f"must be a valid regular expression: {e}"))
+    out += _extensions(node, path)
     if node.get("x-kubernetes-validations"):
         out += cel_rules.problems(node["x-kubernetes-validations"], f"{path}.x-kubernetes-validations")
     for name, field in _items(node.get("properties"), path, out):
@@ -164,6 +243,55 @@ def _schema(node: Any, path: str, out: list[Cause], depth: int, junctor: bool = 
     if "default" in node and not junctor:
         for cause in structural.validate(node["default"], node, f"{path}.default") if not out else ():
             out.append(cause)
+
+
+def _extensions(node: Object, path: str) -> list[Cause]:
+    """Of the words that only Kubernetes' schemas have, and those that they may not have."""
+    out = []
+    kind, more = node.get("type"), node.get("additionalProperties")
+    if node.get("uniqueItems") is True:
+        why = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic"
+        out.append(errors.not_permitted(f"{path}.uniqueItems", why))
+    if more is False:
+        out.append(errors.not_permitted(f"{path}.additionalProperties", "additionalProperties cannot be set to false"))
+    elif more is not None and node.get("properties"):
+        why = "additionalProperties and properties are mutual exclusive"
+        out.append(errors.not_permitted(f"{path}.additionalProperties", why))
+    for word in ("preserve-unknown-fields", "embedded-resource"):
+        if node.get(f"x-kubernetes-{word}") is False and word == "preserve-unknown-fields":
+            out.append(errors.bad_value(f"{path}.x-kubernetes-{word}", False, "must be true or undefined"))
+    if node.get("x-kubernetes-embedded-resource") and kind != "object":
+        why = "must be object if x-kubernetes-embedded-resource is true"
+        out.append(errors.bad_value(f"{path}.type", kind or "", why))
+    listing, keys = node.get("x-kubernetes-list-type"), node.get("x-kubernetes-list-map-keys")
+    if listing is not None and listing not in ("atomic", "map", "set"):
+        out.append(errors.not_supported(f"{path}.x-kubernetes-list-type", listing, ("atomic", "map", "set")))
+    if listing is not None and kind != "array":
+        why = "must be array if x-kubernetes-list-type is " + str(listing)
+        out.append(errors.bad_value(f"{path}.type", kind or "", why))
+    if listing == "map":
+        if not keys:
+            why = "must not be empty if x-kubernetes-list-type is map"
+            out.append(errors.required(f"{path}.x-kubernetes-list-map-keys", why))
+        items = node.get("items") if isinstance(node.get("items"), dict) else {}
+        fields = (items or {}).get("properties") or {}
+        for i, key in enumerate(keys if isinstance(keys, list) else []):
+            if key not in fields:
+                out.append(
+                    errors.bad_value(
+                        f"{path}.x-kubernetes-list-map-keys[{i}]", key, "entries must all be names of item properties"
+                    )
+                )
+            elif key not in ((items or {}).get("required") or []) and "default" not in fields[key]:
+                why = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property"
+                out.append(errors.required(f"{path}.items.properties[{key}].default", why))
+    elif keys:
+        why = "must be map if x-kubernetes-list-map-keys is non-empty"
+        out.append(errors.bad_value(f"{path}.x-kubernetes-list-type", listing or "", why))
+    maps = node.get("x-kubernetes-map-type")
+    if maps is not None and maps not in ("atomic", "granular"):
+        out.append(errors.not_supported(f"{path}.x-kubernetes-map-type", maps, ("atomic", "granular")))
+    return out
 
 
 def _items(properties: Any, path: str, out: list[Cause]) -> list[tuple[str, Any]]:
@@ -187,3 +315,33 @@ def _keywords(node: Object, path: str, out: list[Cause]) -> None:
     for word, python in _WORDS.items():
         if word in node and (not isinstance(node[word], python) or isinstance(node[word], bool)):
             out.append(errors.bad_value(f"{path}.{word}", node[word], f"must be {' or '.join(p.__name__ for p in python)}"))
+
+
+def terminating(crd: Object, now: str) -> Object:
+    """A definition (a copy) that is being deleted: its objects go first."""
+    meta, status = crd["metadata"], crd.setdefault("status", {})
+    meta["finalizers"] = list(dict.fromkeys([*meta.get("finalizers", []), CLEANUP]))
+    if meta.get("deletionTimestamp"):
+        return crd
+    meta["deletionTimestamp"] = now
+    said = "CustomResource deletion is pending"
+    others = [c for c in status.get("conditions") or [] if c.get("type") != "Terminating"]
+    status["conditions"] = [*others, _condition("Terminating", "InstanceDeletionPending", said, now)]
+    return crd
+
+
+def is_terminating(stored: Stored | None) -> bool:
+    meta = stored.object["metadata"] if stored is not None else {}
+    return bool(meta.get("deletionTimestamp")) and CLEANUP in (meta.get("finalizers") or [])
+
+
+def refused(crd: Object) -> bool:
+    """Whether it waits for a name."""
+    listed = at(crd, "status", "conditions") or []
+    return any(c.get("type") == "NamesAccepted" and c.get("status") == "False" for c in listed)
+
+
+def again(crd: Object) -> Object:
+    """Nothing of it changes, but its names are looked at again."""
+    del crd["metadata"]["resourceVersion"]
+    return crd
