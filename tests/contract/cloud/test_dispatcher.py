@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,14 @@ import pytest
 
 from bus import follower, log
 from bus.connect import Connection
+from cloud import dispatcher
+from cloud.core import stimuli
+from cloud.core.dispatcher import Dispatcher
 from cloud.dispatcher import DispatcherWorker
 from schemas import codec, subjects
 from schemas.subjects import ObjectKey
 from tests.contract.bus import plain
+from tests.contract.cloud import dispatching
 
 pytestmark = pytest.mark.contract
 
@@ -176,3 +181,73 @@ async def test_an_object_that_is_too_large_stops_nobody(hub: Hub) -> None:
         await until(caught_up(hub, worker))
         assert (worker.stats.too_large, worker.stats.failures) == (1, 0)
         assert list(await hub.holds("edge-1")) == ["p"]
+
+
+NODES = 300  # more than the window of appends, so that it is full
+
+
+async def fill(hub: Hub) -> None:
+    """A pod and a config map for each node; one config map that all name."""
+    await hub.config("shared", "0")
+    await asyncio.gather(*(hub.config(f"c{n}", "0") for n in range(NODES)))
+    await asyncio.gather(*(hub.pod(f"p{n}", f"edge-{n}", f"c{n}", "shared") for n in range(NODES)))
+
+
+async def check_all(hub: Hub, value: str) -> None:
+    for n in range(NODES):
+        holds = await hub.holds(f"edge-{n}")
+        assert set(holds) == {f"p{n}", f"c{n}", "shared"} and holds["shared"]["data"] == {"v": value}, n
+    await hub.check_chains()
+
+
+async def test_kill_9_in_the_midst_of_a_full_window(hub: Hub) -> None:
+    """What the dead dispatcher had on its way is in the log or not; its successor writes the rest, and nothing twice."""
+    await fill(hub)
+    for enough in (1, NODES, 2 * NODES):
+        process = dispatching.start(hub.server.url)
+        try:
+            async with asyncio.timeout(60):
+                while (await hub.log.info("META-0")).last_seq < enough:
+                    assert process.poll() is None
+        finally:
+            process.kill()
+            process.wait()
+    async with running(DispatcherWorker(hub.log, 1)) as worker:
+        await until(caught_up(hub, worker))
+    await check_all(hub, "0")
+    assert (await hub.log.info("META-0")).last_seq == 3 * NODES, "each was written once"
+
+
+async def test_a_hub_that_hangs_with_a_full_window_loses_nothing(hub: Hub) -> None:
+    async with running(DispatcherWorker(hub.log, 1)) as worker:
+        await fill(hub)
+        await until(caught_up(hub, worker))
+        await hub.config("shared", "1")
+        assert hub.server.process is not None
+        hub.server.process.send_signal(signal.SIGSTOP)
+        try:
+            await until(lambda: worker.stats.failures > 0 or worker.idle)  # unless it was done before
+        finally:
+            hub.server.process.send_signal(signal.SIGCONT)
+        await until(caught_up(hub, worker))
+        await check_all(hub, "1")
+
+
+async def test_a_fault_in_the_core_begins_anew_and_loses_nothing(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "EPOCH_PAUSE_S", 0.1)
+    handle, bad = Dispatcher.handle, [3, 40]  # at the third acknowledgement, and again a while later
+
+    def failing(self: Dispatcher, stimulus: stimuli.Stimulus) -> list[stimuli.Instruction]:
+        if isinstance(stimulus, stimuli.Appended) and bad:
+            bad[0] -= 1
+            if bad[0] == 0:
+                bad.pop(0)
+                raise RuntimeError("a fault of ours")
+        return handle(self, stimulus)
+
+    monkeypatch.setattr(Dispatcher, "handle", failing)
+    await fill(hub)
+    async with running(DispatcherWorker(hub.log, 1)) as worker:
+        await until(lambda: worker.stats.broken == 2)
+        await until(caught_up(hub, worker))
+        await check_all(hub, "0")
