@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -47,8 +46,7 @@ def sweep(parent: Path | None = None) -> list[str]:
 def _take_down(folder: Path, devices: str) -> None:
     lab = Lab(folder)
     lab.hub = folder / "hub-disk" / "hub"
-    for process in lab.processes.alive():
-        os.kill(process.pid, signal.SIGCONT)  # one that stands still hears nothing else
+    lab.processes.end_all_soon()
     setting.down(lab)
     if devices:
         netns.sweep(devices)

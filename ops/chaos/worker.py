@@ -77,6 +77,7 @@ class Ground:
         f = Field(lab, hub_disk, port)
         self._stack.callback(f.close)
         self._stack.callback(setting.down, lab)
+        self._stack.callback(lab.processes.end_all_soon)
         f.settle()
         looks = Looks(f)
         for node in f.nodes:
@@ -102,7 +103,7 @@ def row(ground: Ground, fault: Fault) -> scorecard.Row:
                 return scorecard.stamped(scorecard.Row(fault.key, fault.title, list(fault.kubeedge), failure=why))
     found = measure.measure(f, looks, fault)
     found.links = f.links.kind
-    if found.failure:
+    if found.failure and not fault.keeps:
         ground.end()
     return found
 

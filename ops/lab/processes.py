@@ -84,6 +84,12 @@ class Processes:
                 os.kill(r.pid, signal.SIGTERM)
                 self._children.pop(r.pid).wait(STOP_S)
 
+    def end_all_soon(self) -> None:
+        """SIGTERM to all at once, for those to whom the order is all the same; ``stop_all`` then finds most of them gone."""
+        for r in self.alive():
+            os.kill(r.pid, signal.SIGTERM)
+            os.kill(r.pid, signal.SIGCONT)  # one that stands still hears nothing else
+
     def stop_all(self) -> list[str]:
         """SIGTERM in reverse order of starting, SIGKILL for what does not end; the names of all that were ended."""
         ended = []

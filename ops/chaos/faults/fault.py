@@ -40,6 +40,7 @@ class Fault:
     touches: bool = False  # the containers themselves are taken away: they can't be the same ones afterwards
     silences: bool = False  # the mapper that counts is the one that is hurt: it can't be asked meanwhile
     heals: bool = False  # it ends with the link being there again: how soon the node is in sync is measured
+    keeps: bool = False  # the field is as it was, also when the row failed
     servers: int = 1  # of the hub
     bound: float = 0.0  # seconds for the whole row; 0: what a row needs at most
 

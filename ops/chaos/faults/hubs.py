@@ -101,7 +101,7 @@ FAULTS = [
     Fault(
         "restore-hub",
         "the hub is restored from a backup, its nodes are ahead of it",
-        "中心从备份恢复,节点比它更新",
+        "中心从备份恢复，节点比它更新",
         _back_up,
         _restore,
         both=True,
@@ -111,7 +111,7 @@ FAULTS = [
     Fault(
         "restore-cut",
         "the same while a node is cut off",
-        "同上,且有一个节点断开",
+        "同上，且有一个节点断开",
         _back_up_and_cut,
         _restore_and_heal,
         both=True,
@@ -121,7 +121,7 @@ FAULTS = [
     Fault(
         "restore-cloud",
         "the same, the cloud begins anew as well",
-        "同上,云端也重新开始",
+        "同上，云端也重新开始",
         _back_up,
         _restore_with_cloud_killed,
         both=True,

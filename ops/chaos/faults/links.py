@@ -116,7 +116,7 @@ FAULTS = [
     Fault(
         "cut-150",
         "link silent for 150 s: longer than every back-off and the log's window for doubles",
-        "链路静默中断 150 秒:比一切退避和日志的去重窗口都长",
+        "链路静默中断 150 秒：比一切退避和日志的去重窗口都长",
         cut,
         heal,
         hold_s=150.0,
@@ -126,7 +126,7 @@ FAULTS = [
     Fault(
         "cut-installed",
         "link silent for 30 s, beats as rare as installed (300 s)",
-        "链路静默中断 30 秒,心跳与安装后一样稀少(300 秒)",
+        "链路静默中断 30 秒，心跳与安装后一样稀少（300 秒）",
         _quiet_cut,
         heal,
         _usual_beats,
@@ -171,7 +171,7 @@ FAULTS = [
     Fault(
         "flapping",
         "six cuts of 1.5 s",
-        "中断六次,每次 1.5 秒",
+        "中断六次，每次 1.5 秒",
         _flap,
         hold_s=0.5,
         kubeedge=(5, 9),
@@ -179,7 +179,7 @@ FAULTS = [
     Fault(
         "flapping-fast",
         "twenty cuts of 0.2 s",
-        "中断二十次,每次 0.2 秒",
+        "中断二十次，每次 0.2 秒",
         _flap_fast,
         hold_s=0.5,
         kubeedge=(5, 9),
@@ -187,7 +187,7 @@ FAULTS = [
     Fault(
         "satellite",
         "satellite: 600 ms, 5 % of packets lost each way",
-        "卫星链路:600 毫秒,双向各丢 5 % 的包",
+        "卫星链路：600 毫秒，双向各丢 5 % 的包",
         _profile(SATELLITE),
         after=clear,
         hold_s=10.0,
@@ -206,7 +206,7 @@ FAULTS = [
     Fault(
         "cellular",
         "cellular: 80 ms, 120 ms jitter, 2 % lost each way",
-        "蜂窝链路:80 毫秒,抖动 120 毫秒,双向各丢 2 %",
+        "蜂窝链路：80 毫秒，抖动 120 毫秒，双向各丢 2 %",
         _profile(CELLULAR),
         after=clear,
         kubeedge=(5,),
@@ -214,7 +214,7 @@ FAULTS = [
     Fault(
         "lossy",
         "40 ms, 20 % lost each way",
-        "40 毫秒,双向各丢 20 %",
+        "40 毫秒，双向各丢 20 %",
         _profile(LOSSY),
         after=clear,
         hold_s=10.0,

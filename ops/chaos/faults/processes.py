@@ -76,7 +76,7 @@ FAULTS = [
     Fault(
         "reboot",
         "power lost with the link cut, all containers gone",
-        "链路中断时断电,所有容器消失",
+        "链路中断时断电，所有容器消失",
         _reboot(linked=False),
         heal,
         kubeedge=(10,),
@@ -86,7 +86,7 @@ FAULTS = [
     Fault(
         "reboot-linked",
         "power lost, all containers gone",
-        "断电,所有容器消失",
+        "断电，所有容器消失",
         _reboot(linked=True),
         kubeedge=(10,),
         touches=True,
@@ -118,7 +118,7 @@ FAULTS = [
     Fault(
         "hang-hub-server",
         "the hub's nats-server stands still for good: its supervisor must restart it",
-        "中心的 nats-server 永久停顿:监管进程必须重启它",
+        "中心的 nats-server 永久停顿：监管进程必须重启它",
         lambda f: f.signal("hub server", signal.SIGSTOP),
         both=True,
         hold_s=45.0,

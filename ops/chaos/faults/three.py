@@ -106,11 +106,11 @@ _follower, _meta_leader, _api_leader = _Lost(follower=True), _Lost(), _Lost(stre
 _history, _hung = _Lost(stream="HISTORY-CLUSTER"), _Lost()
 
 FAULTS = [
-    Fault("three-none", "hub of three: nothing at all", "三服务器中心:什么都没有发生", nothing, hold_s=2.0, servers=3),
+    Fault("three-none", "hub of three: nothing at all", "三服务器中心：什么都没有发生", nothing, hold_s=2.0, servers=3),
     Fault(
         "three-lose-one",
         "hub of three: a server is lost that leads nothing of the node's",
-        "三服务器中心:失去一台不领导该节点流的服务器",
+        "三服务器中心：失去一台不领导该节点流的服务器",
         _follower.kill,
         _follower.start,
         _level,
@@ -121,7 +121,7 @@ FAULTS = [
     Fault(
         "three-lose-leader",
         "hub of three: the leader of the node's stream is lost",
-        "三服务器中心:失去该节点流的领导者",
+        "三服务器中心：失去该节点流的领导者",
         _meta_leader.kill,
         _meta_leader.start,
         _level,
@@ -133,7 +133,7 @@ FAULTS = [
     Fault(
         "three-lose-api",
         "hub of three: the leader of the API's storage is lost",
-        "三服务器中心:失去 API 存储的领导者",
+        "三服务器中心：失去 API 存储的领导者",
         _api_leader.kill,
         _api_leader.start,
         _level,
@@ -145,7 +145,7 @@ FAULTS = [
     Fault(
         "three-lose-history",
         "hub of three: the leader of a history is lost",
-        "三服务器中心:失去历史流的领导者",
+        "三服务器中心：失去历史流的领导者",
         _history.kill,
         _history.start,
         _level,
@@ -156,7 +156,7 @@ FAULTS = [
     Fault(
         "three-hang-leader",
         "hub of three: the leader of the node's stream stands still for 15 s, is deposed, wakes up",
-        "三服务器中心:该节点流的领导者停顿 15 秒,被替换后醒来",
+        "三服务器中心：该节点流的领导者停顿 15 秒，被替换后醒来",
         _hung.pause,
         _hung.go_on,
         _level,
@@ -168,7 +168,7 @@ FAULTS = [
     Fault(
         "three-roll",
         "hub of three: all are restarted, one after the other",
-        "三服务器中心:逐台重启",
+        "三服务器中心：逐台重启",
         _roll,
         after=_level,
         hold_s=0.5,
@@ -179,7 +179,7 @@ FAULTS = [
     Fault(
         "three-power",
         "hub of three: all are killed at one instant",
-        "三服务器中心:同时全部被杀死",
+        "三服务器中心：同时全部被杀死",
         _all_at_once,
         _all_back,
         _level,
