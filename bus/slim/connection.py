@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import itertools
 import json
 import os
@@ -17,6 +18,7 @@ import ssl
 import time
 import urllib.parse
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, cast
 
 import nats.errors
@@ -24,11 +26,17 @@ from nats.aio.client import Client
 
 from bus import connect, tasks
 from bus.connect import Callback, ConnectSettings, Message, NotConnected
-from bus.identity import creds
+from bus.identity import creds, keys
 from bus.slim import protocol
 
 _NO_CLIENT = cast("Client", None)  # nobody answers a message through the message here
 _ERR_STAYS = b"permissions violation"
+
+
+@functools.lru_cache(maxsize=8)
+def _trust(ca: Path) -> ssl.SSLContext:
+    """Once a process: a storm is no time to look at a file for each connection."""
+    return ssl.create_default_context(cafile=str(ca))
 
 
 class SlimError(Exception):
@@ -97,6 +105,7 @@ class SlimConnection(connect.Connection):
         self._reconnecting: asyncio.Task[None] | None = None
         self._proof: asyncio.TimerHandle | None = None
         self._asked_at = 0.0  # of a round trip under way
+        self._out: list[bytes] = []
         self._payload_bytes_max = 1 << 20
 
     # --- what connect.Connection offers
@@ -112,8 +121,7 @@ class SlimConnection(connect.Connection):
     async def subscribe(self, subject: str, callback: Callback, *, queue: str = "") -> _Subscribed:  # type: ignore[override]
         sid = b"%d" % next(self._sids)
         self._subscribed[sid] = (subject, callback)
-        if self._transport is not None:
-            self._transport.write(self._sub_line(subject, sid))
+        self._write(self._sub_line(subject, sid))
         return _Subscribed(self, sid)
 
     async def publish(self, subject: str, payload: bytes, *, reply: str = "") -> None:
@@ -210,8 +218,7 @@ class SlimConnection(connect.Connection):
                 info = await greeted
                 if info.get("tls_required"):
                     assert self.settings.ca is not None
-                    trust = connect._trust(str(self.settings.ca), self.settings.ca.stat().st_mtime_ns)
-                    secured = await loop.start_tls(transport, wire, trust, server_hostname=url.hostname)
+                    secured = await loop.start_tls(transport, wire, _trust(self.settings.ca), server_hostname=url.hostname)
                     if secured is None:
                         raise SlimError("closed in the TLS handshake")
                     transport = secured
@@ -222,9 +229,10 @@ class SlimConnection(connect.Connection):
             except BaseException:
                 transport.abort()
                 raise
+            self._out = []
             self._transport = transport
             for sid, (subject, _callback) in self._subscribed.items():
-                transport.write(self._sub_line(subject, sid))
+                self._write(self._sub_line(subject, sid))
         self._attempts = 0
         self.last_error = ""
         self._payload_bytes_max = int(info.get("max_payload", self._payload_bytes_max))
@@ -247,7 +255,7 @@ class SlimConnection(connect.Connection):
         if not nonce:
             return {}
         held = creds.parse(self.settings.credentials_text)
-        signature = base64.urlsafe_b64encode(held.key.sign(nonce.encode())).rstrip(b"=").decode()
+        signature = base64.urlsafe_b64encode(keys.Key("", held.seed).sign(nonce.encode())).rstrip(b"=").decode()
         return {"jwt": held.jwt, "sig": signature}
 
     def _drop(self) -> None:
@@ -280,7 +288,7 @@ class SlimConnection(connect.Connection):
         if self._proof is not None:
             self._proof.cancel()
         self._asked_at = time.monotonic()
-        self._transport.write(b"PING\r\n")
+        self._write(b"PING\r\n")
         self._proof = asyncio.get_running_loop().call_later(connect.RTT_S_MAX, self._silent)
 
     def _silent(self) -> None:
@@ -296,7 +304,20 @@ class SlimConnection(connect.Connection):
             raise NotConnected(f"no connection to {', '.join(self.settings.urls)}: {self.last_error or 'connecting'}")
         if transport.get_write_buffer_size() > connect.PENDING_BYTES_MAX:
             raise NotConnected(f"{subject}: not sent: {connect.PENDING_BYTES_MAX} bytes wait for the server already")
-        transport.write(self._pub(subject, reply, payload, headers))
+        self._write(self._pub(subject, reply, payload, headers))
+
+    def _write(self, data: bytes) -> None:
+        """With what else is written in this turn of the loop: a packet each would be most of what a small message costs."""
+        if self._transport is None:
+            return
+        if not self._out:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._out.append(data)
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if self._transport is not None:
+            self._transport.write(b"".join(out))
 
     def _pub(self, subject: str, reply: str, payload: bytes, headers: dict[str, str] | None) -> bytes:
         return protocol.publish("PUB", subject, reply, payload, headers)
@@ -309,8 +330,8 @@ class SlimConnection(connect.Connection):
 
     def _unsubscribe(self, sid: bytes) -> None:
         found = self._subscribed.pop(sid, None)
-        if found is not None and self._transport is not None:
-            self._transport.write(self._unsub_line(found[0], sid))
+        if found is not None:
+            self._write(self._unsub_line(found[0], sid))
 
     def _callback_of(self, words: list[bytes]) -> Callback | None:
         found = self._subscribed.get(words[1])
@@ -336,8 +357,7 @@ class SlimConnection(connect.Connection):
 
     def _control(self, wire: _Wire, line: protocol.Line) -> None:
         if line.verb == b"PING":
-            if self._transport is not None:
-                self._transport.write(b"PONG\r\n")
+            self._write(b"PONG\r\n")
         elif line.verb == b"PONG" and self._asked_at:
             self.rtt_s, self._asked_at = time.monotonic() - self._asked_at, 0.0
             if self._proof is not None:
