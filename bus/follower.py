@@ -21,6 +21,10 @@ from bus.records import NO_ANSWER, Batch, EpochChanged, LogError, LogUnavailable
 logger = structlog.get_logger(__name__)
 
 FOLLOW_BATCH = 512  # messages asked for at once; at most 1.5 times as many wait in memory
+# And so many bytes, about: half of what the server keeps for a slow reader before it drops him (bus.hub.config).  Not by the
+# request's own max_bytes: a `last_per_subject` consumer drops what doesn't fit, silently (2.15.1).
+FOLLOW_BYTES = 16 << 20
+FOLLOW_BATCH_FIRST = 64  # while nothing is known of the messages' sizes
 FOLLOW_EXPIRES_S = 30.0
 FOLLOW_HEARTBEAT_S = 5.0  # the server's idle heartbeat; two missed and we ask again
 FOLLOW_RETRY_S_MAX = 5.0
@@ -75,6 +79,8 @@ class Follower:
         self._pending = 0
         self._goal = 0
         self._failures = 0
+        self._size_max = 0  # of the stream's messages; 0: not limited
+        self._batch = FOLLOW_BATCH_FIRST
 
     async def batches(self) -> AsyncIterator[Batch]:
         while True:
@@ -125,6 +131,8 @@ class Follower:
             )
         if 0 < self._seq < info.horizon:
             raise EpochChanged(f"{self._stream}: compacted up to #{info.horizon}, we were at #{self._seq}")
+        self._size_max = max(0, int(info.config.get("max_msg_size") or 0))
+        self._batch = FOLLOW_BATCH_FIRST
         # With filters the last one need not be ours.
         self._goal = 0 if self._filters or info.messages == 0 else info.last_seq
         config: dict[str, Any] = {
@@ -168,7 +176,7 @@ class Follower:
         self._wake.set()
 
     async def _ask(self) -> None:
-        want = FOLLOW_BATCH - self._asked
+        want = self._batch - self._asked
         body = {"batch": want, "expires": int(FOLLOW_EXPIRES_S * 1e9), "idle_heartbeat": int(FOLLOW_HEARTBEAT_S * 1e9)}
         self._asked += want
         assert self._nc is not None
@@ -196,9 +204,20 @@ class Follower:
                 continue
             self._seq = record.seq
             out.append(record)
-        if self._asked <= FOLLOW_BATCH // 2:
+        self._fit(out)
+        if self._asked <= self._batch // 2:
             await self._ask()
         return out
+
+    def _fit(self, records: list[Recorded]) -> None:
+        """How many messages to have asked for, by the largest of late: twice as many at most as before."""
+        if not records:
+            return
+        largest = max(1024, *(len(r.payload) for r in records))
+        room = FOLLOW_BYTES // largest
+        if self._size_max:
+            room = min(room, max(1, FOLLOW_BYTES // self._size_max))  # the next ones may be as large as any
+        self._batch = max(1, min(FOLLOW_BATCH, room, 2 * self._batch))
 
     async def _something(self) -> None:
         """Returns when a message is there; raises _Gap when the connection is another or the server fell silent."""

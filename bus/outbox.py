@@ -26,6 +26,7 @@ import structlog
 from bus import log
 from bus.stores import base
 from schemas import codec, event
+from schemas.reports import REPORT_BYTES_MAX
 
 logger = structlog.get_logger(__name__)
 
@@ -273,6 +274,8 @@ class Outbox:
             if value is not None:
                 _, msg_id, payload = msgpack.unpackb(value)
                 try:
+                    if len(payload) > REPORT_BYTES_MAX:
+                        raise log.EventTooLarge(f"{subject}: {len(payload)} bytes, a report has at most {REPORT_BYTES_MAX}")
                     await appender.append_bytes(subject, payload, msg_id)
                     self._failures = 0
                     self.sent += 1

@@ -36,7 +36,7 @@ class Beats:
     ``on_clone(node, message)``: two daemons live on one identity (cloud/clones.py); "" when that is over.
     ``spoken_for(node, boot)``: whether what is known of the node comes from another machine than the one that beats.  Then a
     clone spoke for the node, and the true one is asked to say everything again.
-    ``on_flood(node, dropped)``: who beats too often."""
+    ``on_flood(node, dropped)``: who beats too often; ``on_spent(node, bytes)``: each beat, read or not."""
 
     def __init__(
         self,
@@ -48,11 +48,13 @@ class Beats:
         on_clone: Callable[[str, str], None] = lambda *_: None,
         on_flood: Callable[[str, int], None] = lambda *_: None,
         spoken_for: Callable[[str, str], bool] = lambda *_: False,
+        on_spent: Callable[[str, int], None] = lambda *_: None,
         grace_s: float = 60.0,
     ) -> None:
         self._connection, self._on_beat, self._ready, self._mark = connection, on_beat, ready, mark
         self._on_clone, self._clones = on_clone, Clones()
         self._shares = Shares("beat", BEATS_A_S, BEATS_AT_ONCE, on_flood=on_flood)
+        self._on_spent = on_spent
         self._spoken_for, self._grace_s = spoken_for, grace_s
         self._seen: dict[str, float] = {}  # in the order of the last beat
         self._asked: dict[str, float] = {}
@@ -98,6 +100,7 @@ class Beats:
     async def _take(self, msg: Message) -> None:
         try:
             node = subjects.unescape(msg.subject.partition(".")[2])
+            self._on_spent(node, len(msg.data))
             if not self._shares.allows(node):
                 return
             beat = codec.decode_as(reports.Beat, msg.data, BEAT_BYTES_MAX)

@@ -19,7 +19,7 @@ from bus import log as buslog
 from bus.hub import telemetry
 from bus.hub.init import Hub
 from bus.identity import accounts, jwt, keys, permissions, tokens
-from schemas import codec, event, identity, subjects
+from schemas import codec, event, identity, subjects, times
 from schemas.joining import JoinAnswer, JoinRequest, NodeIdentity, RenewRequest
 
 log = structlog.get_logger("cloud.joining")
@@ -27,6 +27,7 @@ log = structlog.get_logger("cloud.joining")
 JWT_S_DEFAULT = 24 * 3600
 REQUEST_BYTES_MAX = 16 << 10
 LABELS_MAX = 64
+FORMER_MAX = 16  # keys of a node that are remembered; each was cut off when it was replaced
 CONCURRENT_MAX = 64  # requests served at once; the others wait in the subscription
 _UNKNOWN = "unknown"
 
@@ -62,7 +63,6 @@ class JoinService:
     ) -> None:
         self._connection, self._log, self._hub, self._sys = connection, store, hub, sys
         self._jwt_s = jwt_s
-        self._signing = {name: hub.key(f"{name}-signing") for name in ("edge", "join")}
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(CONCURRENT_MAX)
         self._subscriptions: list[connect.Subscribed] = []
@@ -163,7 +163,9 @@ class JoinService:
         if known is not None and known.public_key == request.public_key:
             assert node.event is not None
             return known, node.event
-        joined = identity.NodeState(public_key=request.public_key, token=token_id, labels=request.labels)
+        joined = identity.NodeState(
+            public_key=request.public_key, token=token_id, labels=request.labels, former=_former(known, stamp.now_us())
+        )
         ev = tokens.identity_event(
             identity.NODE_JOINED, "nodes", request.node, joined.model_dump(), actor=f"token:{token_id}", cause=token.event
         )
@@ -221,6 +223,10 @@ class JoinService:
                 raise _Refused(f"node {node!r} was revoked: {state.reason or 'no reason given'}")
             if state.public_key != key:
                 raise _Refused(f"node {node!r} has joined anew with another key; this one is no longer its")
+            door = _data(identity.DoorState, (await self._last("IDENTITY", subjects.identity_door(node))).event)
+            if door is not None and door.public_key == key and door.until > stamp.now_us():
+                # A JWT that is newer than the revocation would open the door.
+                raise _Refused(f"node {node!r} is shut out until {times.rfc3339(door.until)}: {door.reason}")
         except _Refused as e:
             audited = identity.Audited(reason=e.reason, node=node, public_key=key)
             await self._audit(identity.AUDIT_RENEW_REFUSED, "renew", node, audited, None)
@@ -243,8 +249,8 @@ class JoinService:
             node=node,
             hub=hub.id,
             shards=hub.shards,
-            jwt=jwt.sign(key, node, member, self._signing["edge"], now_s=now_s, expires_s=expires),
-            late_jwt=jwt.sign(key, node, late, self._signing["join"], now_s=now_s),
+            jwt=jwt.sign(key, node, member, hub.key("edge-signing"), now_s=now_s, expires_s=expires),
+            late_jwt=jwt.sign(key, node, late, hub.key("join-signing"), now_s=now_s),
             expires=expires,
             urls=hub.urls,
             leaf_urls=hub.leaf_urls,
@@ -268,10 +274,18 @@ class JoinService:
     async def _cut_off(self, node: str, public_key: str) -> None:
         if self._sys is None:
             return
-        with contextlib.suppress(accounts.PushFailed):  # it can't renew any more, and ends by itself
-            await accounts.revoke(self._hub, self._sys, "edge", public_key)
-            await accounts.revoke(self._hub, self._sys, "join", public_key)
+        with contextlib.suppress(accounts.PushFailed):  # it can't renew any more, and cloud/revoking.py finds it
+            await accounts.revoke(self._hub, self._sys, public_key)
             log.info("joining.replaced", node=node)
+
+
+def _former(known: identity.NodeState | None, now_us: int) -> dict[str, int]:
+    """Keys that are no longer a node's: what cuts them off (cloud/revoking.py) must not miss one."""
+    if known is None:
+        return {}
+    kept_us = accounts.REVOCATION_KEPT_S * times.US_PER_S
+    kept = {k: at for k, at in known.former.items() if now_us - at < kept_us}
+    return {**dict(list(kept.items())[1 - FORMER_MAX :]), known.public_key: now_us}
 
 
 def _data(model: Any, ev: event.Event | None) -> Any:
@@ -294,6 +308,5 @@ async def revoke_node(
     audited = identity.Audited(reason=reason, node=node, public_key=state.public_key)
     done = tokens.identity_event(identity.AUDIT_REVOKED, "revoke", node, audited.model_dump(), actor=actor, cause=ev)
     await store.append(subjects.audit("revoke", node), done)
-    await accounts.revoke(hub, sys, "edge", state.public_key)
-    await accounts.revoke(hub, sys, "join", state.public_key)
+    await accounts.revoke(hub, sys, state.public_key)
     await telemetry.remove_telemetry_source(store, node)

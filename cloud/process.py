@@ -15,6 +15,7 @@ With a cluster there is a bridge to it in the place of api, controllers and repo
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import ssl
 from collections.abc import Callable, Sequence
@@ -28,7 +29,21 @@ from bus import connect, log, stamp
 from bus.hub import init, nudger, streams
 from bus.identity import api_keys
 from bus.kube import registry, server
-from cloud import access_log, beats, behind, epochs, hints, joining, leases, reports, sharding, sync, telemetry_sources
+from cloud import (
+    access_log,
+    beats,
+    behind,
+    epochs,
+    gatekeeper,
+    hints,
+    joining,
+    leases,
+    reports,
+    revoking,
+    sharding,
+    sync,
+    telemetry_sources,
+)
 from cloud.bridge import bridge, client, credentials, election
 from cloud.core import reports as reports_core
 from cloud.kubelet import serve as kubelet_serve
@@ -123,17 +138,22 @@ class CloudProcess:
         me = stamp.new_id()
         watch = access_log.AccessLog(store)
         parts.create_task(watch.run(), name="access log")
+        sys = await self._sys(hub, stack)
+        gate = gatekeeper.Gatekeeper(store, hub, sys, tell=watch.tell)
+        parts.create_task(gate.run(), name="gatekeeper")
         if "sync" in s.parts:
-            service = sync.SyncService(core, store, shards=hub.shards, on_flood=watch.on_flood("sync"))
+            flood, spent = watch.on_flood("sync"), gate.spender("sync")
+            service = sync.SyncService(core, store, shards=hub.shards, on_flood=flood, on_spent=spent)
             await service.start()
             stack.push_async_callback(service.stop)
         if "join" in s.parts:
-            sys = await self._sys(hub, stack)
             nudging = leases.Campaign(store, "nudger", me)
             parts.create_task(nudging.run(nudger.Nudger(sys, store, hub.file.edge).run), name="nudger")
             sourcing = leases.Campaign(store, "telemetry-sources", me)
             sources = telemetry_sources.TelemetrySources(store)
             parts.create_task(sourcing.run(sources.run), name="telemetry sources")
+            keeper = revoking.Revoking(store, hub, sys, lambda: [d.public_key for d in gate.shut().values()])
+            parts.create_task(leases.Campaign(store, "revocations", me).run(keeper.run), name="revocations")
             joins = joining.JoinService(core, store, hub, sys=sys)
             await joins.start()
             stack.push_async_callback(joins.stop)
@@ -141,7 +161,7 @@ class CloudProcess:
             sharded = sharding.ShardedDispatcher(store, hub.shards, me, on_fold=self._fold)
             parts.create_task(sharded.run(), name="dispatcher")
         if "bridge" in s.parts:
-            await self._bridge(hub, core, store, me, watch, stack, parts)
+            await self._bridge(hub, core, store, me, watch, gate, sys, stack, parts)
         if {"api", "controllers", "reports"} & set(s.parts):
             cluster = storage.ClusterStorage(store)
             await cluster.start()
@@ -152,9 +172,11 @@ class CloudProcess:
             issuer = rules.make_issuer(cluster, keys)
             ruled = rules.make_registry(cluster, issuer=issuer)
             if "reports" in s.parts:
-                worker = reports.ReportsWorker(store, ruled, hub.shards, grace_s=s.grace_s)
+                worker = reports.ReportsWorker(
+                    store, ruled, hub.shards, grace_s=s.grace_s, on_spent=functools.partial(gate.spend, "report")
+                )
                 parts.create_task(leases.Campaign(store, "reports", me).run(worker.run), name="reports")
-                await self._listen(hub, core, store, watch, worker, worker.loaded.is_set, stack, parts)
+                await self._listen(hub, core, store, watch, worker, worker.loaded.is_set, gate, sys, stack, parts)
             if "controllers" in s.parts:
                 leading = leases.Campaign(store, "controllers", me)
                 names, root_ca = self._controllers, hub.ca_path.read_text()
@@ -184,6 +206,8 @@ class CloudProcess:
         store: log.Log,
         me: str,
         watch: access_log.AccessLog,
+        gate: gatekeeper.Gatekeeper,
+        sys: connect.Connection,
         stack: AsyncExitStack,
         parts: asyncio.TaskGroup,
     ) -> None:
@@ -209,8 +233,9 @@ class CloudProcess:
             grace_s=s.grace_s,
             leads=lambda: leading.leads and there.leads,
             kubelet=kubelet,
+            on_spent=functools.partial(gate.spend, "report"),
         )
-        await self._listen(hub, core, store, watch, over, lambda: over.loaded, stack, parts)
+        await self._listen(hub, core, store, watch, over, lambda: over.loaded, gate, sys, stack, parts)
         parts.create_task(leading.run(lambda: there.run(over.run)), name="bridge")
 
     async def _listen(
@@ -221,6 +246,8 @@ class CloudProcess:
         watch: access_log.AccessLog,
         worker: reports.ReportsWorker | bridge.Bridge,
         loaded: Callable[[], bool],
+        gate: gatekeeper.Gatekeeper,
+        sys: connect.Connection,
         stack: AsyncExitStack,
         parts: asyncio.TaskGroup,
     ) -> None:
@@ -244,6 +271,7 @@ class CloudProcess:
             marks.mark,
             on_clone=on_clone,
             on_flood=watch.on_flood("beat"),
+            on_spent=gate.spender("beat"),
             spoken_for=worker.spoken_for,
             grace_s=self.settings.grace_s,
         )
@@ -252,7 +280,7 @@ class CloudProcess:
         await answers.start()
         stack.push_async_callback(answers.stop)
         parts.create_task(answers.run(), name="beats")
-        sys = await self._sys(hub, stack)
+        gate.on_doors(worker.doors_shut)
         hinting = hints.Hints(sys, core, store, hub.file.edge, answers, worker.link_down)
         parts.create_task(hinting.run(), name="hints")
 

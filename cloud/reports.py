@@ -3,12 +3,17 @@
 It shares its objects with the API's cache (a Reader), so one process that runs both holds them once.  Beats and lost
 connections are told by whoever listens to them (``beat``, ``link_down``).  Nothing is kept but in the log: stopping is
 cancelling, and a second worker beside it writes the same, once (the API refuses the slower one).
+
+What the log brings waits in lanes, one a node, each subject's last word once: a node that floods is read at its own cost.
+How much each node sent is told to ``on_spent`` (cloud/gatekeeper.py), by the log's clock.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -17,6 +22,7 @@ from bus import log, stamp
 from bus.kube.storage import Expired
 from cloud import api
 from cloud.core import kubelets
+from cloud.core import lanes
 from cloud.core import report_words as words
 from cloud.core import reports as core
 from cloud.core.writes import Write
@@ -27,6 +33,10 @@ logger = structlog.get_logger(__name__)
 
 ACTOR = "system:edge-reports"
 TICK_S = 1.0
+LANE_A_TURN = 8  # reports of a node before the next one has its turn
+WORK_AT_ONCE = 64  # reports between two looks of the loop at everything else: some 6 ms
+LANE_MAX = 2_000  # subjects of one node that wait; then its shard is read no further until there are fewer
+SAY_S = 1.0  # refused reports are said at most so often: a flood of them must not fill our own log
 PAUSE_S = 1.0  # before everything is read again, after a reset of the log or a watch that fell behind
 
 
@@ -53,6 +63,7 @@ class ReportsWorker:
         *,
         grace_s: float = core.GRACE_US / 1e6,
         kubelet: kubelets.Kubelet | None = None,
+        on_spent: Callable[[str, int, float], None] = lambda *_: None,
     ) -> None:
         self._log, self._registry, self._reader, self._shards = store, registry, registry.reader, shards
         self._grace_us = int(grace_s * 1e6)
@@ -62,6 +73,10 @@ class ReportsWorker:
         self._effects: asyncio.TaskGroup | None = None
         self._ready = asyncio.Event()
         self._lost = False
+        self._said_refused = float("-inf")
+        self._on_spent = on_spent
+        self._lanes: lanes.Lanes[log.Recorded] = lanes.Lanes(LANE_A_TURN)
+        self._filled, self._emptied = asyncio.Event(), asyncio.Event()
         self.stats = Stats()
 
     @property
@@ -92,9 +107,15 @@ class ReportsWorker:
         if self._ready.is_set():
             self._tell(words.Duplicate(node, message, self._clock.now_us()))
 
+    def doors_shut(self, nodes: dict[str, str]) -> None:
+        """All nodes that are shut out now, with what is said of each."""
+        if self._ready.is_set():
+            self._tell(words.DoorsShut(nodes, self._clock.now_us()))
+
     async def run(self) -> None:
         while True:
             try:
+                self._lanes = lanes.Lanes(LANE_A_TURN)
                 async with asyncio.TaskGroup() as self._effects:
                     self._core, self._clock = core.Reports(self._grace_us, self._kubelet), stamp.SteadyClock()
                     await self._session(self._effects)
@@ -114,8 +135,11 @@ class ReportsWorker:
         loaded = [asyncio.Event() for _ in range(self._shards)]
         for shard in range(self._shards):
             tasks.create_task(self._follow(shard, loaded[shard]), name=f"reports.follow.{shard}")
+        tasks.create_task(self._work(), name="reports.work")
         for event in loaded:
             await event.wait()
+        while self._lanes:
+            await self._until_emptied()
         self._tell(words.Loaded(self._clock.now_us()))
         self._ready.set()
         while True:
@@ -151,16 +175,44 @@ class ReportsWorker:
             async for batch in batches:
                 for r in batch.records:
                     try:
-                        self._tell(words.Reported(r.seq, r.event(), r.time_us))
-                    except codec.DecodeError as e:
+                        node = subjects.unescape(r.subject.split(".")[2])  # a node's permission names it there
+                    except (IndexError, subjects.SubjectError) as e:
                         self._refuse(str(e))
+                        continue
+                    if loaded.is_set():
+                        self._on_spent(node, len(r.payload), r.time_us / 1e6)
+                    self._lanes.put(node, r.subject, r)
+                    self._filled.set()
+                    while self._lanes.waiting(node) >= LANE_MAX:
+                        await self._until_emptied()
                 if batch.pending == 0:
                     loaded.set()
+
+    async def _until_emptied(self) -> None:
+        self._emptied.clear()
+        await self._emptied.wait()
+
+    async def _work(self) -> None:
+        while True:
+            for r in self._lanes.take(WORK_AT_ONCE):
+                try:
+                    self._tell(words.Reported(r.seq, r.event(), r.time_us))
+                except codec.DecodeError as e:
+                    self._refuse(str(e))
+            self._emptied.set()
+            if self._lanes:
+                await asyncio.sleep(0)
+            else:
+                self._filled.clear()
+                await self._filled.wait()
 
     def _refuse(self, reason: str) -> None:
         self.stats.refused += 1
         self.stats.last_refused = reason
-        logger.warning("reports.event.refused", reason=reason)
+        now = time.monotonic()
+        if now - self._said_refused >= SAY_S:
+            self._said_refused = now
+            logger.warning("reports.event.refused", reason=reason, refused=self.stats.refused)
 
     # --- stimuli in, effects out -----------------------------------------------------------------------------------
 

@@ -71,9 +71,11 @@ class SyncService:
         shards: int,
         scopes_of: Callable[[str], list[str]] = scopes_of,
         on_flood: Callable[[str, int], None] = lambda *_: None,
+        on_spent: Callable[[str, int], None] = lambda *_: None,
     ) -> None:
         self._connection, self._log, self._shards, self._scopes_of = connection, store, shards, scopes_of
         self._shares = Shares("sync", NODE_A_S, NODE_AT_ONCE, on_flood=on_flood)
+        self._on_spent = on_spent
         self._busy: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(CONCURRENT_MAX)
@@ -103,6 +105,7 @@ class SyncService:
         except subjects.SubjectError:
             self.refused += 1
             return
+        self._on_spent(node, len(msg.data))
         if not self._shares.allows(node) or self._busy[node] >= NODE_CONCURRENT_MAX:
             return  # it asks again after its timeout
         to = f"answer.{node_token}.{nonce}"

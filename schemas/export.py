@@ -160,6 +160,14 @@ CHANNELS: tuple[Channel, ...] = (
         stream="IDENTITY",
     ),
     Channel(
+        "identity-door",
+        "identity.doors.{node}",
+        "the hub",
+        "Until when a node that flooded the hub is shut out.",
+        (event.Event,),
+        stream="IDENTITY",
+    ),
+    Channel(
         "audit",
         "audit.{what}.{name}",
         "the hub and the cloud",

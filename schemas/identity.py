@@ -1,7 +1,7 @@
 """What the hub knows about tokens and nodes: the ``data`` of events in IDENTITY and AUDIT.
 
-``identity.tokens.<id>``, ``identity.nodes.<node>`` and ``identity.keys.api`` hold whole states: the last event of a subject
-counts.
+``identity.tokens.<id>``, ``identity.nodes.<node>``, ``identity.doors.<node>`` and ``identity.keys.api`` hold whole states:
+the last event of a subject counts.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ TOKEN_REVOKED = "identity.token.revoked"  # ``expires`` is then in the past
 NODE_JOINED = "identity.node.joined"
 NODE_REVOKED = "identity.node.revoked"
 API_KEYS_CHANGED = "identity.apikeys.changed"  # made, rotated or retired
+DOOR_SHUT = "identity.door.shut"
+DOOR_OPENED = "identity.door.opened"
 AUDIT_JOIN_ACCEPTED = "audit.join.accepted"
 AUDIT_JOIN_REFUSED = "audit.join.refused"
 AUDIT_RENEW_REFUSED = "audit.renew.refused"
@@ -51,6 +53,19 @@ class NodeState(Model):
     token: str
     labels: dict[str, str] = Field(default_factory=dict)
     revoked: bool = False
+    reason: str = ""
+    former: dict[str, Micros] = Field(
+        default_factory=dict, description="keys that this one took the place of, and when: refused like revoked ones"
+    )
+
+
+class DoorState(Model):
+    """The door of a node that flooded the hub: it is shut for a while."""
+
+    public_key: str
+    until: Micros = Field(description="by the cloud's clock; 0 when it was opened")
+    opened: Micros = Field(default=0, description="when it was opened last")
+    times: Annotated[int, Field(ge=0)] = Field(description="how often it was shut, so that the next time is longer")
     reason: str = ""
 
 

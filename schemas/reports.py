@@ -11,6 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.telemetry import Value
 
+# The largest honest report is a device with a thousand properties, some 150 kB; the status of a pod has at most 12 kB of
+# its containers' last words (Kubernetes, "Determine the Reason for Pod Failure").
+REPORT_BYTES_MAX = 256 << 10  # an encoded event
+
 Micros = Annotated[int, Field(ge=0)]
 
 

@@ -342,6 +342,10 @@ def identity_node(node: str) -> str:
 IDENTITY_API_KEYS = "identity.keys.api"  # the keys that sign tokens of service accounts, as one state
 
 
+def identity_door(node: str) -> str:
+    return f"identity.doors.{escape(node)}"
+
+
 def audit(what: str, name: str) -> str:
     """``audit.<what>.<name>``, e.g. ``audit.join.edge-1``."""
     return f"audit.{escape(what)}.{escape(name)}"

@@ -11,6 +11,7 @@ CORE -> EDGE  messages: live, answer, tunnels; requests: cmd, $SRV (`nats micro 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -73,14 +74,14 @@ def _import(subject: str, kind: _Kind, account: str) -> Claims:
     return {"name": subject, "subject": subject, "account": account, "type": kind}
 
 
-def _account(limits: Claims, exports: list[Claims], imports: list[Claims], signing_keys: list[str]) -> Claims:
+def _account(limits: Claims, exports: list[Claims], imports: list[Claims], signing_keys: Sequence[str]) -> Claims:
     claims: dict[str, Any] = {"type": "account", "limits": limits, "default_permissions": {"pub": {}, "sub": {}}}
     if exports:
         claims["exports"] = exports
     if imports:
         claims["imports"] = imports
     if signing_keys:
-        claims["signing_keys"] = signing_keys
+        claims["signing_keys"] = list(signing_keys)
     return claims
 
 
@@ -101,17 +102,17 @@ def core(accounts: Accounts) -> Claims:
     )
 
 
-def edge(accounts: Accounts, signing_key: str) -> Claims:
+def edge(accounts: Accounts, signing_keys: Sequence[str]) -> Claims:
     return _account(
         dict(_LIMITS),
         [_export(s, "service", response) for s, response in _COMMANDS] + [_export(s, "stream") for s in _NODES],
         [_import(s, "service", accounts.core) for s in _SYNC] + [_import(s, "stream", accounts.core) for s in _LIVE],
-        [signing_key],
+        signing_keys,
     )
 
 
-def join(accounts: Accounts, signing_key: str) -> Claims:
-    return _account({**_LIMITS, "leaf": 0}, [], [_import(s, "service", accounts.core) for s in _JOIN], [signing_key])
+def join(accounts: Accounts, signing_keys: Sequence[str]) -> Claims:
+    return _account({**_LIMITS, "leaf": 0}, [], [_import(s, "service", accounts.core) for s in _JOIN], signing_keys)
 
 
 def sys() -> Claims:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bus.hub import accounts, config, tls
+from bus.hub import accounts, config, signers, tls
 from bus.hub import ports as ports_
 from bus.identity import creds, jwt, keys, permissions
 
@@ -160,7 +160,7 @@ class Hub:
         return self.dir / "accounts" / f"{public}.jwt"
 
     def key(self, name: str) -> keys.Key:
-        """``operator``, ``core``, ``edge``, ``edge-signing``, ``join``, ``join-signing`` or ``sys``."""
+        """``operator``, ``core``, ``edge``, ``edge-signing``, ``join``, ``join-signing`` or ``sys``; read each time."""
         path = self.dir / "keys" / f"{name}.seed"
         try:
             return keys.from_seed(path.read_text(), "operator" if name == "operator" else "account")
@@ -288,7 +288,7 @@ def _make(
         building = Hub(work, file)
         tls.make_ca(work / "tls", file.id, _now())
         _write_accounts(building)
-        _write_users(building)
+        write_users(building)
         render(building, data_dir)
         if data_dir.exists():
             data_dir.rmdir()  # empty, checked by the caller; a rename onto it would fail on some file systems
@@ -342,13 +342,14 @@ def _write_accounts(hub: Hub) -> None:
     a server that runs already hears of it at its next start."""
     operator = hub.key("operator")
     names = hub.accounts
+    now_s = int(_now().timestamp())
+    signing = {n: signers.believed(hub.dir, n, hub.key(f"{n}-signing").public, now_s) for n in signers.SIGNERS}
     wanted = {
         "CORE": (names.core, accounts.core(names)),
-        "EDGE": (names.edge, accounts.edge(names, hub.key("edge-signing").public)),
-        "JOIN": (names.join, accounts.join(names, hub.key("join-signing").public)),
+        "EDGE": (names.edge, accounts.edge(names, signing["edge"])),
+        "JOIN": (names.join, accounts.join(names, signing["join"])),
         "SYS": (names.sys, accounts.sys()),
     }
-    now_s = int(_now().timestamp())
     for name, (public, nats) in wanted.items():
         paths = [hub.account_jwt(public)]
         if hub.file.servers:  # each resolver has a folder of its own
@@ -365,7 +366,8 @@ def _write_accounts(hub: Hub) -> None:
                 keys.write_private(p, token)
 
 
-def _write_users(hub: Hub) -> None:
+def write_users(hub: Hub) -> None:
+    """New users of CORE and SYS, in their files."""
     now_s = int(_now().timestamp())
     for user, account, path in ((_CORE_USER, "core", hub.core_creds), (_SYS_USER, "sys", hub.sys_creds)):
         key = keys.generate("user")

@@ -23,12 +23,14 @@ from bus.hub import config, ports, supervise
 from bus.identity import join, keys, permissions
 from schemas import subjects
 from schemas.joining import NodeIdentity
+from schemas.reports import REPORT_BYTES_MAX
 
 PORT_DEFAULT = 4222
 STORE_BYTES_DEFAULT = 1 << 30  # JetStream's share of the node's disk
 MEMORY_BYTES_MAX = 8 << 20
 TELEMETRY_BYTES_DEFAULT = 256 << 20  # what a node keeps while the hub is out of reach; the oldest goes first
 TELEMETRY_DAYS_DEFAULT = 7  # at most the hub's: what the hub has forgotten must not be fetched again
+SAMPLE_BYTES_MAX = REPORT_BYTES_MAX  # one that is larger would end the link (bus.identity.permissions)
 MAPPER_INBOX = "_INBOX.mapper"
 SYSTEM_WAIT_S = 5.0  # to a server on the same machine
 
@@ -55,18 +57,15 @@ class LeafError(Exception):
 class Leaf:
     """A leaf's configuration on disk, made by ``prepare``."""
 
-    def __init__(self, directory: Path, identity: NodeIdentity, port: int) -> None:
+    def __init__(self, directory: Path, identity: NodeIdentity, port: int, server_name: str) -> None:
         self.directory = directory
         self.identity = identity
         self.port = port
+        self.server_name = server_name
 
     @property
     def url(self) -> str:
         return f"nats://127.0.0.1:{self.port}"
-
-    @property
-    def server_name(self) -> str:
-        return f"leaf-{subjects.escape(self.identity.node)}"
 
     def server(self) -> supervise.NatsServer:
         """Its supervised server; adopts the one that a predecessor left running."""
@@ -108,10 +107,11 @@ def prepare(settings: LeafSettings) -> Leaf:
         port = _port(directory, settings.port)
         users = {name: _local_key(directory / f"{name}.seed") for name in ("daemon", "mapper", "system")}
         life = permissions.life_of(join.public_key(settings.directory))
+        server_name = _server_name(identity.node, join.secret_name(settings.directory))
         text = config.leaf(
             config.LeafConfig(
                 dir=directory,
-                server_name=f"leaf-{subjects.escape(identity.node)}",
+                server_name=server_name,
                 port=port,
                 domain=f"edge-{subjects.escape(identity.node)}",
                 hub_urls=settings.hub_urls or tuple(identity.leaf_urls),
@@ -133,7 +133,13 @@ def prepare(settings: LeafSettings) -> Leaf:
             keys.write_private(path, text)
     except (OSError, keys.BadKey, ports.NoFreePort) as e:
         raise LeafError(f"can't write the leaf server's configuration in {directory}: {e}") from e
-    return Leaf(directory, identity, port)
+    return Leaf(directory, identity, port, server_name)
+
+
+def _server_name(node: str, secret: str) -> str:
+    """The hub ends the link of a leaf when another one comes that calls itself the same, whoever that is: a name that others
+    can guess is a way to keep a node out."""
+    return f"leaf-{subjects.escape(node)}-{secret}"
 
 
 def _local_key(path: Path) -> str:
@@ -167,6 +173,7 @@ async def ensure_leaf_streams(
         "discard": "old",
         "max_age": days * 86_400 * 10**9,
         "max_bytes": bytes_max,
+        "max_msg_size": SAMPLE_BYTES_MAX,
         "max_consumers": 64,
         "num_replicas": 1,
         "allow_direct": True,

@@ -16,6 +16,7 @@ import structlog
 
 from bus import log as buslog
 from bus.hub import accounts
+from schemas.reports import REPORT_BYTES_MAX
 
 log = structlog.get_logger("bus.hub.streams")
 
@@ -33,6 +34,7 @@ CONSUMERS_MAX = 10_000
 DUPLICATE_WINDOW_S = 120
 READS_S_MAX = 30.0  # a mirror asks its origin again after at most that long
 READS_LOOK_S = 0.1
+REPORT_HEADER_ROOM = 4 << 10  # Nats-Msg-Id and the like
 _DAY_NS = 86_400 * 10**9
 
 Config = dict[str, Any]
@@ -109,7 +111,9 @@ def wanted(shards: int, limits: Limits | None = None) -> list[Config]:
         meta = _state(f"META-{n}", [f"meta.{n}.>"], limits)
         meta["republish"] = {"src": f"meta.{n}.>", "dest": "live.>"}
         state.append(meta)
-    state += [_state(f"REPORT-{n}", [f"report.{n}.>"], limits) for n in range(shards)]
+    # What nodes write is bounded by the stream itself: a reader that asks for many must not be sent gigabytes.
+    report = {"max_msg_size": REPORT_BYTES_MAX + REPORT_HEADER_ROOM}
+    state += [{**_state(f"REPORT-{n}", [f"report.{n}.>"], limits), **report} for n in range(shards)]
     identity = _state("IDENTITY", ["identity.>"], limits)
     audit = {
         **_state("AUDIT", ["audit.>"], limits),

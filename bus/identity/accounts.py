@@ -1,11 +1,17 @@
 """Changing an account while the hub runs: its claims are pushed to the server, which applies them at once.
 
 Used for revocations.  Needs a SYS connection and the operator's key.
+
+Two kinds of revocation: one for good is in both accounts, EDGE and JOIN (the late credentials); one for a while (a node that
+floods, ``cloud/gatekeeper.py``) is in EDGE alone.  Who is out for good is written in JOIN first, so that no crash between
+the two makes it look like the other kind.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 import nats.errors
 
@@ -18,29 +24,86 @@ PUSH_TIMEOUT_S = 10.0
 # by itself, so a revocation is forgotten once every JWT that it could concern has expired.
 REVOCATION_KEPT_S = 40 * 24 * 3600
 
+Account = Literal["edge", "join", "core", "sys"]
+
 
 class PushFailed(Exception):
     """The server did not take the claims; the message has its words."""
 
 
-async def revoke(hub: Hub, sys: connect.Connection, account: str, public_key: str) -> None:
-    """Ends every connection of a user of ``account`` (``edge`` or ``join``) and refuses its JWTs issued until now.
+async def revoke(hub: Hub, sys: connect.Connection, public_key: str) -> None:
+    """Ends every connection of a user, in EDGE and JOIN, and refuses its JWTs issued until now.
     Raises PushFailed, HubError."""
-    public = {"edge": hub.accounts.edge, "join": hub.accounts.join}[account]
-    claims = jwt.claims_of((await _request(sys, f"$SYS.REQ.ACCOUNT.{public}.CLAIMS.LOOKUP", b"")).decode())
+    await change(hub, sys, "join", add=[public_key])
+    await change(hub, sys, "edge", add=[public_key])
+
+
+async def revocations(hub: Hub, sys: connect.Connection, account: Account) -> dict[str, int]:
+    """Public key -> second up to which its JWTs are refused, as the server has it.  Raises PushFailed."""
+    return dict((await _claims(hub, sys, account))["nats"].get("revocations", {}))
+
+
+async def signers(hub: Hub, sys: connect.Connection, account: Account) -> list[str]:
+    """Public keys whose signature under a user's JWT is believed, beside the account's own.  Raises PushFailed."""
+    return [k for k in (await _claims(hub, sys, account))["nats"].get("signing_keys", []) if isinstance(k, str)]
+
+
+async def change(
+    hub: Hub,
+    sys: connect.Connection,
+    account: Account,
+    *,
+    add: Iterable[str] = (),
+    remove: Iterable[str] = (),
+    add_signers: Iterable[str] = (),
+    remove_signers: Iterable[str] = (),
+) -> None:
+    """Revokes keys from now on, takes revocations back, believes signing keys or no longer.  Raises PushFailed, HubError."""
+    claims = await _claims(hub, sys, account)
     now_s = stamp.now_us() // 1_000_000
-    old: dict[str, int] = claims["nats"].get("revocations", {})
-    revocations = {k: t for k, t in old.items() if t > now_s - REVOCATION_KEPT_S} if account == "edge" else dict(old)
-    revocations[public_key] = now_s
-    nats_claims = {**claims["nats"], "revocations": revocations}
-    token = jwt.sign(public, claims["name"], nats_claims, hub.key("operator"), now_s=now_s)
+    new = dict(claims["nats"])
+    new["revocations"] = changed(new.get("revocations", {}), now_s, forget=account == "edge", add=add, remove=remove)
+    gone = set(remove_signers)
+    new["signing_keys"] = [k for k in dict.fromkeys([*new.get("signing_keys", []), *add_signers]) if k not in gone]
+    nats_claims = {k: v for k, v in new.items() if v or k not in ("revocations", "signing_keys")}
+    # Newer than what it replaces, also within a second: of two versions servers keep the one that was issued later.
+    issued_s = max(now_s, int(claims.get("iat", 0)) + 1)
+    token = jwt.sign(_public(hub, account), claims["name"], nats_claims, hub.key("operator"), now_s=issued_s)
+    await push(sys, token)
+
+
+def changed(
+    old: Mapping[str, int], now_s: int, *, forget: bool, add: Iterable[str] = (), remove: Iterable[str] = ()
+) -> dict[str, int]:
+    """Revocations as they should be after a change.  Pure."""
+    kept = {k: t for k, t in old.items() if not forget or t > now_s - REVOCATION_KEPT_S}
+    kept.update((k, now_s) for k in add)
+    for k in remove:
+        kept.pop(k, None)
+    return kept
+
+
+async def push(sys: connect.Connection, token: str) -> None:
+    """An account's JWT to the servers' resolvers.  Raises PushFailed."""
     answer = json.loads(await _request(sys, "$SYS.REQ.CLAIMS.UPDATE", token.encode()))
     if "error" in answer:
-        raise PushFailed(f"the hub did not take the claims of {account}: {answer['error']}")
+        raise PushFailed(f"the hub did not take the claims: {answer['error']}")
+
+
+def _public(hub: Hub, account: Account) -> str:
+    return str(getattr(hub.accounts, account))
+
+
+async def _claims(hub: Hub, sys: connect.Connection, account: Account) -> dict[str, Any]:
+    token = (await _request(sys, f"$SYS.REQ.ACCOUNT.{_public(hub, account)}.CLAIMS.LOOKUP", b"")).decode()
+    try:
+        return jwt.claims_of(token)
+    except jwt.BadJwt as e:
+        raise PushFailed(f"the hub's resolver has no claims of {account}: {e}") from e
 
 
 async def _request(sys: connect.Connection, subject: str, payload: bytes) -> bytes:
     try:
-        return (await sys.client.request(subject, payload, timeout=PUSH_TIMEOUT_S)).data
-    except (nats.errors.Error, TimeoutError, OSError) as e:
+        return (await sys.request(subject, payload, timeout_s=PUSH_TIMEOUT_S)).data
+    except (nats.errors.Error, TimeoutError, OSError, connect.NotConnected) as e:
         raise PushFailed(f"no answer from the hub's resolver: {type(e).__name__}: {e}") from e

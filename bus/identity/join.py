@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import random
 import time
 from collections.abc import Mapping
@@ -80,6 +81,15 @@ def public_key(directory: Path) -> str:
         return keys.from_seed((directory / "node.seed").read_text(), "user").public
     except (OSError, keys.BadKey) as e:
         raise NotJoined(f"can't read the node's key in {directory}: {e}") from e
+
+
+def secret_name(directory: Path) -> str:
+    """A name that only who has the node's key can tell, the same as long as the key is.  Raises NotJoined."""
+    try:
+        seed = keys.from_seed((directory / "node.seed").read_text(), "user").seed
+    except (OSError, keys.BadKey) as e:
+        raise NotJoined(f"can't read the node's key in {directory}: {e}") from e
+    return hmac.digest(seed.encode(), b"the name of the node's leaf server", "sha256").hex()[:20]
 
 
 def load(directory: Path) -> NodeIdentity:

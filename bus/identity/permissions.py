@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from bus.identity.jwt import Claims
 from schemas import subjects
+from schemas.reports import REPORT_BYTES_MAX
 
 ALL = "all"  # the scope that every node hears
 TELEMETRY_STREAM = "TELEMETRY"  # on the leaf and at the hub
@@ -24,6 +25,8 @@ RESPONSE_TTL_S = 300
 RESPONSES = "_R_.>"
 
 _UNLIMITED: Claims = {"subs": -1, "data": -1, "payload": -1}
+# A report or sample at its limit, and headers.  The server ends the connection of whoever sends more, client or leaf.
+_NODE_PAYLOAD_MAX = REPORT_BYTES_MAX + (64 << 10)
 _NODE_SUBS_MAX = 500  # a replica holds one per scope and some services; a leaf adds its local interest
 _CONNECTIONS = ["STANDARD", "WEBSOCKET", "LEAFNODE", "LEAFNODE_WS"]
 
@@ -41,6 +44,7 @@ def node(name: str, public_key: str, shards: int, scopes: Sequence[str] = ()) ->
         "type": "user",
         **_UNLIMITED,
         "subs": _NODE_SUBS_MAX,
+        "payload": _NODE_PAYLOAD_MAX,
         "allowed_connection_types": _CONNECTIONS,
         "pub": {
             "allow": [

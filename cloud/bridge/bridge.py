@@ -39,11 +39,13 @@ class Bridge:
         resync_s: float = RESYNC_S,
         relist_jitter_s: float = RELIST_JITTER_S,
         kubelet: Kubelet | None = None,
+        on_spent: Callable[[str, int, float], None] = lambda *_: None,
     ) -> None:
         self._log, self._storage, self._credentials = store, storage, credentials
         self._shards, self._leads, self._grace_s = shards, leads, grace_s
         self._resync_s, self._jitter_s = resync_s, relist_jitter_s
         self._kubelet = kubelet
+        self._on_spent = on_spent
         self.ready = asyncio.Event()
         self.mirror: Mirror | None = None
         self.reports: reports.ReportsWorker | None = None
@@ -71,6 +73,11 @@ class Bridge:
         if self.reports is not None:
             self.reports.duplicate(node, message)
 
+    def doors_shut(self, nodes: dict[str, str]) -> None:
+        """All nodes that are shut out now, with what is said of each."""
+        if self.reports is not None:
+            self.reports.doors_shut(nodes)
+
     @property
     def loaded(self) -> bool:
         """Whether beats are taken."""
@@ -94,7 +101,12 @@ class Bridge:
                 await mirror.loaded.wait()
                 api = ClusterApi(client, self._storage, mirror, leads=self._leads)
                 self.reports = reports.ReportsWorker(
-                    self._log, api, self._shards, grace_s=self._grace_s, kubelet=self._kubelet
+                    self._log,
+                    api,
+                    self._shards,
+                    grace_s=self._grace_s,
+                    kubelet=self._kubelet,
+                    on_spent=self._on_spent,
                 )
                 stays = Stays(client, self._storage, mirror, leads=self._leads)
                 tasks.create_task(self.leases.run(), name="bridge.leases")

@@ -1,13 +1,16 @@
 """Writes to the API, one in flight for each object: which objects wait, which are under way, which are tried again later.
 
+Objects wait in lanes, one for each node: a node with very much to write waits for itself, not the others for it.
 It knows nothing of what is written.  An object that was written is left alone until the API has shown the result: comparing
 with a view from before the write would only earn a conflict.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from cloud.core.lanes import Lanes
 from schemas import times
 from schemas.subjects import ObjectKey
 
@@ -27,10 +30,12 @@ class _Attempt:
 
 
 class Attempts:
-    def __init__(self, in_flight_max: int) -> None:
-        self._in_flight_max = in_flight_max
+    """``lane_of``: whose an object is."""
+
+    def __init__(self, in_flight_max: int, lane_of: Callable[[ObjectKey], str]) -> None:
+        self._in_flight_max, self._lane_of = in_flight_max, lane_of
         self._in_flight = 0
-        self._wanted: dict[ObjectKey, None] = {}
+        self._wanted: Lanes[ObjectKey] = Lanes()
         self._attempts: dict[ObjectKey, _Attempt] = {}
         self._failures: dict[ObjectKey, int] = {}  # in a row
 
@@ -42,17 +47,19 @@ class Attempts:
         """Look at the object (again).  News end a wait for a retry, but not a write in flight."""
         attempt = self._attempts.get(key)
         if attempt is None:
-            self._wanted[key] = None
+            self._wanted.put(self._lane_of(key), key, key)
         else:
             attempt.again = True
 
     def next(self) -> ObjectKey | None:
         """An object to look at now, if there is one and the window has room."""
-        if not self._wanted or self._in_flight >= self._in_flight_max:
-            return None
-        key = next(iter(self._wanted))
-        del self._wanted[key]
-        return key
+        while self._wanted and self._in_flight < self._in_flight_max:
+            key = self._wanted.take(1)[0]
+            attempt = self._attempts.get(key)
+            if attempt is None:
+                return key
+            attempt.again = True  # it waited twice, because it became another's meanwhile
+        return None
 
     def begin(self, key: ObjectKey, rev: int) -> None:
         assert key not in self._attempts
@@ -112,4 +119,4 @@ class Attempts:
 
     def _release(self, key: ObjectKey) -> None:
         if self._attempts.pop(key).again:
-            self._wanted[key] = None
+            self.want(key)

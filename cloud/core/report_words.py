@@ -65,6 +65,14 @@ class Duplicate:
 
 
 @dataclass(frozen=True, slots=True)
+class DoorsShut:
+    """All nodes whose door at the hub is shut now, because they flooded it, with what is said of each."""
+
+    nodes: dict[str, str]
+    now_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     now_us: int
 
@@ -105,6 +113,7 @@ Stimulus = (
     | BeatSeen
     | LinkDown
     | Duplicate
+    | DoorsShut
     | Tick
     | Written
     | WriteConflict

@@ -17,14 +17,16 @@ A node speaks only for what is its own: pods bound to it, devices placed on it, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from cloud.core import attempts, kubelets, links, status
+from cloud.core import report_folds as folds
+from cloud.core.report_folds import DEVICES
 from cloud.core.report_words import (
     ApiEvent,
     BeatSeen,
     Complain,
+    DoorsShut,
     Duplicate,
     Instruction,
     LinkDown,
@@ -37,12 +39,10 @@ from cloud.core.report_words import (
     WriteRefused,
     Written,
 )
-from cloud.core.writes import Verb, Write
+from cloud.core.writes import Write
 from schemas import codec, reports, times
-from schemas.event import Event
 from schemas.subjects import ObjectKey
 
-DEVICES = "devices.kubeedge.io"
 # A silent node: a beat comes every 300 s (bus/link.py, at most 10 % later), and for the last 30 s of this it is asked for
 # one, three times.  A link that ends with a word is lost after some 10 s (cloud/hints.py); Kubernetes waits for 50 s.
 GRACE_US = 360 * times.US_PER_S
@@ -51,39 +51,7 @@ WRITES_IN_FLIGHT_MAX = 64  # an API write is one append and one read back; beyon
 CONFLICT_US = 5 * times.US_PER_S  # the API tells of the other write within milliseconds; this is the safety net
 GONE_UNMATCHED_MAX = 4096  # reports that a pod is gone whose pod isn't known (yet): the oldest are forgotten
 
-_EDGE_LABEL = "node-role.kubernetes.io/edge"
 FOLDED = frozenset({("", "nodes"), ("", "pods"), ("", "events"), (DEVICES, "devices"), (DEVICES, "devicestatuses")})
-
-
-R = TypeVar("R", reports.NodeReport, reports.PodReport, reports.TwinReport, reports.EventReport)
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    rev: int
-    object: dict[str, Any]
-
-    @property
-    def uid(self) -> str:
-        return str(self.object["metadata"].get("uid", ""))
-
-    @property
-    def node(self) -> str:
-        return str(self.object.get("spec", {}).get("nodeName") or "")
-
-    @property
-    def labels(self) -> dict[str, str]:
-        return self.object["metadata"].get("labels") or {}
-
-
-@dataclass(frozen=True, slots=True)
-class _Said(Generic[R]):
-    """A report with where it came from."""
-
-    node: str
-    report: R
-    event: Event
-    time_us: int
 
 
 class Reports:
@@ -95,20 +63,21 @@ class Reports:
         self._loaded = False
         self._now_us = 0
         self._links = links.Links(grace_us)
-        self._objects: dict[ObjectKey, _Known] = {}
+        self._objects: dict[ObjectKey, folds.Known] = {}
         self._pods_on: dict[str, dict[ObjectKey, None]] = {}
         self._devices_on: dict[str, dict[ObjectKey, str]] = {}  # with the name of the model of each
-        self._nodes: dict[str, _Said[reports.NodeReport]] = {}
-        self._pods: dict[tuple[str, ObjectKey], _Said[reports.PodReport]] = {}
-        self._gone: dict[tuple[str, ObjectKey], _Said[reports.PodReport]] = {}
-        self._twins: dict[tuple[str, ObjectKey], _Said[reports.TwinReport]] = {}
+        self._nodes: dict[str, folds.Said[reports.NodeReport]] = {}
+        self._pods: dict[tuple[str, ObjectKey], folds.Said[reports.PodReport]] = {}
+        self._gone: dict[tuple[str, ObjectKey], folds.Said[reports.PodReport]] = {}
+        self._twins: dict[tuple[str, ObjectKey], folds.Said[reports.TwinReport]] = {}
         self._twins_on: dict[str, dict[ObjectKey, None]] = {}  # statuses of the devices that are on a node now
-        self._events: dict[ObjectKey, _Said[reports.EventReport]] = {}
-        self._duplicates: dict[str, str] = {}  # node -> what is said of it; "" that it is one again
+        self._events: dict[ObjectKey, folds.Said[reports.EventReport]] = {}
+        # node -> what is said of it under a condition of the cloud's own; "" that it is over
+        self._marks: dict[str, dict[str, str]] = {mark: {} for mark in status.MARKS}
         # When a Node was deleted, by the log's clock: only a later report registers it again.  One that is told after the
         # deletion was is later, whatever the clocks say.
         self._buried: dict[str, int] = {}
-        self._writes = attempts.Attempts(WRITES_IN_FLIGHT_MAX)
+        self._writes = attempts.Attempts(WRITES_IN_FLIGHT_MAX, self._lane_of)
         self._out: list[Instruction] = []
 
     @property
@@ -122,7 +91,7 @@ class Reports:
     def spoken_for(self, node: str, boot: str) -> bool:
         """Whether another machine than the one that was booted as ``boot`` (or the beginning of it) said something that
         counts: of the node, its pods or its devices."""
-        said: list[_Said[Any] | None] = [self._nodes.get(node)]
+        said: list[folds.Said[Any] | None] = [self._nodes.get(node)]
         said += [self._pods.get((node, key)) for key in self._pods_on.get(node, ())]
         said += [self._twins.get((node, key)) for key in self._twins_on.get(node, ())]
         return bool(boot) and any(s is not None and s.event.boot and not s.event.boot.startswith(boot) for s in said)
@@ -147,13 +116,13 @@ class Reports:
         old = self._objects.get(key)
         if old is not None and s.rev <= old.rev:
             return  # told twice
-        if s.object is not None and not _shaped(s.object):
+        if s.object is not None and not folds.shaped(s.object):
             self._out.append(Complain(s.rev, str(key), "metadata, spec or status is not a map"))
             return
         if old is not None and key.resource == "pods":
             self._pods_on.get(old.node, {}).pop(key, None)
         if old is not None and key.resource == "devices":
-            self._twins_on.get(old.node, {}).pop(_status_of(key), None)
+            self._twins_on.get(old.node, {}).pop(folds.status_of(key), None)
         if key.resource == "devices":
             self._place_device(key, old, s.object)
         if key.resource == "nodes" and self._kubelets is not None:
@@ -162,37 +131,37 @@ class Reports:
             self._objects.pop(key, None)
             self._removed(key, old, s.time_us)
         else:
-            known = self._objects[key] = _Known(s.rev, s.object)
+            known = self._objects[key] = folds.Known(s.rev, s.object)
             self._changed(key, known)
         if self._writes.shown(key, s.rev) and self._loaded:
             self._settle(key)
 
-    def _place_device(self, key: ObjectKey, old: _Known | None, obj: dict[str, Any] | None) -> None:
+    def _place_device(self, key: ObjectKey, old: folds.Known | None, obj: dict[str, Any] | None) -> None:
         """A node offers the devices that are bound to it, by their model."""
-        now = _Known(0, obj) if obj is not None else None
+        now = folds.Known(0, obj) if obj is not None else None
         for known in (old, now):
             if known is not None and known.node:
                 self._devices_on.setdefault(known.node, {}).pop(key, None)
                 if self._loaded:
-                    self._settle(_node(known.node))
+                    self._settle(folds.node(known.node))
         if now is not None and now.node:
             model = now.object.get("spec", {}).get("deviceModelRef")
             self._devices_on[now.node][key] = str(model.get("name") or "") if isinstance(model, dict) else ""
 
-    def _changed(self, key: ObjectKey, known: _Known) -> None:
+    def _changed(self, key: ObjectKey, known: folds.Known) -> None:
         match key.resource:
             case "pods" if known.node:
                 self._pods_on.setdefault(known.node, {})[key] = None
             case "nodes":
                 self._buried.pop(key.name, None)
-                if self._loaded and not self._links.knows(key.name) and _is_edge(known):
+                if self._loaded and not self._links.knows(key.name) and folds.is_edge(known):
                     self._links.seen(key.name, self._now_us)  # its grace begins now
             case "devices":
                 if known.node:
-                    self._twins_on.setdefault(known.node, {})[_status_of(key)] = None
-                self._settle(_status_of(key))
+                    self._twins_on.setdefault(known.node, {})[folds.status_of(key)] = None
+                self._settle(folds.status_of(key))
 
-    def _removed(self, key: ObjectKey, old: _Known | None, time_us: int) -> None:
+    def _removed(self, key: ObjectKey, old: folds.Known | None, time_us: int) -> None:
         match key.resource:
             case "pods" if old is not None:
                 for said in (self._pods, self._gone):
@@ -218,13 +187,13 @@ class Reports:
             self._out.append(Complain(s.seq, f"{ev.scope} {ev.resource} {ev.namespace}/{ev.name}", str(e)))
 
     def _node_report(self, s: Reported) -> None:
-        said = _said(reports.NodeReport, s)
+        said = folds.said(reports.NodeReport, s)
         if self._loaded or said.time_us > self._buried.get(said.node, -1):
             self._nodes[said.node] = said
-            self._settle(_node(said.node))
+            self._settle(folds.node(said.node))
 
     def _pod_report(self, s: Reported) -> None:
-        said = _said(reports.PodReport, s)
+        said = folds.said(reports.PodReport, s)
         key = ObjectKey("", "pods", s.event.namespace, s.event.name)
         at = (said.node, key)
         self._pods.pop(at, None)
@@ -239,13 +208,13 @@ class Reports:
         self._settle(key)
 
     def _twin_report(self, s: Reported) -> None:
-        said = _said(reports.TwinReport, s)
+        said = folds.said(reports.TwinReport, s)
         key = ObjectKey(DEVICES, "devicestatuses", s.event.namespace, s.event.name)
         self._twins[said.node, key] = said
         self._settle(key)
 
     def _event_report(self, s: Reported) -> None:
-        said = _said(reports.EventReport, s)
+        said = folds.said(reports.EventReport, s)
         key = status.event_key(said.node, f"{s.event.namespace}/{s.event.name}", said.report)
         self._events[key] = said
         self._settle(key)
@@ -254,15 +223,16 @@ class Reports:
         """A node that was Unknown stays so until it is heard; any other has its grace from now."""
         self._loaded, self._now_us = True, s.now_us
         for key, known in self._objects.items():
-            if key.resource == "nodes" and (_is_edge(known) or key.name in self._nodes):
-                if message := status.duplicate(known.object):
-                    self._duplicates.setdefault(key.name, message)
+            if key.resource == "nodes" and (folds.is_edge(known) or key.name in self._nodes):
+                for mark, told in self._marks.items():
+                    if message := status.marked(known.object, mark):
+                        told.setdefault(key.name, message)
                 since = status.unknown_since(known.object)
                 if since is not None:
                     self._links.remember_lost(key.name, since)
                 else:
                     self._links.seen(key.name, s.now_us)
-        for key in [*map(_node, self._nodes), *self._objects, *(k for _, k in self._twins), *self._events]:
+        for key in [*map(folds.node, self._nodes), *self._objects, *(k for _, k in self._twins), *self._events]:
             self._settle(key)
 
     def _tick(self, s: Tick) -> None:
@@ -284,9 +254,18 @@ class Reports:
 
     def _duplicate(self, s: Duplicate) -> None:
         self._now_us = max(self._now_us, s.now_us)
-        if s.message or self._duplicates.get(s.node):
-            self._duplicates[s.node] = s.message
-            self._settle(_node(s.node))
+        self._mark(status.DUPLICATE, s.node, s.message)
+
+    def _doors_shut(self, s: DoorsShut) -> None:
+        self._now_us = max(self._now_us, s.now_us)
+        for node in [*self._marks[status.FLOODING], *s.nodes]:
+            self._mark(status.FLOODING, node, s.nodes.get(node, ""))
+
+    def _mark(self, mark: str, node: str, message: str) -> None:
+        told = self._marks[mark]
+        if message != told.get(node, ""):
+            told[node] = message
+            self._settle(folds.node(node))
 
     def _written(self, s: Written) -> None:
         self._writes.done(s.key, s.rev, self._now_us)
@@ -307,6 +286,7 @@ class Reports:
         BeatSeen: _beat,
         LinkDown: _link_down,
         Duplicate: _duplicate,
+        DoorsShut: _doors_shut,
         Tick: _tick,
         Written: _written,
         WriteConflict: _conflict,
@@ -328,11 +308,24 @@ class Reports:
             self._settle_node(node)
 
     def _settle_node(self, node: str) -> None:
-        self._settle(_node(node))
+        self._settle(folds.node(node))
         for key in self._pods_on.get(node, ()):
             self._settle(key)
 
     # --- what is owed ----------------------------------------------------------------------------------------------
+
+    def _lane_of(self, key: ObjectKey) -> str:
+        """Whose writes an object waits among: its node's."""
+        match key.resource:
+            case "nodes":
+                return key.name
+            case "events":
+                return said.node if (said := self._events.get(key)) is not None else ""
+            case "devicestatuses":
+                known = self._objects.get(ObjectKey(DEVICES, "devices", key.namespace, key.name))
+            case _:
+                known = self._objects.get(key)
+        return known.node if known is not None else ""
 
     def _settle(self, key: ObjectKey) -> None:
         if self._loaded:
@@ -363,19 +356,20 @@ class Reports:
             )
             if self._kubelets is not None:
                 whole = self._kubelets.present(key.name, whole)
-            return _write("create", key, whole, None, cause)
-        if report is None and not _is_edge(known):
+            return folds.write("create", key, whole, None, cause)
+        if report is None and not folds.is_edge(known):
             return None
         main = status.node_main(known.object, report, unknown)
         if main != known.object:
-            return _write("update", key, main, known, cause)
+            return folds.write("update", key, main, known, cause)
         with_status = status.node_status(known.object, report, unknown, self._now_us)
         with_status = status.with_devices(with_status, self._devices_on.get(key.name, {}).values())
-        if key.name in self._duplicates:
-            with_status = status.with_duplicate(with_status, self._duplicates[key.name], self._now_us)
+        for mark, told in self._marks.items():
+            if key.name in told:
+                with_status = status.with_mark(with_status, mark, told[key.name], self._now_us)
         if self._kubelets is not None:
             with_status = self._kubelets.present(key.name, with_status)
-        return _write("status", key, with_status, known, cause)
+        return folds.write("status", key, with_status, known, cause)
 
     def _owed_pod(self, key: ObjectKey) -> Write | None:
         known = self._objects.get(key)
@@ -393,7 +387,7 @@ class Reports:
             cause = said.event
             return Write("delete", key, None, known.rev, known.uid, cause.id, cause.trace, grace_s=0)
         new = status.pod_status(known.object, said.report.status if said else None, unknown, self._now_us)
-        return _write("status", key, new, known, said.event if said and unknown is None else None)
+        return folds.write("status", key, new, known, said.event if said and unknown is None else None)
 
     def _owed_twin(self, key: ObjectKey) -> Write | None:
         device = self._objects.get(ObjectKey(DEVICES, "devices", key.namespace, key.name))
@@ -404,7 +398,7 @@ class Reports:
             return None
         known = self._objects.get(key)
         new = status.device_status(known.object if known else None, device.object, said.report, said.time_us)
-        return _write("update" if known else "create", key, new, known, said.event)
+        return folds.write("update" if known else "create", key, new, known, said.event)
 
     def _owed_event(self, key: ObjectKey) -> Write | None:
         """Told once: an Event that the API has, or that is older than Events are kept, is not owed any more."""
@@ -413,45 +407,8 @@ class Reports:
             return None
         known = self._objects.get(key)
         new = status.api_event(known.object if known else None, key, said.node, said.report)
-        write = _write("update" if known else "create", key, new, known, said.event)
+        write = folds.write("update" if known else "create", key, new, known, said.event)
         if write is None or self._now_us - said.time_us > EVENT_TTL_US:
             del self._events[key]
             return None
         return write
-
-
-def _write(verb: Verb, key: ObjectKey, new: dict[str, Any], known: _Known | None, cause: Event | None) -> Write | None:
-    if known is not None and new == known.object:
-        return None
-    return Write(
-        verb,
-        key,
-        new,
-        known.rev if known else 0,
-        known.uid if known else "",
-        cause.id if cause else None,
-        cause.trace if cause else None,
-    )
-
-
-def _said(model: type[R], s: Reported) -> _Said[R]:
-    """Raises DecodeError."""
-    return _Said(s.event.scope, codec.validate(model, s.event.data), s.event, s.time_us)
-
-
-def _node(name: str) -> ObjectKey:
-    return ObjectKey("", "nodes", "", name)
-
-
-def _status_of(device: ObjectKey) -> ObjectKey:
-    return ObjectKey(DEVICES, "devicestatuses", device.namespace, device.name)
-
-
-def _is_edge(node: _Known) -> bool:
-    return _EDGE_LABEL in node.labels
-
-
-def _shaped(obj: dict[str, Any]) -> bool:
-    """What the merges rely on, whoever wrote the object."""
-    parts = (obj.get("metadata"), obj.get("spec", {}), obj.get("status", {}), (obj.get("metadata") or {}).get("labels", {}))
-    return all(isinstance(p, dict) for p in parts)

@@ -24,8 +24,10 @@ Object = dict[str, Any]
 UNREACHABLE = "node.kubernetes.io/unreachable"
 NOT_READY = "node.kubernetes.io/not-ready"
 LINK_LOST = "LinkLost"
-DUPLICATE = "DuplicateIdentity"
-OWN_CONDITIONS = frozenset({"Ready", DUPLICATE})  # of a node: written here, from the report and the link
+DUPLICATE = "DuplicateIdentity"  # two daemons live on the node's identity (cloud/clones.py)
+FLOODING = "Flooding"  # the node sent too much: its door at the hub is shut for a while (cloud/gatekeeper.py)
+MARKS = {DUPLICATE: ("TwoDaemons", "OneDaemon"), FLOODING: ("DoorShut", "DoorOpen")}  # reasons while it is so, and when not
+OWN_CONDITIONS = frozenset({"Ready", *MARKS})  # of a node: written here, from the report and the link
 
 
 # --- nodes -----------------------------------------------------------------------------------------------------------
@@ -131,20 +133,19 @@ def unknown_since(obj: Object) -> str | None:
     return None
 
 
-def with_duplicate(current: Object, message: str, now_us: int) -> Object:
-    """Whether two daemons live on the node's identity (cloud/clones.py)."""
-    said = {"type": DUPLICATE, "status": "True", "reason": "TwoDaemons", "message": message}
-    if not message:
-        said = {"type": DUPLICATE, "status": "False", "reason": "OneDaemon", "message": ""}
+def with_mark(current: Object, mark: str, message: str, now_us: int) -> Object:
+    """A condition that the cloud has of the node itself; ``message`` "" when it is over."""
+    yes, no = MARKS[mark]
+    said = {"type": mark, "status": "True" if message else "False", "reason": yes if message else no, "message": message}
     old = current.get("status") or {}
     return {**current, "status": {**old, "conditions": merge_conditions(old.get("conditions"), [said], now_us)}}
 
 
-def duplicate(obj: Object) -> str:
-    """The message of a node that is said to be two, "" for any other."""
+def marked(obj: Object, mark: str) -> str:
+    """The message of a node that has the mark, "" for any other."""
     for c in _maps((obj.get("status") or {}).get("conditions")):
-        if c.get("type") == DUPLICATE and c.get("status") == "True":
-            return str(c.get("message")) or DUPLICATE
+        if c.get("type") == mark and c.get("status") == "True":
+            return str(c.get("message")) or mark
     return ""
 
 

@@ -288,6 +288,39 @@ async def compact(older_than: str, data_dir: Path) -> None:
 command.add_command(api_keys.command)
 
 
+@command.command("rotate-keys")
+@click.option(
+    "--grace", default="30d", show_default=True, help="How long nodes' present credentials are believed; 0s: not at all."
+)
+@click.option("--users", is_flag=True, help="New users of the cloud's processes and of SYS, too; the old ones end now.")
+@_data
+@common.is_async
+async def rotate_keys(grace: str, users: bool, data_dir: Path) -> None:
+    """Replace the keys that sign nodes' credentials.  The hub runs on, and nodes renew by themselves within a day.
+
+    A node that is away for the whole grace must join again.  Copies of the folder on other machines must be copied again:
+    with --users at once, else within the grace.
+
+    \b
+    Example:
+      skerry hub rotate-keys --grace 30d
+    """
+    from bus import connect
+    from bus.hub import rotate
+
+    grace_s = common.duration_s(grace)
+    async with common.hub_log(data_dir, "skerry hub rotate-keys") as (hub, _, _):
+        system = await connect.connect(common.sys_settings(hub, "skerry hub rotate-keys"))
+        try:
+            for done in await rotate.signing_keys(hub, system, grace_s=grace_s):
+                click.echo(f"{done.account}: signed by {done.new} from now on, {done.old} is believed for {grace}")
+            if users:
+                await rotate.users(hub, system)
+                click.echo("core, sys: new users")
+        finally:
+            await system.close()
+
+
 @command.command("revoke-node")
 @click.argument("node")
 @click.option("--reason", required=True, help="Why, for the audit log and for whoever reads the node's log.")

@@ -61,7 +61,7 @@ async def test_a_restored_hub_has_everything_in_other_epochs_and_goes_on(tmp_pat
             records = (await running.log.last("CLUSTER", ["cluster.>"])).records
             assert service._sys is not None
             await put(running, "after")
-            await accounts.revoke(running.hub, service._sys, "edge", stolen)
+            await accounts.revoke(running.hub, service._sys, stolen)
         with pytest.raises(backup.BackupError, match="never written over"):
             await backup.backup(running.hub, running.core, running.log, file)
         with pytest.raises(backup.BackupError, match="runs: end it first"):

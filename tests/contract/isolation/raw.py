@@ -132,8 +132,12 @@ async def connect(url: str, creds: Path | str, ca: Path, *, name: str = "hostile
     """Raises Refused."""
     host, port = url.rpartition("/")[2].rsplit(":", 1)
     reader, writer = await asyncio.open_connection(host, int(port), limit=4 << 20)
-    info = json.loads((await reader.readline()).decode().partition(" ")[2])
-    await writer.start_tls(ssl.create_default_context(cafile=str(ca)), server_hostname=host)
+    try:
+        info = json.loads((await reader.readline()).decode().partition(" ")[2])
+        await writer.start_tls(ssl.create_default_context(cafile=str(ca)), server_hostname=host)
+    except (OSError, ValueError) as e:
+        writer.transport.abort()
+        raise Refused(f"before anything was said: {e!r}") from e
     jwt, key = stolen(creds if isinstance(creds, str) else creds.read_text())
     signature = base64.urlsafe_b64encode(key.sign(info["nonce"].encode())).rstrip(b"=").decode()
     options = {"jwt": jwt, "sig": signature, "verbose": False, "pedantic": False, "tls_required": True, "name": name,
