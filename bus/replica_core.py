@@ -139,6 +139,7 @@ class _Scope:
     behind: bool = True  # must ask before live events may be applied
     staging: fold.Cursor | None = None  # a catch-up of several pages is under way: how far it has come
     sweep: bool = False  # and it is a reset
+    horizon: int = 0  # begun under this one: what began before a compaction can't go on after it
     buffer: list[Live] = field(default_factory=list)
     overflowed: bool = False
 
@@ -210,8 +211,7 @@ class ReplicaCore:
         behind = [s for s in self._scopes.values() if s.behind] or list(self._scopes.values())
         self._asking = True
         self._ask_again = False
-        at = [(s.name, s.staging or s.cursor) for s in behind]
-        self._asked = [sync.ScopeCursor(scope=n, epoch=c.epoch, cursor=c.seq) for n, c in at]
+        self._asked = [_cursor_of(s) for s in behind]
         return [Ask(self._asked, soon)]
 
     # --- live
@@ -298,7 +298,7 @@ class ReplicaCore:
         if begins or page.more or s.staging is not None:
             first = begins or s.staging is None
             if first:
-                s.sweep = begins
+                s.sweep, s.horizon = begins, page.horizon
             out.append(Stage(s.name, facts, first))
             s.staging = cursor
             if not page.more:
@@ -317,3 +317,9 @@ class ReplicaCore:
         if s.overflowed:
             s.overflowed, s.behind = False, True
         return self._take(s, lives)
+
+
+def _cursor_of(s: _Scope) -> sync.ScopeCursor:
+    at = s.staging or s.cursor
+    horizon = s.horizon if s.staging is not None and s.sweep else 0
+    return sync.ScopeCursor(scope=s.name, epoch=at.epoch, cursor=at.seq, horizon=horizon)

@@ -40,8 +40,10 @@ def scopes_of(node: str) -> list[str]:
 
 
 def starts_anew(asked: sync.ScopeCursor, info: log.StreamInfo) -> bool:
-    """A cursor of another epoch, from the future, or from before the horizon is worth nothing."""
-    return asked.epoch != info.epoch or asked.cursor > info.last_seq or 0 < asked.cursor < info.horizon
+    """A cursor of another epoch, from the future, or from before the horizon is worth nothing.  A reset under way, which
+    began with nothing, passes the horizon page by page; one that began under an earlier one may hold what is gone since."""
+    below = 0 < asked.cursor < info.horizon and asked.horizon != info.horizon
+    return asked.epoch != info.epoch or asked.cursor > info.last_seq or below
 
 
 def maybe_deposed(asked: sync.ScopeCursor, info: log.StreamInfo) -> bool:
@@ -58,6 +60,7 @@ def page_of(asked: sync.ScopeCursor, info: log.StreamInfo, last: log.LastState) 
         up_to=last.up_to,
         more=last.more,
         reset=starts_anew(asked, info) and asked.epoch != "",
+        horizon=info.horizon,
         events=[sync.SyncEvent(seq=r.seq, subject=r.subject.split(".", 2)[2], event=r.payload) for r in last.records],
     )
 

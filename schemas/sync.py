@@ -27,6 +27,7 @@ class ScopeCursor(Model):
     scope: str
     epoch: str = Field(default="", description="epoch of the log that the cursor belongs to; '' when there is none yet")
     cursor: Seq = Field(default=0, description="applied up to here; 0 asks for everything")
+    horizon: Seq = Field(default=0, description="while the pages of a reset come: the horizon that its first page named")
 
 
 class SyncRequest(Model):
@@ -47,6 +48,7 @@ class ScopePage(Model):
     up_to: Seq = Field(description="complete up to this sequence of the scope's stream")
     more: bool = Field(default=False, description="ask again from up_to")
     reset: bool = False
+    horizon: Seq = Field(default=0, description="below it tombstones were taken out: a cursor from there begins anew")
     events: list[SyncEvent] = Field(default_factory=list, description="in stream order")
 
 

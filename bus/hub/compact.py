@@ -1,4 +1,4 @@
-"""An operator's compaction: what is over for long leaves CLUSTER and REPORT.
+"""An operator's compaction: what is over for long leaves CLUSTER, REPORT and META.
 
 The last event of every subject stays in its stream, tombstones too (DESIGN.md, invariant 1); so names that are never used
 again stay as well: a pod of a Deployment leaves a tombstone in CLUSTER and a last word in REPORT.  They are small, and years
@@ -7,10 +7,15 @@ of them are not.  This takes out, when it is older than the operator says:
 * CLUSTER   tombstones, but for those of Nodes: they keep a deleted Node from coming back by an old report
 * REPORT    that a pod is gone, when no such pod is in CLUSTER; events about pods and nodes (the API keeps them an hour)
 
-META is left alone: its chains are what replicas and dispatchers prove their state by.  What makes the rest harmless:
+* META      tombstones, but for the last event of each scope: the next one is chained to it, and written expecting it
+
+What makes it harmless:
 
 * AGE_S_MIN: every process that follows a stream has heard of what goes, or has lost its consumer; and who comes back from
-  below the horizon begins anew (bus/follower.py);
+  below the horizon begins anew (bus/follower.py, cloud/sync.py).  A replica's cursor moves with each of its catch-ups, also
+  the empty ones, so only a node that was away for as long as the tombstones are old meets the horizon;
+* a reset that takes many pages passes the horizon with a note of the one that it began under, and the horizon is raised once
+  more before the tombstones go: none can have read an object before its tombstone went and go on after it;
 * a server that is killed before it wrote its index may bring back what was purged.  So older versions go first, and their
   tombstones only after the index was written: what can come back is a tombstone;
 * a purge names the sequence up to which it goes: an object that is made again meanwhile is not touched.
@@ -32,6 +37,7 @@ from schemas import codec, event
 
 logger = structlog.get_logger("bus.hub.compact")
 
+LOOK_S = 2.0  # a horizon is known to every sync service by then (cloud/sync.py, INFO_AGE_S_MAX)
 SETTLE_S = 150.0  # nats-server writes a stream's index every two minutes (NATS-FACTS.md, resurrection)
 AGE_S_MIN = 3600.0
 REPORT_KINDS_OVER = ("event",)  # history by nature: nothing is decided from them later
@@ -58,6 +64,15 @@ def over(ev: event.Event, pods: Collection[str]) -> bool:
     return ev.resource == "pod" and data.get("status") is None and data.get("uid") not in pods
 
 
+def not_heads(lasts: Iterable[tuple[buslog.Recorded, event.Event]]) -> list[tuple[buslog.Recorded, event.Event]]:
+    """Of META: all but the last of each scope."""
+    every = list(lasts)
+    heads: dict[str, int] = {}
+    for r, ev in every:
+        heads[ev.scope] = max(r.seq, heads.get(ev.scope, 0))
+    return [(r, ev) for r, ev in every if r.seq != heads[ev.scope]]
+
+
 def pods_of(events: Iterable[event.Event]) -> frozenset[str]:
     """uids of the pods in the last events of CLUSTER."""
     return frozenset(ev.uid for ev in events if (ev.group, ev.resource) == ("", "pods") and not ev.deleted)
@@ -76,8 +91,11 @@ async def compact(
     cluster = await _lasts(store, "CLUSTER")
     pods = pods_of(ev for _, ev in cluster)
     found: dict[str, list[buslog.Recorded]] = {}
-    for name in ("CLUSTER", *(f"REPORT-{n}" for n in range(shards))):
+    names = ("CLUSTER", *(f"{kind}-{n}" for kind in ("REPORT", "META") for n in range(shards)))
+    for name in names:
         lasts = cluster if name == "CLUSTER" else await _lasts(store, name)
+        if name.startswith("META-"):
+            lasts = not_heads(lasts)
         found[name] = [r for r, ev in lasts if r.time_us < before_us and over(ev, pods)]
         if found[name]:
             await _raise_horizon(store, name, max(r.seq for r in found[name]))
@@ -86,6 +104,10 @@ async def compact(
     if any(found.values()):
         say(f"{sum(map(len, found.values()))} subjects are over; waiting {settle_s:g} s for the server to write its index")
         await asyncio.sleep(settle_s)
+        for name in names:
+            if found[name] and name.startswith("META-"):
+                await _raise_horizon(store, name, (await store.info(name)).horizon + 1)
+        await asyncio.sleep(min(settle_s, LOOK_S))
     done = []
     for name, records in found.items():
         for r in records:

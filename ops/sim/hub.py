@@ -18,6 +18,7 @@ from ops.sim.schedule import MS, Clock, S, Schedule
 from schemas import subjects
 
 DEDUPE_US = 120 * S  # nats-server's default duplicate_window
+COMPACT_SETTLE_US = 20 * S  # far below production's, but longer than a page takes
 COMPACT_AGE_US = 150 * S  # in true time; longer than a worker is paused or behind
 VERSIONS_MAX = streams.VERSIONS_DEFAULT  # of each subject: holes, which readers must bear
 
@@ -148,18 +149,45 @@ class Hub:
     # --- compaction
 
     def compact(self) -> None:
-        """As bus/hub/compact.py: what is over for some minutes leaves the log."""
+        """As bus/hub/compact.py: what is over for some minutes leaves the log, in its two steps."""
         before_us = self._schedule.now_us - COMPACT_AGE_US
         pods = compacting.pods_of(r.event() for r in self.lasts("CLUSTER"))
+        found: list[log.Recorded] = []
         for name, stream in self.streams.items():
+            lasts = [(r, r.event()) for r in self.lasts(name)]
             if name.startswith("META-"):
-                continue
-            for r in [r for r in self.lasts(name) if compacting.over(r.event(), pods)]:
-                if stream.ids.get((r.headers or {})["Nats-Msg-Id"], (0, 0))[0] > before_us:
-                    continue
-                for seq in stream.of_subject.pop(r.subject):
-                    del stream.records[seq]
+                lasts = compacting.not_heads(lasts)
+            for r, ev in lasts:
+                if compacting.over(ev, pods) and stream.ids.get((r.headers or {})["Nats-Msg-Id"], (0, 0))[0] <= before_us:
+                    found.append(r)
+        self._horizons(found, 0)
+        for r in found:
+            self._purge(r, r.seq)
+        self._schedule.note("hub compacting")
+        epoch = self.epoch
+        self._schedule.after(COMPACT_SETTLE_US, lambda: self._compacted(found, epoch))
+
+    def _compacted(self, found: list[log.Recorded], epoch: str) -> None:
+        if epoch != self.epoch:
+            return  # the hub was restored meanwhile: the operator's command failed
+        self._horizons(found, 1)
+        for r in found:
+            self._purge(r, r.seq + 1)
         self._schedule.note("hub compacted")
+
+    def _horizons(self, found: list[log.Recorded], more: int) -> None:
+        for r in found:
+            if r.stream.startswith("META-"):
+                self.streams[r.stream].horizon = max(self.streams[r.stream].horizon, r.seq + more)
+
+    def _purge(self, record: log.Recorded, below: int) -> None:
+        stream = self.streams[record.stream]
+        versions = stream.of_subject.get(record.subject, [])
+        for seq in [v for v in versions if v < below]:
+            versions.remove(seq)
+            del stream.records[seq]
+        if not versions:
+            stream.of_subject.pop(record.subject, None)
 
     # --- backups
 

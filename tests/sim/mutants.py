@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import unittest.mock
 from dataclasses import dataclass, replace
 
 from bus import fold, log, outbox, replica_core, replica_write
+from bus.hub import compact as compacting
 from bus.kube.storage import Unavailable
 from bus.stores import base
 from cloud.core.dispatcher import Dispatcher
@@ -207,6 +209,21 @@ class ForgetsOldTombstones(Hub):
                 del stream.of_subject[subject]
 
 
+class CompactsWithoutAHorizon(Hub):
+    """Takes tombstones out, and nobody can tell that he missed them."""
+
+    def _horizons(self, found, more):
+        pass
+
+
+class CompactsTheHeads(Hub):
+    """Takes out the last event of a scope, to which the next one would be chained."""
+
+    def compact(self):
+        with unittest.mock.patch.object(compacting, "not_heads", list):
+            super().compact()
+
+
 class HearsNoDevices(Reports):
     def handle(self, stimulus):
         if isinstance(stimulus, Reported) and stimulus.event.resource == "twin":
@@ -271,6 +288,12 @@ MUTANTS = {
         Parts(pods=SeesNoContainers), frozenset({"edge-crash", "containers"}), ("never two",), seeds=60
     ),
     "forgets old tombstones": Mutant(Parts(hub=ForgetsOldTombstones), frozenset({"cut"}), ("last event stays",)),
+    "compacts without a horizon": Mutant(
+        Parts(hub=CompactsWithoutAHorizon), frozenset({"compact"}), ("last event stays", "replica", "comes right"), seeds=40
+    ),
+    "compacts the heads": Mutant(
+        Parts(hub=CompactsTheHeads), frozenset({"compact"}), ("last event stays", "chain", "comes right"), seeds=40
+    ),
     "hears no devices": Mutant(Parts(reports=HearsNoDevices), frozenset(), ("comes right",)),
     "never says again": Mutant(Parts(pods=NeverSaysAgain), frozenset({"restore"}), ("comes right",), seeds=60),
 }

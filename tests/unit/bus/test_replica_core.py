@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
-from bus import fold
+from bus import fold, log
 from bus import replica_core as core
+from cloud import sync as sync_service
 from schemas import codec, event, subjects, sync
 
 EPOCH = "e1"
@@ -319,3 +321,36 @@ def test_any_interleaving_of_losses_crashes_and_pages_ends_in_the_fold() -> None
             node.answer(hub)
         assert node.objects == hub.fold(), f"seed {seed}"
         assert node.cursor.seq == hub.seq or not hub.events, f"seed {seed}"
+
+
+def test_a_long_reset_passes_the_horizon_and_begins_anew_when_that_was_raised_meanwhile() -> None:
+    hub = Hub()
+    for n in range(9):
+        hub.put(f"o{n}", n)
+    info = log.StreamInfo("META-0", EPOCH, 8, 1, hub.seq, hub.seq, 0)  # what is below 8 was compacted
+    node = core.ReplicaCore({"edge-1": fold.Cursor(EPOCH, 3)})  # away for longer
+
+    def answered(ask: core.Instruction, limit: int = 3) -> list[core.Instruction]:
+        assert isinstance(ask, core.Ask)
+        (asked,) = ask.cursors
+        anew = sync_service.starts_anew(asked, info)
+        page = hub.page(asked.model_copy(update={"cursor": 0}) if anew else asked, limit)
+        return node.handle(core.Answered([page.model_copy(update={"reset": anew, "horizon": info.horizon})], ask.cursors))
+
+    out = node.handle(core.Connected())
+    for _ in range(3):
+        out = answered(out[-1])
+    assert any(isinstance(i, core.Finish) and i.sweep for i in out) and node.cursor("edge-1").seq == 9, (
+        "three pages, no loop"
+    )
+
+    node = core.ReplicaCore({"edge-1": fold.Cursor(EPOCH, 3)})
+    out = answered(node.handle(core.Connected())[-1])
+    assert isinstance(out[0], core.Stage) and out[0].first and [f.key.name for f in out[0].facts] == ["o0", "o1", "o2"]
+    hub.put("o1", None)
+    hub.put("head", 1)
+    hub.events = [e for e in hub.events if e[1] != "o1"]  # its tombstone too: the horizon is above it
+    info = dataclasses.replace(info, horizon=11, last_seq=hub.seq)
+    out = answered(out[-1], limit=100)
+    assert isinstance(out[0], core.Stage) and out[0].first, "what was read under the old horizon is put away"
+    assert "o1" not in [f.key.name for f in out[0].facts] and node.cursor("edge-1").seq == hub.seq
