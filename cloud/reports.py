@@ -21,8 +21,7 @@ import structlog
 from bus import log, stamp
 from bus.kube.storage import Expired
 from cloud import api
-from cloud.core import kubelets
-from cloud.core import lanes
+from cloud.core import kubelets, lanes
 from cloud.core import report_words as words
 from cloud.core import reports as core
 from cloud.core.writes import Write

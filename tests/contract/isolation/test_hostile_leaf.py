@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from bus import connect
+from bus import connect, outbox
 from bus.hub import leaf as leaves
+from bus.stores.memory import MemoryStore
 from cloud import joining
 from schemas import codec, subjects, sync
 from tests.contract.bus import plain
@@ -214,7 +215,7 @@ async def test_no_answer_to_it_purges_deletes_writes_or_looks_like_the_clouds_wo
 
 
 async def test_headers_with_power_over_a_stream_have_none(scene: Scene) -> None:
-    """Roll-ups, batches, times to live, schedules, expectations: refused, or about its own report alone."""
+    """Roll-ups, times to live, schedules, expectations: refused, or about its own report alone."""
     leaf = await link(scene)
     leaf.interested("_INBOX.edge-1.>")
     subject, other = subjects.report("edge-1", "node", scene.shards), subjects.report("edge-2", "node", scene.shards)
@@ -224,8 +225,7 @@ async def test_headers_with_power_over_a_stream_have_none(scene: Scene) -> None:
         while not leaf.heard:
             await asyncio.sleep(0.02)
     dangerous = [
-        "Nats-Rollup: all", "Nats-Rollup: sub", "Nats-TTL: 1s", "Nats-Batch-Id: x\r\nNats-Batch-Sequence: 1",
-        "Nats-Batch-Id: y\r\nNats-Batch-Sequence: 1\r\nNats-Batch-Commit: 1", "Nats-Incr: 1", "Nats-Marker-Reason: Purge",
+        "Nats-Rollup: all", "Nats-Rollup: sub", "Nats-TTL: 1s", "Nats-Incr: 1", "Nats-Marker-Reason: Purge",
         f"Nats-Schedule: @at 2020-01-01T00:00:00Z\r\nNats-Schedule-Target: {other}",
         f"Nats-Schedule: @every 1s\r\nNats-Schedule-Target: {subjects.meta('edge-2', VICTIM, scene.shards)}",
         "Nats-Expected-Stream: META-0", "Nats-Expected-Last-Sequence: 99",
@@ -244,6 +244,33 @@ async def test_headers_with_power_over_a_stream_have_none(scene: Scene) -> None:
     assert (await scene.hub.log.last_of(stream, other)) is None
     last = await scene.last_seqs()
     assert [last[f"META-{n}"] for n in range(scene.shards)] == [0] * scene.shards
+
+
+async def test_batches_that_are_begun_and_never_ended_keep_nobodys_reports_back(scene: Scene) -> None:
+    """Of those a stream holds some 50, for all nodes whose reports are in it: another's then go one by one."""
+    shard = subjects.shard_of("edge-1", scene.shards)
+    other = next(n for n in (f"edge-{i}" for i in range(2, 99)) if subjects.shard_of(n, scene.shards) == shard)
+    leaf, subject = await link(scene), subjects.report("edge-1", "node", scene.shards)
+    for n in range(300):
+        leaf.lmsg(subject, b"x", headers=f"Nats-Batch-Id: b{n}\r\nNats-Batch-Sequence: 1")
+    await said(leaf)
+    store = MemoryStore()
+    box = outbox.Outbox(store)
+    added = []
+    with store.transact() as txn:
+        for n in range(30):
+            to = subjects.report(other, "node", scene.shards)
+            added.append((box.add(txn, to, plain.make_event(plain.cm("x"), {"n": n}, other, 0)), to))
+    box.committed(added)
+    sending = asyncio.create_task(box.run(scene.hub.log, scene.hub.log))
+    try:
+        async with asyncio.timeout(60):
+            while box.pending:
+                await asyncio.sleep(0.05)
+    finally:
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+    assert box.sent == 30 and box.refused == 0
 
 
 async def test_sizes_numbers_and_garbage_end_its_own_link_only(scene: Scene) -> None:
