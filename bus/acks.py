@@ -13,7 +13,7 @@ import random
 from collections.abc import Iterator
 
 from bus import wire
-from bus.records import EventTooLarge, Expect, LogError, LogUnavailable, Undecided, WrongSequence
+from bus.records import EventTooLarge, Expect, LogError, LogFull, LogUnavailable, Undecided, WrongSequence
 
 # nats-server's error codes (server/errors.json).  10071 wrong last sequence, 10070 wrong last message id, 10060 the stream
 # that was expected is another.
@@ -22,6 +22,7 @@ _WRONG = frozenset({10071, 10070, 10060})
 # message id is.  Only streams with replicas answer so.
 _UNDECIDED = frozenset({10164, 10158})
 _TOO_LARGE = 10054
+_FULL = 10077  # "maximum bytes exceeded", of a stream that discards nothing: bus/hub/room.py
 
 UNDECIDED_S_FIRST = 0.005  # a write takes one round between the servers
 UNDECIDED_S_MAX = 0.25  # while a leader is elected nothing is decided for some seconds
@@ -50,8 +51,8 @@ def header_block(msg_id: str, expect: Expect | None, epoch: str) -> bytes:
 
 
 def sequence(subject: str, data: bytes) -> int:
-    """The sequence that a message was stored at.  Raises WrongSequence, Undecided, EventTooLarge, LogUnavailable, LogError,
-    their text naming the subject and the server's words."""
+    """The sequence that a message was stored at.  Raises WrongSequence, Undecided, EventTooLarge, LogFull, LogUnavailable,
+    LogError, their text naming the subject and the server's words."""
     try:
         ack = json.loads(data)
         err = ack.get("error")
@@ -66,6 +67,8 @@ def sequence(subject: str, data: bytes) -> int:
         raise Undecided(text)
     if code == _TOO_LARGE:
         raise EventTooLarge(text)
+    if code == _FULL:
+        raise LogFull(f"the hub's disk is nearly full, its log takes nothing more until there is room: {text}")
     if err.get("code") == 503:
         raise LogUnavailable(text)
     raise LogError(text)

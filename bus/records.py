@@ -21,6 +21,11 @@ class LogUnavailable(LogError):
     """No answer: whether an append happened is unknown; repeating it with the same event id is harmless."""
 
 
+class LogFull(LogUnavailable):
+    """The stream may not grow: the hub's disk is nearly full (bus/hub/room.py).  Nothing was stored; later there may be
+    room."""
+
+
 class Undecided(LogUnavailable):
     """A cluster did not look at the append, because another write to the subject is in process (10164, 10158): nothing was
     stored and nothing decided.  Whoever appends tries again with the same event; raised when that took too long."""

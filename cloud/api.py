@@ -11,7 +11,7 @@ from bus.kube.errors import StatusError
 from bus.kube.storage import Object, Origin, Reader
 from cloud.core.writes import Write
 
-RETRY_CODES = frozenset({429, 500, 503, 504})
+RETRY_CODES = frozenset({429, 500, 503, 504, 507})
 
 
 class Api(Protocol):

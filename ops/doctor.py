@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bus import connect, log
-from bus.hub import init, streams, supervise
+from bus.hub import init, room, streams, supervise
 from bus.identity import join
 from bus.stores import base, lmdb_store
 from ops import engine, engine_api
@@ -138,6 +138,13 @@ async def _hub_log(store: log.Log, found: init.Hub) -> AsyncIterator[Check]:
         yield Check("streams", "fail", text[:1000], "restart `skerry hub run`: it makes and changes streams as needed")
     else:
         yield Check("streams", "ok", f"{count} streams, as they should be")
+    level_of_room = await room.told(store)
+    yield Check(
+        "room for the log",
+        {"ok": "ok", "tight": "warn", "full": "fail"}[level_of_room],  # type: ignore[arg-type]
+        room.WORDS[level_of_room],
+        "" if level_of_room == "ok" else "a larger disk, `skerry hub compact`, or delete what else is on it",
+    )
     asked = time.time()
     answer = await store.request("STREAM.INFO.CLUSTER")
     took = time.time() - asked

@@ -68,7 +68,7 @@ def _state(name: str, subjects: list[str], limits: Limits) -> Config:
         "subjects": subjects,
         "retention": "limits",
         "storage": "file",
-        "discard": "old",
+        "discard": "new",  # beyond max_bytes, which bus/hub/room.py sets: state is never thrown away for room
         "max_msgs_per_subject": limits.versions,
         "max_consumers": CONSUMERS_MAX,
         "num_replicas": limits.replicas,
@@ -117,6 +117,7 @@ def wanted(shards: int, limits: Limits | None = None) -> list[Config]:
     identity = _state("IDENTITY", ["identity.>"], limits)
     audit = {
         **_state("AUDIT", ["audit.>"], limits),
+        "discard": "old",
         "max_msgs_per_subject": -1,
         "max_age": limits.audit_days * _DAY_NS,
         "max_bytes": AUDIT_BYTES_MAX,
@@ -125,6 +126,7 @@ def wanted(shards: int, limits: Limits | None = None) -> list[Config]:
     leases = {**_state("LEASES", ["lease.>"], limits), "max_msgs_per_subject": 1, "allow_atomic": False}
     telemetry = {
         **_state("TELEMETRY", ["telemetry.>"], limits),
+        "discard": "old",
         "max_msgs_per_subject": -1,
         "max_age": limits.telemetry_days * _DAY_NS,
         "max_bytes": limits.telemetry_bytes,

@@ -167,6 +167,11 @@ def unavailable(message: str) -> StatusError:
     return StatusError(503, "ServiceUnavailable", message, {"retryAfterSeconds": 1})
 
 
+def no_room(message: str) -> StatusError:
+    """507 (RFC 4918): nothing was written, and trying again at once won't help."""
+    return StatusError(507, "InsufficientStorage", message, {"retryAfterSeconds": 30})
+
+
 def internal(message: str) -> StatusError:
     return StatusError(500, "InternalError", f"Internal error occurred: {message}")
 

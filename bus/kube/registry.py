@@ -28,6 +28,7 @@ from bus.kube.patches import apply, choose, fieldsets
 from bus.kube.storage import (
     AlreadyExists,
     Conflict,
+    NoRoom,
     Object,
     Reader,
     Storage,
@@ -502,6 +503,8 @@ def refusal(res: Resource, name: str, error: StorageError) -> StatusError:
         return errors.conflict(res.group, res.resource, name)
     if isinstance(error, TooLarge):
         return errors.too_large(f"Request entity too large: {error}")
+    if isinstance(error, NoRoom):
+        return errors.no_room(f"nothing was written: {error}")
     if isinstance(error, Unavailable):
         return errors.unavailable(f"the log can't be reached, the write may or may not have happened: {error}")
     return errors.internal(str(error))

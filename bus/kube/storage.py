@@ -79,6 +79,10 @@ class TooLarge(StorageError):
     """The object doesn't fit in an event."""
 
 
+class NoRoom(StorageError):
+    """What stores it has no room for it (HTTP 507); nothing was written."""
+
+
 class Unavailable(StorageError):
     """The log could not be reached; whether a write happened is unknown until it is read again."""
 

@@ -20,6 +20,7 @@ from bus.kube.storage import (
     Change,
     Conflict,
     Listing,
+    NoRoom,
     Object,
     Origin,
     Stored,
@@ -228,6 +229,8 @@ class ClusterStorage:
                 return await self._log.append_bytes(subject, payload, msg_id, expect=log.Expect(expect))
             except log.EventTooLarge as e:
                 raise TooLarge(str(e)) from e
+            except log.LogFull as e:
+                raise NoRoom(str(e)) from e
             except log.LogUnavailable as e:
                 if attempt == APPEND_TRIES - 1:
                     raise Unavailable(str(e)) from e

@@ -103,7 +103,7 @@ async def run(data_dir: Path, number: int) -> None:
         # Nothing below may end us because the server is away: bringing it back is what we are for.
         ready = asyncio.Event()
         async with common.hub_log(data_dir, NAME, wait_s=None) as (_, _, store), asyncio.TaskGroup() as tasks:
-            tasks.create_task(_tended(store, hub, hub.members[number - 1].dir, ready), name="streams and refusals")
+            tasks.create_task(_tended(store, hub, number, ready), name="streams and refusals")
             with contextlib.suppress(TimeoutError):  # a first server of three can't have its streams before the others run
                 async with asyncio.timeout(READY_S):
                     await ready.wait()
@@ -112,19 +112,25 @@ async def run(data_dir: Path, number: int) -> None:
         await server.stop()
 
 
-async def _tended(store: Log, hub: Hub, server_dir: Path, ready: asyncio.Event) -> None:
-    """The streams as they should be, which is ``ready``; then who is refused is written down, for ever."""
+async def _tended(store: Log, hub: Hub, number: int, ready: asyncio.Event) -> None:
+    """The streams as they should be, which is ``ready``; then who is refused is written down, and the disk is looked at, for
+    ever."""
     import structlog
 
     from bus import connect
-    from bus.hub import refusals
+    from bus.hub import refusals, room
 
+    server_dir = hub.members[number - 1].dir
     await ensure(store, hub)
     ready.set()
     structlog.get_logger("hub").info("hub.ready", id=hub.id, urls=hub.urls, leaf_urls=hub.leaf_urls)
     system = await connect.connect(common.sys_settings(hub, NAME, wait_s=None))
     try:
-        await refusals.Refusals(system, store, server_dir / "log" / "nats-server.log").run()
+        async with asyncio.TaskGroup() as tasks:
+            reading = refusals.Refusals(system, store, server_dir / "log" / "nats-server.log")
+            tasks.create_task(reading.run(), name="refusals")
+            if number <= max(1, len(hub.file.servers)):  # a front has no log
+                tasks.create_task(room.RoomKeeper(store, server_dir, number).run(), name="room")
     finally:
         await system.close()
 
@@ -158,22 +164,24 @@ async def status(data_dir: Path, as_json: bool) -> int:
     Example:
       skerry hub status
     """
-    from bus.hub import streams
+    from bus.hub import room, streams
 
     async with common.hub_log(data_dir, "skerry hub status") as (hub, _, store):
         rows = [await stream_row(store, c["name"]) for c in streams.wanted(hub.shards)]
-    missing = [r["name"] for r in rows if "messages" not in r]
+        missing = [r["name"] for r in rows if "messages" not in r]
+        level = "ok" if "CLUSTER" in missing else await room.told(store)
+    wrong = 1 if missing or level == "full" else 0
     if as_json:
-        click.echo(json.dumps({"id": hub.id, "urls": hub.urls, "leaf_urls": hub.leaf_urls, "streams": rows}))
-        return 1 if missing else 0
-    click.echo(f"hub {hub.id}: {'missing ' + ', '.join(missing) if missing else 'ok'}")
+        click.echo(json.dumps({"id": hub.id, "urls": hub.urls, "leaf_urls": hub.leaf_urls, "room": level, "streams": rows}))
+        return wrong
+    click.echo(f"hub {hub.id}: {'missing ' + ', '.join(missing) if missing else room.WORDS[level]}")
     click.echo(f"  clients: {' '.join(hub.urls)}\n  leaf servers: {' '.join(hub.leaf_urls)}")
     from ops.replay.render import columns
 
     table = [["STREAM", "MESSAGES", "LAST", "BYTES"]]
     table += [[r["name"], str(r["messages"]), str(r["last_seq"]), str(r["bytes"])] for r in rows if "messages" in r]
     click.echo("\n".join(columns(table)))
-    return 1 if missing else 0
+    return wrong
 
 
 async def ensure(store: Log, hub: Hub) -> None:
