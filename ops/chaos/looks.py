@@ -26,7 +26,7 @@ TELEMETRY_S_MAX = 90.0  # the hub's source may wait 40 s before it comes back to
 HISTORY_S_MAX = 60.0  # a mirror that lost its origin's leader looks for it with a back-off of its own
 IN_SYNC_S_MAX = 90.0
 POLL_S = 0.02
-NOT_WANTED = "the API has"
+NOT_WANTED, STALE = "the API has", "sees setting"
 
 
 class Looks:
@@ -72,7 +72,7 @@ class Looks:
             if name.endswith("/sleep"):
                 found = self.lab.docker("exec", container, "cat", "/v/n", check=False).strip()
                 if found != want:
-                    return f"{name} sees setting {found}, the API says {want}"
+                    return f"{name} {STALE} {found}, users want {want}"
         return ""
 
     def converged(self, node: str, seconds: float) -> None:
@@ -82,7 +82,7 @@ class Looks:
             nonlocal why
             try:
                 why = self.apart(node)
-                if why.startswith(NOT_WANTED):
+                if why.startswith(NOT_WANTED) or STALE in why:
                     self._f.make_up(node)  # a write that was given up, and came after the next: users look again
             except StepFailed as e:  # the API or the hub is not back yet
                 why = str(e)[:200]
