@@ -19,7 +19,7 @@ from bus.replica import REFRESH_S
 from ops.bench.latency import percentile
 from ops.fleet import feed, truth, usage, worker
 from ops.fleet.fleet import Fleet, FleetError
-from ops.fleet.lab import Lab
+from ops.fleet.lab import QUIET_CORES, Lab
 from ops.fleet.plan import FREE_MB_MIN, STEPS, Plan
 from ops.lab.show import Line, Show, StepFailed
 
@@ -27,6 +27,9 @@ Row = dict[str, Any]
 DAY_S = 86_400
 COMPARE_S = 600.0
 LOOK_S = 1.0
+STATUS_EVERY_S = 15.0
+REST_S = 180.0
+BEAT_CPU_S = 2e-3  # of hub and cloud, generously
 ANSWERED_S = 2.0  # acknowledgements of TCP come late
 SAY_EVERY_S = 60.0
 FAILURES = (FleetError, StepFailed, TimeoutError, OSError, log.LogError, connect.NotConnected, ExceptionGroup)
@@ -103,7 +106,7 @@ class Bench:
         """All nodes at once, from nothing to in sync."""
         with self.show.step(f"{self.plan.nodes} nodes connect and sync") as line:
             minted = max(r["seconds"] for r in await self.fleet.ask("mint"))
-            await self.lab.quiet()  # a cloud that is still starting would miss the first questions
+            await self._rest()  # a cloud that is still starting would miss the first questions
             resting, held = usage.total(self.lab.server_pids).rss, await self.lab.live()
             meter, before, began = self._meter(), await self.lab.traffic(), time.monotonic()
             async with self._watched(line):
@@ -118,7 +121,7 @@ class Bench:
             await self._outboxes_empty()
             more["reported_s"] = round(time.monotonic() - began, 2)
             await self.fleet.ask("trim")
-            await self.lab.quiet()
+            await self._rest()
             more["rested_s"] = round(time.monotonic() - began, 2)
             more |= await self._link_memory(resting, held)
             self._tell("connect", meter, **figures, **more)
@@ -152,7 +155,7 @@ class Bench:
                 wire = await self.fleet.wire()
                 await self.fleet.ask(what)
                 await asyncio.sleep(ANSWERED_S)
-                await self.lab.quiet()
+                await self._rest()
                 each = (await self.fleet.wire() - wire).bytes / self.fleet.count
                 row[f"{what}_bytes"], row[f"{what}_every_s"] = round(each, 1), every_s
                 a_day += each * DAY_S / every_s
@@ -197,13 +200,13 @@ class Bench:
                     self.lab.start("dispatcher")
             row = sorted(rows, key=lambda r: float(r["all_s"]))[1]  # the middle one of three
             self.tell(row)
-            await self.lab.quiet()
+            await self._rest()
             line.detail(f"{row['all_s']} s")
 
     async def storm(self) -> None:
         """The hub's servers end and come back: until every node has asked what it missed and has it."""
         with self.show.step("the hub restarts") as line:
-            await self.lab.quiet()
+            await self._rest()
             nodes = {k: v for k, v in self.lab.groups(self.fleet.pids).items() if k != "hub"}
             meter, began = usage.Meter(nodes), time.monotonic()
             await self.lab.restart_hub()
@@ -225,7 +228,7 @@ class Bench:
             meter, began, changed = self._meter(), time.monotonic(), 0
             for hour in range(p.hours):
                 changed += await self.feed.change_share(self.fleet.names, p.objects, p.share, hour + 1)
-            await self.lab.quiet()
+            await self._rest()
             carried = meter.read().get("dispatcher", {}).get("cpu_s", 0.0)
             meter, before, began = self._meter(), await self.fleet.status(), time.monotonic()
             async with self._watched(line):
@@ -252,7 +255,7 @@ class Bench:
             await writing.load(alone.names, p.alone)
             async with alone:
                 await alone.ask("mint")
-                await self.lab.quiet()
+                await self._rest()
                 await alone.connect()
                 await alone.settle(seconds=self.plan.phase_s * 0.5)
                 held = (await alone.status())["objects"]  # these, and what is for all nodes
@@ -320,12 +323,17 @@ class Bench:
         """Nodes connect: how many have, and an end to it when the machine has no memory for more."""
         seen: Row = {}
 
+        meter, due = self._meter(), 0.0
+
         async def look() -> None:
+            nonlocal due
             while True:
                 await asyncio.sleep(LOOK_S)
-                status = await self.fleet.status()
-                seen.update({k: status[k] for k in ("connections", "synced", "objects")}, used=self._meter().read())
-                line.now(f"{status['synced']} in sync, {usage.free_mb():.0f} MB free")
+                if time.monotonic() > due:
+                    due = time.monotonic() + STATUS_EVERY_S
+                    status = await self.fleet.status()
+                    seen.update({k: status[k] for k in ("connections", "synced", "objects")}, used=meter.read())
+                    line.now(f"{status['synced']} in sync, {usage.free_mb():.0f} MB free")
                 if usage.free_mb() < FREE_MB_MIN:
                     self.tell({"bench": "no memory for more nodes", **seen, "free_mb": usage.free_mb()})
                     await self.fleet.ask("enough")
@@ -339,6 +347,14 @@ class Bench:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
 
+    async def _rest(self) -> None:
+        """Until hub and cloud rest, but for the beats of so many nodes; what does not come to rest is said, and measured."""
+        cores = QUIET_CORES + BEAT_CPU_S * self.fleet.count / self.plan.beat_s
+        try:
+            await self.lab.quiet(REST_S, cores)
+        except StepFailed as e:
+            self.tell({"bench": "no rest", "reason": str(e), "cores": round(cores, 2), "used": self._meter().read()})
+
     async def _meta_messages(self) -> int:
         return sum(i.messages for i in await self._meta())
 
@@ -347,7 +363,7 @@ class Bench:
 
     async def _outboxes_empty(self) -> None:
         while (await self.fleet.status())["outbox"]:
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(LOOK_S)
 
     async def _compare(self, after: str) -> None:
         """Raises FleetError unless the nodes hold what the log says, bit for bit.
@@ -356,7 +372,7 @@ class Bench:
         while we read is a reason to read again."""
         began = time.monotonic()
         while True:
-            await self.lab.quiet()
+            await self._rest()
             ends = [i.last_seq for i in await self._meta()]
             digest, objects = await truth.digest(self.lab.log, self.lab.hub.shards, self.fleet.names)
             same = await self.fleet.holds(objects, digest, 60)

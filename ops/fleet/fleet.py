@@ -16,6 +16,7 @@ from ops.lab.processes import Processes
 
 MEMORY = {"MALLOC_ARENA_MAX": "1"}  # of glibc: one thread works, and what it frees is used again
 ANSWER_BYTES_MAX = 16 << 20  # latencies of some hundred thousand changes
+LOOK_S = 0.5  # a worker looks at thousands of nodes to tell of them
 END_S = 60.0  # of a worker that closes thousands of connections
 
 
@@ -181,7 +182,7 @@ class Fleet:
             held = int((await self.status())["objects"])
             if held == objects or asyncio.get_running_loop().time() > deadline:
                 return held
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(LOOK_S)
 
     async def holds(self, objects: int, digest: int, seconds: float = 60.0) -> bool:
         """Whether the nodes come to hold exactly this within ``seconds``."""
@@ -191,7 +192,7 @@ class Fleet:
                 return True
             if asyncio.get_running_loop().time() > deadline:
                 return False
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(LOOK_S)
 
     async def wire(self) -> wire.Wire:
         rows = [wire.Wire(**r) for r in await self.ask("wire")]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bus import connect, log
-from bus.hub import init, ports, streams, supervise
+from bus.hub import init, ports, pulse, streams, supervise
 from ops.fleet import usage
 from ops.lab import setting
 from ops.lab.show import StepFailed
@@ -24,6 +24,7 @@ PARTS = ("sync", "reports", "dispatcher", "join")
 QUIET_CORES = 0.25  # below it hub and cloud have done what was asked of them; timers and beats are left
 QUIET_S = 2.0
 LOG_SERVERS = 3  # of a hub of several: a majority is left when one is lost
+PATIENCE = pulse.Patience(idle=pulse.BUSY_PROBES_MAX)  # one that waits for a core that all others want doesn't hang
 STREAMS_S = 120.0  # a cluster elects its leaders first
 
 
@@ -107,7 +108,7 @@ async def running(
         if gogc is not None:
             stack.enter_context(_environment("GOGC", str(gogc)))  # the servers inherit it (bus.hub.supervise)
         for n in range(1, len(lab.hub.members) + 1):
-            server = supervise.hub_server(lab.hub, n)
+            server = supervise.hub_server(lab.hub, n, patience=PATIENCE)
             await server.start()
             stack.push_async_callback(server.stop)
             lab.servers.append(server)

@@ -201,12 +201,21 @@ class Worker:
 
     async def do_settle(self, since: float = 0.0, seconds: float = 600.0, **_: Any) -> dict[str, Any]:
         """Waits until every node is in sync, by a catch-up that ended after ``since`` (time.monotonic())."""
-        deadline = time.monotonic() + seconds
+        deadline, at = time.monotonic() + seconds, 0
         while True:
-            left = sum(not n.synced or n.synced_at < since for n in self.nodes)
-            if not left or time.monotonic() > deadline:
-                return {"left": left, "synced_at": sorted(n.synced_at for n in self.nodes)}
+            # From the first that was not, last time: to look at thousands twenty times a second would be most of the work.
+            while at < len(self.nodes) and self._settled(self.nodes[at], since):
+                at += 1
+            late = time.monotonic() > deadline
+            if late or at == len(self.nodes):
+                left = sum(not self._settled(n, since) for n in self.nodes)
+                if late or not left:
+                    return {"left": left, "synced_at": sorted(n.synced_at for n in self.nodes)}
+                at = 0  # one that was in sync is not any more
             await asyncio.sleep(POLL_S)
+
+    def _settled(self, node: HollowNode, since: float) -> bool:
+        return node.synced and node.synced_at >= since
 
     async def do_told(self, **_: Any) -> dict[str, Any]:
         """Latencies of stamped changes since the last call."""
