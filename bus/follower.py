@@ -60,7 +60,7 @@ class Follower:
         after: int,
         last_per_subject: bool,
         epoch: str | None,
-        headers_only: bool = False,
+        addresses_only: bool = False,
     ) -> None:
         self._log, self._connection, self._api = log, connection, api
         self._nc: Client | None = None
@@ -69,7 +69,7 @@ class Follower:
         self._seq = after
         self._last_per_subject = last_per_subject and after == 0
         self._epoch = epoch
-        self._headers_only = headers_only
+        self._addresses_only = addresses_only
         self._queue: deque[_Delivery] = deque()
         self._wake = asyncio.Event()
         self._sub: Any = None
@@ -142,7 +142,7 @@ class Follower:
             "inactive_threshold": int(3 * FOLLOW_EXPIRES_S * 1e9),
             "max_waiting": 8,
         }
-        if self._headers_only:
+        if self._addresses_only:
             config["headers_only"] = True
         if self._filters:
             config["filter_subjects"] = self._filters
@@ -196,7 +196,7 @@ class Follower:
                 self._status(wire.headers(delivery[2]))
                 continue
             self._asked -= 1
-            record, cseq, self._pending = _consumer_record(*delivery)
+            record, cseq, self._pending = _consumer_record(*delivery, self._addresses_only)
             if cseq != self._consumer_seq + 1:
                 raise _Gap(f"delivery {cseq} after {self._consumer_seq}")
             self._consumer_seq = cseq
@@ -245,13 +245,15 @@ class Follower:
         raise _Gap(f"{status} {h.get('Description', '')}")
 
 
-def _consumer_record(subject: bytes, reply: bytes, block: bytes, payload: bytes) -> tuple[Recorded, int, int]:
+def _consumer_record(
+    subject: bytes, reply: bytes, block: bytes, payload: bytes, address_only: bool
+) -> tuple[Recorded, int, int]:
     """(record, consumer sequence, pending) from the reply subject ``$JS.ACK...`` (ADR-15; counted from its end)."""
     t = reply.split(b".")
     if len(t) >= 11:  # $JS.ACK.<domain>.<account>.<stream>.<consumer>.<delivered>.<sseq>.<cseq>.<time>.<pending>[.<token>]
         stream, sseq, cseq, ns, pending = t[4], t[7], t[8], t[9], t[10]
     else:
         stream, sseq, cseq, ns, pending = t[2], t[5], t[6], t[7], t[8]
-    headers = wire.headers(block) or None
+    headers = None if address_only else wire.headers(block) or None
     record = Recorded(stream.decode(), int(sseq), subject.decode(), int(ns) // 1000, payload, headers)
     return record, int(cseq), int(pending)

@@ -253,15 +253,15 @@ class Log:
         after: int = 0,
         last_per_subject: bool = False,
         epoch: str | None = None,
-        headers_only: bool = False,
+        addresses_only: bool = False,
     ) -> AsyncGenerator[Batch, None]:
         """Batches for ever, through reconnects and server restarts; each sequence once, in order.
 
         ``last_per_subject`` (with after=0) begins with the last record of every subject, then goes on live.  The first batch
-        may be empty: it tells that nothing was pending.  ``headers_only``: payloads stay at the server and are b"" here, for
-        who wants to know that something was written and where.  Raises EpochChanged when the stream is another one."""
+        may be empty: it tells that nothing was pending.  ``addresses_only``: without payloads (b"") and headers, for who
+        wants to know that something was written, and where.  Raises EpochChanged when the stream is another one."""
         follower = Follower(
-            self, self._connection, self._api, stream, filters or [], after, last_per_subject, epoch, headers_only
+            self, self._connection, self._api, stream, filters or [], after, last_per_subject, epoch, addresses_only
         )
         try:
             async for batch in follower.batches():

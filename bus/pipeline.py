@@ -22,7 +22,7 @@ import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import structlog
 
@@ -56,7 +56,7 @@ class _Append:
     done: Done
     until: float
     sent: bool = False
-    pauses: Iterator[float] = field(default_factory=acks.pauses)
+    pauses: Iterator[float] | None = None
     again_at: float = 0.0  # undecided: sent again then
 
 
@@ -177,12 +177,19 @@ class Pipeline:
             if a is None:
                 continue  # answered, or given up
             outcome = self._outcome(a, block, payload)
-            if isinstance(outcome, Undecided) and (again_at := self._loop.time() + next(a.pauses)) < a.until:
-                a.again_at = again_at
-                self._undecided.add(token)
-                self._loop.call_at(again_at, self._wake.set)
+            if isinstance(outcome, Undecided) and self._later(token, a):
                 continue
             self._close(token, outcome)
+
+    def _later(self, token: int, a: _Append) -> bool:
+        """Sent again after a pause, if there is time for it."""
+        a.pauses = a.pauses or acks.pauses()
+        a.again_at = self._loop.time() + next(a.pauses)
+        if a.again_at >= a.until:
+            return False
+        self._undecided.add(token)
+        self._loop.call_at(a.again_at, self._wake.set)
+        return True
 
     def _outcome(self, a: _Append, block: bytes, payload: bytes) -> Outcome:
         if wire.status(block) == "503":

@@ -64,7 +64,7 @@ def check_address(subject: str, ev: event.Event) -> None:
     try:
         room = subject.partition(".")[0]
         if room == "cluster":
-            ok = subjects.parse_cluster(subject) == ev.key and ev.scope == ""
+            ok = subjects.cluster(ev.key) == subject and ev.scope == ""  # a key has one subject
         elif room == "meta":
             _, scope, key = subjects.parse_meta(subject)
             ok = (scope, key) == (ev.scope, ev.key)

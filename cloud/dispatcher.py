@@ -13,6 +13,7 @@ import contextlib
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -27,6 +28,10 @@ CLUSTER = "CLUSTER"
 RELOADS_MAX = 16  # scopes read again at once; a hub that was away makes every scope ask
 EPOCH_PAUSE_S = 1.0  # a hub that is being restored isn't read in a tight loop
 BROKEN_PAUSE_S_MAX = 60.0  # a fault of ours that comes again must not keep the hub busy
+
+
+LATELY_MAX = 16  # objects, of at most a megabyte each, kept as bytes
+_MAY_BE_DEFAULT = ("group", "namespace", "uid", "rev", "cause")  # left out where they are: absent means default
 
 
 class _Broken(Exception):
@@ -60,6 +65,7 @@ class DispatcherWorker:
         self._loaded = asyncio.Event()
         self._source = stamp.source("cloud/dispatcher")
         self._epochs: dict[int, str] = {}  # of META, by shard
+        self._lately: dict[tuple[subjects.ObjectKey, int], bytes] = {}
         self._lost = False  # a log out of reach is said once down, once up
         self.stats = Stats()
 
@@ -86,6 +92,7 @@ class DispatcherWorker:
             try:
                 async with asyncio.TaskGroup() as self._effects:
                     self._core = Dispatcher(self._shards, self._owns)
+                    self._lately.clear()  # a log that was restored has other objects with these revisions
                     self._failed = asyncio.get_running_loop().create_future()
                     self._pipeline = self._log.pipeline()
                     self._effects.create_task(self._pipeline.run(), name="dispatcher.pipeline")
@@ -128,19 +135,18 @@ class DispatcherWorker:
                 self._epochs[shard] = epoch = batch.epoch
                 for r in batch.records:
                     seq = r.seq
-                    entry = self._meta_event(r, read=not self._loaded.is_set())
-                    if entry is not None:
+                    if self._loaded.is_set():
+                        self._written(r)
+                    elif (entry := self._meta_event(r)) is not None:
                         self._tell(entry)
                 if batch.pending == 0:
                     loaded.set()
                 if self._loaded.is_set():
                     break
-        async with contextlib.aclosing(self._log.follow(stream, after=seq, epoch=epoch, headers_only=True)) as batches:
+        async with contextlib.aclosing(self._log.follow(stream, after=seq, epoch=epoch, addresses_only=True)) as batches:
             async for batch in batches:
                 for r in batch.records:
-                    entry = self._meta_event(r, read=False)
-                    if entry is not None:
-                        self._tell(entry)
+                    self._written(r)
 
     def _fold(self, r: log.Recorded, *, more: bool) -> None:
         try:
@@ -149,15 +155,18 @@ class DispatcherWorker:
             self._refuse(str(e))
             self._tell(stimuli.Folded(r.seq, more))
 
-    def _meta_event(self, r: log.Recorded, *, read: bool = True) -> stimuli.MetaEvent | None:
-        """``read`` False: only that there is an event; its bytes are left alone."""
+    def _written(self, r: log.Recorded) -> None:
+        try:
+            self._tell(stimuli.Written(r.seq, subjects.parse_meta_scope(r.subject)))
+        except subjects.SubjectError as e:
+            self._refuse(f"{r.stream} #{r.seq}: {e}")
+
+    def _meta_event(self, r: log.Recorded) -> stimuli.MetaEvent | None:
         try:
             _, scope, key = subjects.parse_meta(r.subject)
         except subjects.SubjectError as e:
             self._refuse(f"{r.stream} #{r.seq}: {e}")
             return None
-        if not read:
-            return stimuli.MetaEvent(r.seq, scope, key, None)
         try:
             return stimuli.MetaEvent(r.seq, scope, key, r.event())
         except codec.DecodeError as e:
@@ -204,8 +213,8 @@ class DispatcherWorker:
             subject = subjects.meta(a.scope, a.key, self._shards)
             expect = log.Expect(a.prev, subjects.meta_scope(a.scope, self._shards))
             epoch = self._epochs.get(subjects.shard_of(a.scope, self._shards), "")
-            ev = self._event(a)
-            self._pipeline.append(subject, codec.encode_event(ev), ev.id, done, expect=expect, epoch=epoch)
+            ident = stamp.new_id()
+            self._pipeline.append(subject, self._event(a, ident), ident, done, expect=expect, epoch=epoch)
         except (codec.EncodeError, subjects.SubjectError, ValueError) as e:
             # Not told from here: the core's next append would be told inside this one, and so on for a whole scope.
             asyncio.get_running_loop().call_soon(self._refused, a, e)
@@ -230,26 +239,42 @@ class DispatcherWorker:
         logger.error("dispatcher.object.refused", scope=a.scope, object=str(a.key), reason=str(error))
         self._tell(stimuli.AppendRefused(a.scope))
 
-    def _event(self, a: stimuli.Append) -> event.Event:
-        ident = stamp.new_id()
-        return event.Event(
-            id=ident,
-            type=event.OBJECT_DELETED if a.data is None else event.OBJECT_APPLIED,
-            scope=a.scope,
-            group=a.key.group,
-            resource=a.key.resource,
-            namespace=a.key.namespace,
-            name=a.key.name,
-            uid=a.uid,
-            rev=a.rev,
-            time=stamp.now_us(),
-            source=self._source,
-            actor="system:dispatcher",
-            cause=a.cause,
-            trace=a.trace or ident,
-            prev=a.prev,
-            data=a.data,
-        )
+    def _event(self, a: stimuli.Append, ident: str) -> bytes:
+        """An event.Event's bytes, without making one: everything in it but the scope is of an event that was validated."""
+        if len(a.scope) > event.NAME_MAX:
+            raise codec.EncodeError(f"a scope of {len(a.scope)} characters, the limit is {event.NAME_MAX}")
+        envelope: dict[str, str | int] = {
+            "v": event.EVENT_VERSION,
+            "id": ident,
+            "type": event.OBJECT_DELETED if a.data is None else event.OBJECT_APPLIED,
+            "scope": a.scope,
+            "group": a.key.group,
+            "resource": a.key.resource,
+            "namespace": a.key.namespace,
+            "name": a.key.name,
+            "uid": a.uid,
+            "rev": a.rev,
+            "time": stamp.now_us(),
+            "source": self._source,
+            "actor": "system:dispatcher",
+            "cause": a.cause or "",
+            "trace": a.trace or ident,
+            "prev": a.prev,
+        }
+        for name in _MAY_BE_DEFAULT:
+            if not envelope[name]:
+                del envelope[name]
+        return codec.encode_applied(envelope, None if a.data is None else self._packed(a, a.data))
+
+    def _packed(self, a: stimuli.Append, data: dict[str, Any]) -> bytes:
+        """One change may go to thousands of scopes: one after the other, so the last few objects are enough."""
+        of = (a.key, a.rev)
+        packed = self._lately.get(of)
+        if packed is None:
+            packed = self._lately[of] = codec.pack(data)
+            if len(self._lately) > LATELY_MAX:
+                del self._lately[next(iter(self._lately))]
+        return packed
 
     async def _reload(self, r: stimuli.ReloadScope) -> None:
         await asyncio.sleep(r.delay_ms / 1000)

@@ -16,7 +16,8 @@ EVENT_VERSION = 1
 
 Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")]
 Type = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(\.[a-z][a-z0-9]*)*$", max_length=64)]
-Name = Annotated[str, StringConstraints(max_length=340)]
+NAME_MAX = 340
+Name = Annotated[str, StringConstraints(max_length=NAME_MAX)]
 Unsigned = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 OBJECT_APPLIED = "object.applied"

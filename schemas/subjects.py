@@ -162,6 +162,14 @@ def parse_meta(subject: str) -> tuple[int, str, ObjectKey]:
     return int(parts[1]), unescape(parts[2]), key_of_tokens(parts[3:])
 
 
+def parse_meta_scope(subject: str) -> str:
+    """The scope alone, whatever follows it.  Raises SubjectError."""
+    parts = subject.split(".", 3)
+    if len(parts) != 4 or parts[0] != "meta":
+        raise SubjectError(f"{subject[:160]!r} is not meta.<shard>.<scope>...")
+    return unescape(parts[2])
+
+
 def parse_live(subject: str) -> tuple[str, ObjectKey]:
     """(scope, key) of a live subject."""
     parts = subject.split(".")

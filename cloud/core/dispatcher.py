@@ -39,6 +39,7 @@ from cloud.core.stimuli import (
     ReloadScope,
     ScopeReloaded,
     Stimulus,
+    Written,
 )
 from schemas import subjects
 from schemas.subjects import ObjectKey
@@ -158,10 +159,18 @@ class Dispatcher:
         if not self._mine(s.scope):
             return
         scope = self._scope(s.scope)
-        if not self._loaded:
+        if self._loaded:
+            self._seen(scope, s.seq)
+        else:
             _hold(scope, s)
-            return
-        scope.seen = max(scope.seen, s.seq)
+
+    def _written(self, s: Written) -> None:
+        assert self._loaded
+        if self._mine(s.scope):
+            self._seen(self._scope(s.scope), s.seq)
+
+    def _seen(self, scope: _Scope, seq: int) -> None:
+        scope.seen = max(scope.seen, seq)
         self._notice(scope)
 
     def _notice(self, scope: _Scope) -> None:
@@ -277,6 +286,7 @@ class Dispatcher:
 
     _HANDLERS: dict[type, Callable[..., None]] = {  # noqa: RUF012 - one table for the class, never changed
         MetaEvent: _meta_event,
+        Written: _written,
         ClusterEvent: _cluster_event,
         Loaded: _load_done,
         Folded: _folded_to,

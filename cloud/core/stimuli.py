@@ -16,12 +16,20 @@ class MetaEvent:
     """An event of META: the last of its subject, or more of them in order.  ``event`` None: bytes that can't be read
     (damaged, or from the future), which hold their place in the chain all the same.
 
-    After Loaded every new event is told, our own included; only its sequence counts then, ``event`` may be None."""
+    After Loaded it is as good as Written."""
 
     seq: int
     scope: str
     key: ObjectKey
     event: Event | None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """After Loaded: something was written to a scope, by us or by another."""
+
+    seq: int
+    scope: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +104,7 @@ class ReloadFailed:
 
 Stimulus = (
     MetaEvent
+    | Written
     | ClusterEvent
     | Loaded
     | Folded

@@ -44,7 +44,7 @@ def core(nodes: int, objects: int, shards: int = 4) -> dict[str, float]:
             assert isinstance(asked, stimuli.Append)
             meta += 1
             tell(stimuli.Appended(asked.scope, meta))
-            tell(stimuli.MetaEvent(meta, asked.scope, asked.key, None))  # the worker sees its own writing too
+            tell(stimuli.Written(meta, asked.scope))  # the worker sees its own writing too
 
     for n in range(nodes):
         for key, data in feed.objects(node_name(n), objects):

@@ -20,6 +20,21 @@ def test_any_event_round_trips(ev: event.Event) -> None:
     assert codec.encode_event(codec.decode_event(data)) == data  # one form of bytes for one event
 
 
+@given(strategies.events)
+def test_an_event_put_together_has_the_same_bytes(ev: event.Event) -> None:
+    envelope = {"v": ev.v, **ev.model_dump(exclude_defaults=True)}
+    data = envelope.pop("data", None)
+    made = codec.encode_applied(envelope, None if data is None else codec.pack(data))
+    assert made == codec.encode_event(ev)
+
+
+def test_an_event_put_together_has_the_same_limits() -> None:
+    with pytest.raises(codec.EncodeError, match="the limit is"):
+        codec.encode_applied({"v": 1}, b"\xc4" + b"x" * codec.EVENT_BYTES_MAX)
+    with pytest.raises(codec.EncodeError, match="msgpack"):
+        codec.encode_applied({"v": 1 << 70}, None)
+
+
 @given(st.binary(max_size=400))
 @example(b"")
 @example(b"\xc1")

@@ -68,6 +68,7 @@ def test_object_subjects_come_back(key: subjects.ObjectKey, scope: str, shards: 
         return  # too long a name
     assert subjects.parse_cluster(subjects.cluster(key)) == key
     assert subjects.parse_meta(subject) == (subjects.shard_of(scope, shards), scope, key)
+    assert subjects.parse_meta_scope(subject) == scope
     assert subject.startswith(subjects.meta_scope(scope, shards).removesuffix(">"))
     assert subjects.parse_live(f"{subjects.live_scope(scope).removesuffix('>')}{key.tokens()}") == (scope, key)
     assert subjects.stream_of(subject) == f"META-{subjects.shard_of(scope, shards)}"
