@@ -135,4 +135,6 @@ def _sorted(w: Write, e: StatusError) -> Outcome:
     why = f"{w.verb} {w.key}: {e.code} {e.reason}: {e.message}"
     if e.code == 409 or (e.code == 404 and w.verb != "create"):
         return Stale(why)
-    return Unreachable(why) if e.code in RETRY_CODES else Refused(why)
+    # A quota that is full now has room when something goes: that is worth another try for ever.
+    full = e.code == 403 and "exceeded quota: " in e.message
+    return Unreachable(why) if e.code in RETRY_CODES or full else Refused(why)

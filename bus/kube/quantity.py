@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from fractions import Fraction
+from typing import NamedTuple
 
 PATTERN = re.compile(
     r"([+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40}))((?:[eE][+-]?[0-9]{1,2})|[numkMGTPE]|[KMGTPE]i)?\Z"
@@ -20,6 +21,23 @@ _BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 
 class QuantityError(ValueError):
     """A text that is no quantity."""
+
+
+class Amount(NamedTuple):
+    """A number and the family that it is written in (decimal, binary, exponent)."""
+
+    value: Fraction
+    family: str = "decimal"
+
+    def __str__(self) -> str:
+        return render(self.value, self.family)
+
+    def plus(self, other: Amount) -> Amount:
+        """The family of the first that is not nothing."""
+        return Amount(self.value + other.value, self.family if self.value else other.family)
+
+    def minus(self, other: Amount) -> Amount:
+        return Amount(self.value - other.value, self.family)
 
 
 def parse(text: str | int | float) -> Fraction:
@@ -39,9 +57,18 @@ def _split(text: str) -> tuple[Fraction, str]:
     return number * Fraction(10) ** int(suffix[1:]), "exponent"
 
 
+def amount(text: str | int | float) -> Amount:
+    """Raises QuantityError."""
+    return Amount(*_split(str(text)))
+
+
 def canonical(text: str | int | float) -> str:
     """``"1000m"`` -> ``"1"``, ``0.5`` -> ``"500m"``, ``"1024Mi"`` -> ``"1Gi"``; raises QuantityError."""
-    value, family = _split(str(text))
+    return render(*_split(str(text)))
+
+
+def render(value: Fraction, family: str) -> str:
+    """The canonical text; raises QuantityError for what has none."""
     if family == "binary" and abs(value) >= 1024:
         whole = -(-value.numerator // value.denominator)  # rounds up, as the real one does
         for suffix, bits in reversed(_BINARY.items()):

@@ -358,6 +358,9 @@ class Registry:
                 apply.updated(new, current, apply.type_of(res, inner), me)
             if new == current:
                 return self.present(res, ver, stored)
+            if target.subresource in ("", "resize"):
+                for plugin in self._plugins:
+                    await plugin.admit_update(target, new, stored, how)
             try:
                 return self.present(res, ver, await self._replace(storage, res, stored, new, how))
             except Conflict:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bus.kube.registry import Registry
     from bus.kube.targets import Target, Write
 
-INTERNAL = ("binding", "finalize", "ephemeralcontainers", "resize", "admission")
+INTERNAL = ("binding", "finalize", "ephemeralcontainers", "resize")
 REPLICAS_MAX = 1 << 31
 
 

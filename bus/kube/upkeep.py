@@ -8,6 +8,7 @@ from bus.kube.catalog import CRD_GROUP, CRD_RESOURCE, shipped_definitions
 from bus.kube.decoding import clone
 from bus.kube.errors import StatusError
 from bus.kube.kinds.base import at
+from bus.kube.kinds.policies import system_classes
 from bus.kube.registry import Registry
 from bus.kube.storage import Origin
 from bus.kube.targets import Write
@@ -17,13 +18,15 @@ SYSTEM_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 
 
 async def bootstrap(registry: Registry, origin: Origin) -> None:
-    """What a new log needs before anybody can work: the system namespaces with their accounts, KubeEdge's definitions.
+    """What a new log needs before anybody can work: the system namespaces with their accounts, priority classes of
+    the system, KubeEdge's definitions.
 
     Can be repeated."""
     wanted: list[tuple[str, str, str, Any]] = []
     for name in SYSTEM_NAMESPACES:
         wanted.append(("", "namespaces", "", {"metadata": {"name": name}}))
         wanted.append(("", "serviceaccounts", name, {"metadata": {"name": "default"}}))
+    wanted += [("scheduling.k8s.io", "priorityclasses", "", c) for c in system_classes()]
     wanted += [(CRD_GROUP, CRD_RESOURCE, "", d) for d in shipped_definitions()]
     for group, resource, space, obj in wanted:
         if registry.reader.get(ObjectKey(group, resource, space, obj["metadata"]["name"])) is None:

@@ -13,6 +13,10 @@ from bus import stamp
 from bus.kube import registry, server
 from bus.kube.admission.accounts import ServiceAccounts
 from bus.kube.admission.base import Plugin
+from bus.kube.admission.limits import LimitRanger
+from bus.kube.admission.priority import Priority
+from bus.kube.admission.quota import Quota
+from bus.kube.admission.tolerations import DefaultTolerations
 from bus.kube.auth import policy
 from bus.kube.auth.account_tokens import Issuer, Keys
 from bus.kube.auth.doors import Doors
@@ -32,8 +36,10 @@ logger = structlog.get_logger(__name__)
 
 def plugins(api: registry.Registry) -> Sequence[Plugin]:
     """In their order."""
-    last = (PodTokens(api.reader, api.issuer),) if api.issuer is not None and isinstance(api.reader, Storage) else ()
-    return (ServiceAccounts(api.reader), Escalation(Rbac(api.reader)), *last)
+    reader = api.reader
+    tokens = (PodTokens(reader, api.issuer),) if api.issuer is not None and isinstance(reader, Storage) else ()
+    filling = (LimitRanger(reader), ServiceAccounts(reader), Priority(reader), DefaultTolerations())
+    return (*filling, Escalation(Rbac(reader)), Quota(api), *tokens)
 
 
 def make_registry(storage: Reader, **options: Any) -> registry.Registry:

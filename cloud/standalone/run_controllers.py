@@ -37,6 +37,7 @@ from cloud.standalone.controllers import (
     namespace,
     node_lifecycle,
     podgc,
+    quota,
     replicaset,
     rootca,
     scheduler,
@@ -74,6 +75,7 @@ CONTROLLERS: dict[str, Controller] = {
         node_lifecycle.CONTROLLER,
         taint_eviction.CONTROLLER,
         disruption.CONTROLLER,
+        quota.controller(),
         claim_binder.CONTROLLER,
         podgc.CONTROLLER,
         podgc.TERMINATED,
@@ -86,6 +88,7 @@ RETRY_S_MAX = 60.0
 RETRIES_MAX = 15  # about six minutes; after that a key waits for the next change of what it depends on
 BOOTSTRAP_S_MAX = 5.0
 BOOTSTRAP = Origin("system:controller:bootstrap")
+ROOM_S = 0.1  # a quota changes with every pod: one try for some of them
 RELIST_S = 0.5  # after a watch fell behind
 
 _DEFINITIONS: Kind = ("apiextensions.k8s.io", "customresourcedefinitions")
@@ -121,7 +124,7 @@ class ControllerRunner:
             raise ValueError(f"no controller {', '.join(unknown)}; there are: {', '.join(CONTROLLERS)}")
         self._registry, self._reader, self._leads = registry, registry.reader, leads
         self._view = IndexedView(registry.reader, registry.catalog)
-        made = (rootca.controller(root_ca), legacy_tokens.controller(registry.issuer, root_ca))
+        made = (rootca.controller(root_ca), legacy_tokens.controller(registry.issuer, root_ca), quota.controller())
         self._controllers = {**CONTROLLERS, **{c.name: c for c in made}}
         self._queues = {n: WorkQueue() for n in wanted}
         self._failures: dict[tuple[str, ObjectKey], int] = {}
@@ -220,12 +223,20 @@ class ControllerRunner:
             self._concern(kind, stored, change.old)
 
     def _concern(self, kind: Kind, seen: Stored | None, old: Stored | None) -> None:
+        if kind == quota.QUOTAS:
+            self._room((seen or old).key.namespace)  # type: ignore[union-attr]
         for name, queue in self._queues.items():
             controller = self._controllers[name]
             if kind in controller.watches or base.EVERY in controller.watches:
                 for key in controller.concerns(self._view, seen, old):
                     self._failures.pop((name, key), None)
                     queue.add(key, controller.delay_us / 1e6)
+
+    def _room(self, namespace: str) -> None:
+        """A quota changed: what failed there may have room now, and need not wait for its next try."""
+        for name, key in [f for f in self._failures if f[1].namespace == namespace]:
+            del self._failures[name, key]
+            self._queues[name].add(key, ROOM_S)
 
     # --- working ---------------------------------------------------------------------------------------------------
 

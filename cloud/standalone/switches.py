@@ -18,6 +18,7 @@ _OTHERS = {
     "taint-eviction-controller": "tainteviction",
     "endpoint": "endpoints",
     "endpoint-controller": "endpoints",
+    "resourcequota-controller": "resourcequota",
     "kube-scheduler": "scheduler",
     "serviceaccount-token-controller": "serviceaccount-token",
     "root-ca-certificate-publisher-controller": "root-ca-certificate-publisher",

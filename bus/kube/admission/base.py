@@ -1,11 +1,11 @@
-"""The contract of an admission plugin: four moments of a write, each may refuse it (StatusError).
+"""The contract of an admission plugin: moments of a write, each may refuse it (StatusError).
 
 Plugins are called in their order, for requests and for controllers alike, dry runs included.
 """
 
 from __future__ import annotations
 
-from bus.kube.storage import Object
+from bus.kube.storage import Object, Stored
 from bus.kube.targets import Target, Write
 
 
@@ -20,6 +20,9 @@ class Plugin:
 
     async def placed(self, target: Target, pod: Object, how: Write) -> None:
         """A pod that is about to get the node it names here (binding): may not be changed."""
+
+    async def admit_update(self, target: Target, new: Object, old: Stored, how: Write) -> None:
+        """A valid successor of what is stored, which it is about to replace: may not be changed."""
 
     def update(self, target: Target, new: Object, old: Object, how: Write) -> None:
         """A valid successor that is about to be stored."""

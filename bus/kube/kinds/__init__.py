@@ -12,6 +12,7 @@ storage.py        persistent volumes, their claims, storage classes
 budgets.py        pod disruption budgets
 leases.py         leases
 rbac.py           roles and bindings
+policies.py       resource quotas, limit ranges, priority classes
 network.py        endpoints, endpoint slices
 networking.py     ingresses, their classes, network policies
 autoscaling.py    horizontal pod autoscalers
@@ -39,6 +40,7 @@ from bus.kube.kinds import (
     network,
     networking,
     pods,
+    policies,
     rbac,
     statefulsets,
     storage,
@@ -79,6 +81,9 @@ _BY_RESOURCE: dict[tuple[str, str], base.Strategy] = {
     ("storage.k8s.io", "storageclasses"): storage.Classes(),
     ("policy", "poddisruptionbudgets"): budgets.Budgets(),
     ("coordination.k8s.io", "leases"): leases.Leases(),
+    ("", "resourcequotas"): policies.Quotas(),
+    ("", "limitranges"): policies.LimitRanges(),
+    ("scheduling.k8s.io", "priorityclasses"): policies.PriorityClasses(),
     ("batch", "jobs"): jobs.Jobs(),
     ("batch", "cronjobs"): jobs.CronJobs(),
     ("rbac.authorization.k8s.io", "roles"): rbac.Roles(),

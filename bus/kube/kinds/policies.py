@@ -1,0 +1,222 @@
+"""Resource quotas, limit ranges and priority classes (pkg/apis/core, pkg/apis/scheduling: defaults, validation)."""
+
+from __future__ import annotations
+
+import re
+
+from bus.kube import errors, names, quantity
+from bus.kube.errors import Cause
+from bus.kube.kinds.base import Context, Strategy, at, keep
+from bus.kube.quantity import QuantityError
+from bus.kube.storage import Object
+
+ADMITTED = "quota.skerry.io/admitted"  # admission's own note on a quota (bus/kube/admission/reserved.py)
+SCOPES = ("BestEffort", "CrossNamespacePodAffinity", "NotBestEffort", "NotTerminating", "PriorityClass", "Terminating")
+OPERATORS = ("DoesNotExist", "Exists", "In", "NotIn")
+_POD_NAMES = re.compile(r"(pods|cpu|memory|ephemeral-storage|(requests|limits)\.(cpu|memory|ephemeral-storage))\Z")
+_PLAIN = re.compile(
+    r"(services(\.loadbalancers|\.nodeports)?|secrets|configmaps|persistentvolumeclaims|resourcequotas|"
+    r"replicationcontrollers|requests\.storage)\Z"
+)
+WHOLE = re.compile(
+    r"(pods|services.*|secrets|configmaps|persistentvolumeclaims|resourcequotas|replicationcontrollers|count/.*)\Z"
+)
+
+
+class Quotas(Strategy):
+    def prepare_create(self, obj: Object, ctx: Context) -> None:
+        obj["status"] = {}
+        (obj["metadata"].get("annotations") or {}).pop(ADMITTED, None)
+
+    def prepare_update(self, obj: Object, old: Object, ctx: Context) -> None:
+        super().prepare_update(obj, old, ctx)
+        _keep_note(obj, old)
+
+    def prepare_status(self, obj: Object, old: Object, ctx: Context) -> None:
+        note = at(obj, "metadata", "annotations", ADMITTED)
+        super().prepare_status(obj, old, ctx)
+        notes = {k: v for k, v in (obj["metadata"].get("annotations") or {}).items() if k != ADMITTED}
+        if note is not None:
+            notes[ADMITTED] = note
+        obj["metadata"] = {**obj["metadata"], "annotations": notes}
+        if not notes:
+            del obj["metadata"]["annotations"]
+
+    def validate(self, obj: Object, ctx: Context) -> list[Cause]:
+        spec = obj.get("spec") or {}
+        hard, out = spec.get("hard") or {}, []
+        for name, text in hard.items():
+            out += _resource(name, f"spec.hard[{name}]") + _amount(name, text, f"spec.hard[{name}]")
+        scopes = list(spec.get("scopes") or [])
+        out += [errors.not_supported("spec.scopes", s, SCOPES) for s in scopes if s not in SCOPES]
+        for i, e in enumerate(at(spec, "scopeSelector", "matchExpressions") or []):
+            out += _expression(e, f"spec.scopeSelector.matchExpressions[{i}]")
+            scopes.append(e.get("scopeName"))
+        for one, other in (("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating")):
+            if one in scopes and other in scopes:
+                out.append(errors.bad_value("spec.scopes", scopes, "conflicting scopes"))
+        for name in hard if scopes else ():
+            best = "BestEffort" in scopes
+            if not (name in ("pods", "count/pods") if best else _of_pods(name)):
+                why = "unsupported scope applied to resource"
+                out.append(errors.bad_value("spec.scopes", scopes, why))
+                break
+        return out
+
+    def validate_update(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
+        out = self.validate(obj, ctx)
+        if set(at(obj, "spec", "scopes") or []) != set(at(old, "spec", "scopes") or []):
+            out.append(errors.bad_value("spec.scopes", at(obj, "spec", "scopes") or [], "field is immutable"))
+        return out
+
+
+def _keep_note(obj: Object, old: Object) -> None:
+    notes, had = obj["metadata"].get("annotations") or {}, at(old, "metadata", "annotations") or {}
+    keep(notes, had, ADMITTED)
+    obj["metadata"]["annotations"] = notes
+    if not notes:
+        del obj["metadata"]["annotations"]
+
+
+def _of_pods(name: str) -> bool:
+    return bool(_POD_NAMES.match(name)) or name == "count/pods" or name.startswith(("requests.", "hugepages-"))
+
+
+def _resource(name: str, path: str) -> list[Cause]:
+    problem = names.label_key(name)
+    if problem:
+        return [errors.bad_value(path, name, problem)]
+    if "/" not in name and not (
+        _POD_NAMES.match(name) or _PLAIN.match(name) or name.startswith(("hugepages-", "requests."))
+    ):
+        return [errors.bad_value(path, name, "must be a standard resource for quota")]
+    return []
+
+
+def _amount(name: str, text: object, path: str) -> list[Cause]:
+    try:
+        value = quantity.parse(str(text))
+    except QuantityError as e:
+        return [errors.bad_value(path, text, str(e))]
+    if value < 0:
+        return [errors.bad_value(path, text, "must be greater than or equal to 0")]
+    if WHOLE.match(name) and value.denominator != 1:
+        return [errors.bad_value(path, text, "must be an integer")]
+    return []
+
+
+def _expression(e: Object, path: str) -> list[Cause]:
+    scope, operator, values = e.get("scopeName"), e.get("operator"), e.get("values") or []
+    out = [] if scope in SCOPES else [errors.not_supported(f"{path}.scopeName", scope, SCOPES)]
+    if operator not in OPERATORS:
+        return [*out, errors.not_supported(f"{path}.operator", operator, OPERATORS)]
+    if operator in ("In", "NotIn") and not values:
+        why = "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector"
+        out.append(errors.required(f"{path}.values", why))
+    if operator in ("Exists", "DoesNotExist") and values:
+        why = "must be no value when `operator` is 'Exists' or 'DoesNotExist' for scope selector"
+        out.append(errors.bad_value(f"{path}.values", values, why))
+    if scope in SCOPES and scope != "PriorityClass" and operator != "Exists":
+        why = "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, "
+        why += "ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity"
+        out.append(errors.bad_value(f"{path}.operator", operator, why))
+    return out
+
+
+class LimitRanges(Strategy):
+    def defaults(self, obj: Object, ctx: Context) -> None:
+        """A container's default limit is its largest one, its default request its default limit or its smallest one."""
+        for item in at(obj, "spec", "limits") or []:
+            if item.get("type") != "Container":
+                continue
+            for field, sources in (("default", ("max",)), ("defaultRequest", ("default", "min"))):
+                for source in sources:
+                    for name, text in (item.get(source) or {}).items():
+                        item.setdefault(field, {}).setdefault(name, text)
+
+    def validate(self, obj: Object, ctx: Context) -> list[Cause]:
+        out: list[Cause] = []
+        seen: set[object] = set()
+        for i, item in enumerate(at(obj, "spec", "limits") or []):
+            path = f"spec.limits[{i}]"
+            if item.get("type") in seen:
+                out.append(errors.duplicate(f"{path}.type", item.get("type")))
+            seen.add(item.get("type"))
+            out += _limits(item, path)
+        return out
+
+    def validate_update(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
+        return self.validate(obj, ctx)
+
+
+def _limits(item: Object, path: str) -> list[Cause]:
+    kind, out = item.get("type"), []
+    if kind == "Pod":
+        for field in ("default", "defaultRequest"):
+            if item.get(field):
+                out.append(errors.not_permitted(f"{path}.{field}", "may not be specified when `type` is 'Pod'"))
+    fields = ("min", "max", "default", "defaultRequest", "maxLimitRequestRatio")
+    found = {f: {k: quantity.parse(v) for k, v in (item.get(f) or {}).items()} for f in fields}
+    if kind == "PersistentVolumeClaim" and "storage" not in found["min"] and "storage" not in found["max"]:
+        why = "either minimum or maximum storage value is required, but neither was provided"
+        out.append(errors.required(f"{path}.limits", why))
+    # (smaller, larger): the field that is named when they are the wrong way round
+    order = (("min", "max"), ("min", "defaultRequest"), ("defaultRequest", "max"), ("defaultRequest", "default"))
+    for small, large in (*order, ("default", "max")):
+        for name in sorted(found[small].keys() & found[large].keys()):
+            if found[small][name] > found[large][name]:
+                field, over = (small, True) if large in ("max", "default") else (large, False)
+                words = ("greater", large) if over else ("less", small)
+                why = f"{field} value {item[field][name]} is {words[0]} than {words[1]} value {item[words[1]][name]}"
+                out.append(errors.bad_value(f"{path}.{field}[{name}]", item[field][name], why))
+    for name, ratio in found["maxLimitRequestRatio"].items():
+        if ratio < 1:
+            text = item["maxLimitRequestRatio"][name]
+            out.append(errors.bad_value(f"{path}.maxLimitRequestRatio[{name}]", text, f"ratio {text} is less than 1"))
+    return out
+
+
+PREEMPTION = ("Never", "PreemptLowerPriority")
+USERS_MAX = 1_000_000_000  # of priorities that people give
+SYSTEM = {"system-cluster-critical": 2 * USERS_MAX, "system-node-critical": 2 * USERS_MAX + 1000}
+
+
+class PriorityClasses(Strategy):
+    generation = True
+
+    def defaults(self, obj: Object, ctx: Context) -> None:
+        obj.setdefault("value", 0)
+        obj.setdefault("preemptionPolicy", "PreemptLowerPriority")
+
+    def same_spec(self, obj: Object, old: Object, ctx: Context) -> bool:
+        return True
+
+    def validate(self, obj: Object, ctx: Context) -> list[Cause]:
+        name, value, out = obj["metadata"].get("name", ""), obj["value"], []
+        if name.startswith("system-"):
+            if SYSTEM.get(name) != value or obj.get("globalDefault"):
+                why = "priority class names with 'system-' prefix are reserved for system use only. error: "
+                why += f"{name} is not a known system priority class"
+                out.append(errors.not_permitted("metadata.name", why))
+        elif value > USERS_MAX:
+            why = f"maximum allowed value of a user defined priority is {USERS_MAX}"
+            out.append(errors.not_permitted("value", why))
+        if obj["preemptionPolicy"] not in PREEMPTION:
+            out.append(errors.not_supported("preemptionPolicy", obj["preemptionPolicy"], PREEMPTION))
+        return out
+
+    def validate_update(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
+        out = []
+        for field in ("value", "preemptionPolicy"):
+            if obj.get(field) != old.get(field):
+                out.append(errors.not_permitted(field, "may not be changed in an update."))
+        return out
+
+
+def system_classes() -> list[Object]:
+    about = {
+        "system-cluster-critical": "Used for system critical pods that must run in the cluster, but can be moved to another "
+        "node if necessary.",
+        "system-node-critical": "Used for system critical pods that must not be moved from their current node.",
+    }
+    return [{"metadata": {"name": n}, "value": v, "description": about[n]} for n, v in SYSTEM.items()]
