@@ -16,6 +16,8 @@ from typing import Any
 from schemas.subjects import ObjectKey
 
 GROUP, RESOURCE = "skerry.io", "serviceaccounttokens"
+SECRET_TYPE = "kubernetes.io/service-account-token"  # of a Secret that holds a token without an end
+ROOT_CA = "kube-root-ca.crt"  # the config map with the API's authority, in every namespace
 DEFAULT_LIFE_S = 3600  # ServiceAccountTokenProjection.expirationSeconds
 
 

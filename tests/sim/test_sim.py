@@ -20,6 +20,8 @@ from ops.sim.__main__ import commit, describe, main, quiet
 from ops.sim.run import Case, Result, parse_ranges, run, shrink
 from tests.sim.mutants import MUTANTS
 
+pytestmark = pytest.mark.timeout(600)  # a chunk of seeds takes a quarter of a minute on a machine that does nothing else
+
 ROOT = Path(__file__).parents[2]
 CHUNK = 25  # seeds a test: a name for each would be noise
 FIXED = range(1, 101)

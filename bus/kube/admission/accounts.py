@@ -16,13 +16,13 @@ from bus.kube.admission.base import Plugin
 from bus.kube.kinds.base import at
 from bus.kube.storage import Object, Reader
 from bus.kube.targets import Target, Write
+from schemas.pod_tokens import ROOT_CA
 from schemas.subjects import ObjectKey
 
 DEFAULT = "default"
 MOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 VOLUME_PREFIX = "kube-api-access-"
 TOKEN_LIFE_S = 3607
-ROOT_CA = "kube-root-ca.crt"
 WAIT_S = 3.0  # for the account of a namespace that was made a moment ago: its controller is on the way
 POLL_S = 0.05
 _MIRROR = "kubernetes.io/config.mirror"

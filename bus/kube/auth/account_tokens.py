@@ -33,7 +33,6 @@ LIFE_S_MIN, LIFE_S_MAX = 600, 365 * 86_400
 WARN_LIFE_S = 3607  # what admission asks for a pod: given a year, because programs of before 1.21 read the file once
 LEEWAY_S = 60  # after an object's deletion time its tokens go on for this long, as the real server has it
 CACHED_MAX = 4096  # tokens whose signature was checked; beyond it all are checked again
-SECRET_TYPE = "kubernetes.io/service-account-token"
 PRIVATE = "kubernetes.io"  # the claim with everything that is Kubernetes' own
 EXTRA = "authentication.kubernetes.io/"
 ACCOUNTS, PODS, SECRETS, NODES = ("", "serviceaccounts"), ("", "pods"), ("", "secrets"), ("", "nodes")
@@ -137,6 +136,10 @@ class Issuer:
     def key_id(self) -> str:
         """The key that signs now."""
         return self._keys.signing(self._now_us())[0]
+
+    def key_of(self, token: str) -> str:
+        """The key that a token names, whether it is good or not.  Raises ValueError for what is no token."""
+        return jws.key_of(token)
 
     # --- reading -----------------------------------------------------------------------------------------------
 

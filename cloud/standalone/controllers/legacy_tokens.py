@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from bus.kube.auth import jws
-from bus.kube.auth.account_tokens import SECRET_TYPE
 from cloud.standalone.controllers import base
 from cloud.standalone.controllers.base import SERVICEACCOUNTS, Controller, Kind, Object, Plan, Seen, View
 from schemas import times
+from schemas.pod_tokens import SECRET_TYPE
 from schemas.subjects import ObjectKey
-
-if TYPE_CHECKING:
-    from bus.kube.auth.account_tokens import Issuer
 
 NAME = "serviceaccount-token"
 SECRETS: Kind = ("", "secrets")
 ACCOUNT, UID = "kubernetes.io/service-account.name", "kubernetes.io/service-account.uid"
 LOOK_US = 60 * times.US_PER_S  # whether its key still signs
+
+
+class Issuer(Protocol):
+    """Signs (bus/kube/auth/account_tokens.py); which key, and when, is its business."""
+
+    def key_id(self) -> str: ...
+    def key_of(self, token: str) -> str: ...
+    def legacy(self, account: Object, secret: Object) -> str: ...
 
 
 def _is_token(secret: Object) -> bool:
@@ -54,7 +58,7 @@ def controller(issuer: Issuer | None, ca: str) -> Controller:
             return Plan([base.delete(secret, account)])
         data = dict(secret.object.get("data") or {})
         wanted = {"namespace": _text(key.namespace), **({"ca.crt": _text(ca)} if ca else {})}
-        if _key_of(data.get("token")) != issuer.key_id():
+        if _key_of(issuer, data.get("token")) != issuer.key_id():
             wanted["token"] = _text(issuer.legacy(account.object, secret.object))
         if {**data, **wanted} == data and UID in notes:
             return Plan([], LOOK_US)
@@ -68,9 +72,9 @@ def _text(value: str) -> str:
     return base64.b64encode(value.encode()).decode()
 
 
-def _key_of(encoded: object) -> str:
+def _key_of(issuer: Issuer, encoded: object) -> str:
     """The id of the key that signed a token in a secret, "" for none."""
     try:
-        return jws.key_of(base64.b64decode(str(encoded or "")).decode())
+        return issuer.key_of(base64.b64decode(str(encoded or "")).decode())
     except ValueError:
         return ""

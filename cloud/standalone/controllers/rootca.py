@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bus.kube.admission.accounts import ROOT_CA
 from cloud.standalone.controllers import base
 from cloud.standalone.controllers.base import NAMESPACES, Controller, Kind, Object, Plan, Seen, View
+from schemas.pod_tokens import ROOT_CA
 from schemas.subjects import ObjectKey
 
 NAME = "root-ca-certificate-publisher"
