@@ -43,7 +43,7 @@ class HollowNode:
         self.connection: connect.Connection | None = None
         self.replica = self._make_replica()
         self.synced_at = 0.0  # time.monotonic() of the last complete catch-up
-        self.link: link.Link | None = None
+        self.link: _Link | None = None
 
     def _make_replica(self) -> replica.Replica:
         return replica.Replica(self.name, [self.name, ALL], self.store, on_change=self._changed, on_synced=self._synced)
@@ -61,7 +61,7 @@ class HollowNode:
         self.connection = connection
         self.replica = self._make_replica()
         await self.replica.attach(connection)
-        self.link = link.Link(
+        self.link = _Link(
             connection, self.name, self._beat, on_up=self._link_up, on_down=self.replica.link_down, beat_s=self._beat_s
         )
         connection.on_change(self._nudge)
@@ -136,6 +136,18 @@ class HollowNode:
                 told.append(report)
         if told:
             self.state.commit({}, told)
+
+
+class _Link(link.Link):
+    """Doesn't ask over a connection that isn't there.  A node has a core for that; thousands of nodes of one process that
+    ask once a second would be all that it does while the hub is away.  Each is told at once when its connection is back."""
+
+    async def _asked(self) -> link.Answer:
+        return await super()._asked() if self._connection.connected else "refused"
+
+    def _retry_pause(self, silences: int) -> float:
+        pause = super()._retry_pause(silences)
+        return pause if self._connection.connected else max(pause, min(link.RETRY_S_MAX, self._beat_s / 2))
 
 
 async def _nothing(_: connect.Message) -> None:
