@@ -64,6 +64,7 @@ class Field:
         self.wild, self.calm = f"wild-{lab.tail}", f"calm-{lab.tail}"
         self.nodes = [self.wild, self.calm]
         self.facts: dict[str, NodeFacts] = {}
+        self.api_writes = 0  # changes by users that the API accepted so far
         self.restored = 0  # how often the log was made anew from a backup: what was known of it before is worth nothing
 
     @property
@@ -131,23 +132,21 @@ class Field:
                 "data": {"n": str(self.facts[node].setting)}}  # fmt: skip
         self.lab.kubectl(KUBECTL, "apply", "-f", "-", stdin=json.dumps(body))
 
-    def change(self, node: str) -> int:
-        """What users do meanwhile: a setting changes, a pod is deleted, another is made.  How many of the three the API
-        accepted; what it did not is done by ``make_up``."""
-        accepted = 0
+    def change(self, node: str) -> None:
+        """What users do meanwhile: a setting changes, a pod is deleted, another is made.  What the API does not accept is
+        done by ``make_up``."""
         n = self.facts[node]
         with contextlib.suppress(StepFailed):
             self.lab.kubectl(KUBECTL, "patch", "configmap", f"settings-{node}", "--type=merge", "-p",
                              json.dumps({"data": {"n": str(n.setting + 1)}}))  # fmt: skip
             n.setting += 1
-            accepted += 1
+            self.api_writes += 1
         with contextlib.suppress(StepFailed):
             self.lab.kubectl(KUBECTL, "delete", "pod", self.toggle(node), "--wait=false", "--ignore-not-found")
-            accepted += 1
+            self.api_writes += 1
             n.generation += 1
             self.lab.pod(node, self.toggle(node))
-            accepted += 1
-        return accepted
+            self.api_writes += 1
 
     def make_up(self, node: str) -> None:
         """The users try again until the API has taken all of it."""

@@ -65,16 +65,18 @@ def _tails(f: Field) -> str:
 def _measure(f: Field, looks: Looks, fault: Fault, row: Row) -> None:
     hurt = f.nodes if fault.both else [f.wild]
     before = {n: f.steady(n) for n in f.nodes}
-    accepted = sum(f.accepted(n) for n in hurt)
+    accepted, written = sum(f.accepted(n) for n in hurt), f.api_writes
     fault.begin(f)
     began = time.monotonic()
     want = carried = 0
     try:
         if fault.changes:
-            row.api_writes = sum(f.change(n) for n in f.nodes)
+            for n in f.nodes:
+                f.change(n)
         _hold(fault.hold_s - (time.monotonic() - began), lambda: fault.meanwhile(f))
         if not fault.silences:
             row.offline_writes = sum(f.accepted(n) for n in hurt) - accepted
+        row.api_writes = f.api_writes - written
         carried = sum(f.links.bytes(n) for n in hurt)
         if fault.heals:
             want = f.lab.last_of_scope(f.wild)

@@ -71,7 +71,7 @@ FAULTS = [
         lambda f: f.start("daemon", f.wild),
         kubeedge=(4,),
     ),
-    Fault("kill-mapper", "kill -9 of the mapper", "kill -9 mapper", *kill("mapper", starts=True), silences=True),
+    Fault("kill-mapper", "kill -9 of the mapper", "kill -9 mapper 进程", *kill("mapper", starts=True), silences=True),
     Fault("pause-mapper", "the mapper stands still", "mapper 停顿", *pause("mapper"), silences=True),
     Fault(
         "reboot",

@@ -21,6 +21,8 @@ DOCUMENTS = [
     "docs/ARCHITECTURE.zh.md",
     "docs/SIZING.md",
     "docs/SIZING.zh.md",
+    "docs/CHAOS.md",
+    "docs/CHAOS.zh.md",
     "docs/CLUSTER.md",
     "docs/CLUSTER.zh.md",
 ]
@@ -28,6 +30,7 @@ PAIRS = [
     ("README.md", "README.zh.md"),
     ("docs/ARCHITECTURE.md", "docs/ARCHITECTURE.zh.md"),
     ("docs/SIZING.md", "docs/SIZING.zh.md"),
+    ("docs/CHAOS.md", "docs/CHAOS.zh.md"),
     ("docs/CLUSTER.md", "docs/CLUSTER.zh.md"),
 ]
 RECIPES = set(re.findall(r"^([a-z][a-z-]*)(?: \*args)?:", (ROOT / "justfile").read_text(), re.MULTILINE))
