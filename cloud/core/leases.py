@@ -123,6 +123,12 @@ class Lease:
         """What a clean end writes behind."""
         return self._seq
 
+    @property
+    def next_us(self) -> int | None:
+        """When a Tick has something to do; None while only an answer has."""
+        due = [] if self._asked_us is not None else [self._next_us]
+        return min([*due, *(() if self._until_us is None else (self._until_us,))], default=None)
+
     def handle(self, stimulus: Stimulus) -> list[Instruction]:
         handler: Callable[[Any], list[Instruction]] = self._HANDLERS[type(stimulus)].__get__(self)
         expired = self._expire(stimulus.now_us)

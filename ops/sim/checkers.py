@@ -15,6 +15,7 @@ import msgpack
 from bus import fold, log
 from ops.sim.edge import Edge
 from ops.sim.hub import Hub, Stream
+from ops.sim.leading import TTL_US, Campaign
 from ops.sim.worker import Worker
 from schemas import event
 
@@ -261,6 +262,26 @@ def _difference(want: dict[Address, bytes], held: dict[Address, bytes]) -> str:
     extra = sorted(set(held) - set(want))
     other = sorted(k for k in set(want) & set(held) if want[k] != held[k])
     return f"missing {missing}, not to be there {extra}, of another version {other}"
+
+
+# --- who leads -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class LeaseChecker:
+    """Never two that may act as the leader of one role, by the time that all machines share; one that sleeps counts: it may
+    wake up now.  A restored hub has forgotten who led."""
+
+    hub: Hub
+    campaigns: dict[str, dict[str, Campaign]] = field(default_factory=dict)  # role -> process -> its campaign
+
+    def changed(self, role: str, campaign: Campaign) -> None:
+        of_role = self.campaigns.setdefault(role, {})
+        of_role[campaign.worker.name] = campaign
+        leaders = [name for name, c in of_role.items() if c.leads]
+        now_us = campaign.worker.schedule.now_us
+        if len(leaders) > 1 and now_us - self.hub.restored_us > TTL_US:
+            raise Violation("one leader", f"{role} is led by {' and '.join(leaders)}")
 
 
 # --- who looks at a node ---------------------------------------------------------------------------------------------

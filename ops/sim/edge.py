@@ -16,6 +16,7 @@ from edge import daemon, told
 from edge.core.pods import PodsCore
 from edge.core.settings import NodeFacts, PodSettings
 from edge.state import Report
+from ops.sim import leading
 from ops.sim.api import WorkersStorage
 from ops.sim.catching_up import SyncService
 from ops.sim.devices import Mapper, SimTwins
@@ -38,7 +39,7 @@ BEAT_TIMEOUT_US = int(link.ANSWER_TIMEOUT_S * S)
 class Parts:
     """What is simulated; a mutant replaces one of them."""
 
-    dispatcher: Callable[[int], Dispatcher] = Dispatcher
+    dispatcher: Callable[[int, frozenset[int]], Dispatcher] = Dispatcher
     replica: Callable[[dict[str, fold.Cursor]], replica_core.ReplicaCore] = replica_core.ReplicaCore
     write: Writer = write_group
     outbox: type[outbox.Outbox] = outbox.Outbox
@@ -48,6 +49,7 @@ class Parts:
     reports: Callable[[], Reports] = Reports
     storage: type[WorkersStorage] = WorkersStorage
     hub: type[Hub] = Hub
+    lease: leading.MakeLease = leading.make_lease
     fenced: bool = True
 
 

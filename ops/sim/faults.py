@@ -55,6 +55,7 @@ class World(Protocol):
     dispatchers: list[DispatcherWorker]
     reports: list[ReportsWorker]
     users: Users
+    led: bool  # workers lead by leases
 
     @property
     def links(self) -> list[Link]: ...
@@ -181,8 +182,8 @@ class Faults:
 
     def _failover(self, lots: Random) -> None:
         """kill -9 with an append in the kernel's hands: a connection may deliver it half a minute later."""
-        worker = self._w.dispatchers[0]
-        if not worker.running or worker.paused or worker.link.held is not None:
+        working = [w for w in self._w.dispatchers if w.works]
+        if not working or (worker := lots.choice(working)).paused or worker.link.held is not None:
             return
         held: list[Callable[[], None]] = []
         worker.link.held = held
@@ -203,14 +204,15 @@ class Faults:
         self._w.schedule.after(look_us, fail)
 
     def _race(self, lots: Random) -> None:
-        """A second worker of a kind, and pauses for both; in the end there is one again."""
+        """A second worker of a kind, and pauses for both; in the end there is one again.  Where they have leases there are
+        always two, and one sleeps while it leads."""
         pairs: list[list[DispatcherWorker] | list[ReportsWorker]] = [
             self._w.dispatchers,
             self._w.dispatchers,
             self._w.reports,
         ]
         first, second = lots.choice(pairs)
-        if not second.running:
+        if not self._w.led and not second.running:
             second.start()
             self._for_a_while(lots, lambda: second.stop() if second.running else None, 400)
         self._nap(lots, lots.choice((first, second)))

@@ -19,6 +19,7 @@ from schemas import subjects
 
 DEDUPE_US = 120 * S  # nats-server's default duplicate_window
 COMPACT_SETTLE_US = 20 * S  # far below production's, but longer than a page takes
+LEASES = "LEASES"
 COMPACT_AGE_US = 150 * S  # in true time; longer than a worker is paused or behind
 VERSIONS_MAX = streams.VERSIONS_DEFAULT  # of each subject: holes, which readers must bear
 
@@ -59,7 +60,7 @@ class Hub:
         self.clock = Clock(schedule)
         self.up = True
         self.epoch = "e1"
-        names = ["CLUSTER", *(f"META-{n}" for n in range(shards)), *(f"REPORT-{n}" for n in range(shards))]
+        names = ["CLUSTER", *(f"META-{n}" for n in range(shards)), *(f"REPORT-{n}" for n in range(shards)), LEASES]
         self.streams = {n: Stream(n, self.epoch) for n in names}
         self.past: list[dict[str, Stream]] = []  # streams of ended epochs, for checkers
         self.on_append: list[Callable[[log.Recorded], None]] = []
@@ -67,6 +68,7 @@ class Hub:
         self.waiting: dict[str, list[Callable[[], object]]] = {n: [] for n in names}  # told once of the next message
         self._making: dict[str, Stream] = {}
         self._backup: dict[str, Stream] | None = None
+        self.restored_us = 0
 
     # --- writing
 
@@ -90,7 +92,7 @@ class Hub:
         stream.ids[msg_id] = (self._schedule.now_us, seq)
         versions = stream.of_subject.setdefault(subject, [])
         versions.append(seq)
-        if len(versions) > VERSIONS_MAX:
+        if len(versions) > (1 if stream.name == LEASES else VERSIONS_MAX):
             del stream.records[versions.pop(0)]
         if subject.startswith("meta."):
             stream.of_scope[_scope_filter(subject)] = seq
@@ -154,6 +156,8 @@ class Hub:
         pods = compacting.pods_of(r.event() for r in self.lasts("CLUSTER"))
         found: list[log.Recorded] = []
         for name, stream in self.streams.items():
+            if name == LEASES:
+                continue
             lasts = [(r, r.event()) for r in self.lasts(name)]
             if name.startswith("META-"):
                 lasts = compacting.not_heads(lasts)
@@ -192,11 +196,12 @@ class Hub:
     # --- backups
 
     def backup(self, pauses_us: list[int]) -> None:
-        """One stream after the other, a pause before each; ``pauses_us`` may be shorter than the list of streams."""
+        """One stream after the other, a pause before each; ``pauses_us`` may be shorter than the list of streams.  Leases
+        are no part of it."""
         making: dict[str, Stream] = {}
         self._making = making
         at_us = 0
-        for n, name in enumerate(self.streams):
+        for n, name in enumerate(n for n in self.streams if n != LEASES):
             at_us += pauses_us[n] if n < len(pauses_us) else MS
             self._schedule.after(at_us, partial(self._take, making, name))
 
@@ -204,7 +209,7 @@ class Hub:
         if making is not self._making:
             return  # the hub was restored meanwhile, or another backup begun
         making[name] = self.streams[name].copy(self.epoch)
-        if len(making) == len(self.streams):
+        if len(making) == len(self.streams) - 1:
             self._backup = making
             self._schedule.note("hub backup")
 
@@ -218,7 +223,8 @@ class Hub:
         self._making = {}
         self.past.append(self.streams)
         self.epoch = f"e{len(self.past) + 1}"
-        self.streams = {n: s.copy(self.epoch) for n, s in self._backup.items()}
+        self.streams = {n: s.copy(self.epoch) for n, s in self._backup.items()} | {LEASES: Stream(LEASES, self.epoch)}
+        self.restored_us = self._schedule.now_us
         self._schedule.note(f"hub restored as {self.epoch}")
         for tell in self.on_restore:
             tell()

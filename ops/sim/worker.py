@@ -1,4 +1,6 @@
-"""A cloud process in the simulation: it follows streams, asks, is paused, crashes at any step, and wakes up again."""
+"""A cloud process in the simulation: it follows streams, asks, is paused, crashes at any step, and wakes up again.
+
+What it does belongs to a ``Life``: that of the process, or a shorter one, of work that is led for a while and ended."""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from bus import log
 from ops.sim.coroutines import Resume, Tasks, Wait
 from ops.sim.hub import Hub
 from ops.sim.schedule import MS, Clock, Crash, S, Schedule
-from ops.sim.wire import Link, Wire
+from ops.sim.wire import REQUEST_TIMEOUT_US, Link, Wire
 
 T = TypeVar("T")
 Take = Callable[[log.Recorded, bool], None]  # a record, and whether more are known to wait
@@ -29,17 +31,19 @@ class Worker:
         self.clock = Clock(schedule)
         self.running = False
         self.crash_in: int | None = None  # steps until the process ends
-        self._tasks = Tasks()
         self.epoch = ""
         self.lags_until_us = 0  # reads CLUSTER late: a slow consumer
         self._session = 0
         self._held: list[Callable[[], None]] | None = None
+        self._lives: list[Life] = []
+        self.life = self.new_life()
         hub.on_restore.append(self._restored)
 
     # --- life
 
     def start(self) -> None:
-        self._session += 1
+        self._end_lives()
+        self.life = self.new_life()
         self.running = True
         self.epoch = self.hub.epoch
         self.schedule.note(f"{self.name} starts")
@@ -50,11 +54,22 @@ class Worker:
 
     def stop(self) -> None:
         """kill -9: what is on the way to the hub still arrives, what the process held back does not."""
-        self._session += 1
+        self._end_lives()
         self.running = False
         self._held = self.link.held = self.crash_in = None
-        self._tasks.end()
         self.schedule.note(f"{self.name} ends")
+
+    def new_life(self) -> Life:
+        """Of work that may end before the process does."""
+        life = Life(self, self._session)
+        self._lives = [x for x in self._lives if not x.over] + [life]
+        return life
+
+    def _end_lives(self) -> None:
+        self._session += 1
+        lives, self._lives = self._lives, []
+        for life in lives:
+            life.end()
 
     def step(self) -> None:
         """A boundary between two instructions: the process may end here."""
@@ -94,61 +109,94 @@ class Worker:
 
     def another_epoch(self) -> None:
         """The follower finds another log: most workers begin anew, as after a restart."""
-        self._tasks.end()
         self.start()
 
     def mine(self, run: Callable[[], None]) -> Callable[[], None]:
-        """``run`` in this session only, and not while paused."""
-        session = self._session
+        return self.life.mine(run)
+
+    def later(self, delay_us: int, run: Callable[[], None]) -> None:
+        self.life.later(delay_us, run)
+
+    def sleep(self, us: int) -> Wait:
+        return self.life.sleep(us)
+
+    def request(self, serve: Callable[[], object], *, write: bool = False) -> Wait:
+        return self.life.request(serve, write=write)
+
+    def spawn(self, coro: Coroutine[Any, Any, Any], done: Callable[[Any], None] = lambda _: None) -> None:
+        self.life.spawn(coro, done)
+
+    def follow(self, stream: str, take: Take, loaded: Callable[[], None]) -> None:
+        self.life.follow(stream, take, loaded)
+
+    # --- for its lives
+
+    def wakes(self, session: int, run: Callable[[], None]) -> bool:
+        """Whether ``run`` of that session may go on now; when the process is paused it is called once it wakes up."""
+        if session != self._session:
+            return False
+        if self._held is not None:
+            self._held.append(run)
+            return False
+        return True
+
+
+class Life:
+    """``end`` is the end of its tasks and callbacks; what is on the way to the hub still arrives."""
+
+    def __init__(self, worker: Worker, session: int) -> None:
+        self._w, self._session = worker, session
+        self._tasks = Tasks()
+        self.over = False
+
+    def end(self) -> None:
+        self.over = True
+        self._tasks.end()
+
+    def mine(self, run: Callable[[], None]) -> Callable[[], None]:
+        """``run`` in this life only, and not while the process is paused."""
 
         def guarded() -> None:
-            if session != self._session:
-                return
-            if self._held is not None:
-                self._held.append(guarded)
-                return
-            self.step()
-            run()
+            if not self.over and self._w.wakes(self._session, guarded):
+                self._w.step()
+                run()
 
         return guarded
 
-    # --- what it does
-
     def later(self, delay_us: int, run: Callable[[], None]) -> None:
-        self.schedule.after(delay_us, self.mine(run))
+        self._w.schedule.after(delay_us, self.mine(run))
 
-    def ask(self, serve: Callable[[], T], done: Callable[[T | log.LogError], None], *, write: bool = False) -> None:
-        session = self._session
-
+    def ask(
+        self,
+        serve: Callable[[], T],
+        done: Callable[[T | log.LogError], None],
+        *,
+        write: bool = False,
+        timeout_us: int = REQUEST_TIMEOUT_US,
+    ) -> None:
         def answered(answer: T | log.LogError) -> None:
-            if session == self._session:
-                self.mine(lambda: done(answer))()
+            self.mine(lambda: done(answer))()
 
-        self.wire.request(self.link, serve, answered, write=write)
+        self._w.wire.request(self._w.link, serve, answered, timeout_us, write=write)
 
     def wait(self, start: Callable[[Resume], None]) -> Wait:
-        """For coroutines of this session: resumed when the process is not paused, never when it is dead."""
-        session = self._session
+        """For coroutines of this life: resumed when the process is not paused, never when it is over."""
 
         def begin(resume: Resume) -> None:
-            def answered(answer: object) -> None:
-                if session == self._session:
-                    self.mine(lambda: resume(answer))()
-
-            start(answered)
+            start(lambda answer: self.mine(lambda: resume(answer))())
 
         return Wait(begin)
 
     def sleep(self, us: int) -> Wait:
         def begin(resume: Resume) -> None:
-            self.schedule.after(us, lambda: resume(None))
+            self._w.schedule.after(us, lambda: resume(None))
 
         return self.wait(begin)
 
     def request(self, serve: Callable[[], object], *, write: bool = False) -> Wait:
         """The hub's answer; raises what it raises, or LogUnavailable."""
-        self.step()
-        return self.wait(lambda resume: self.wire.request(self.link, serve, resume, write=write))
+        self._w.step()
+        return self.wait(lambda resume: self._w.wire.request(self._w.link, serve, resume, write=write))
 
     def spawn(self, coro: Coroutine[Any, Any, Any], done: Callable[[Any], None] = lambda _: None) -> None:
         self._tasks.spawn(coro, done)
@@ -166,18 +214,18 @@ class Worker:
 
     def follow(self, stream: str, take: Take, loaded: Callable[[], None]) -> None:
         """The last record of every subject, ``loaded``, then everything; as ``Log.follow(last_per_subject=True)``."""
-        Follower(self, stream, take, loaded).start()
+        Follower(self._w, self, stream, take, loaded).start()
 
 
 class Follower:
-    def __init__(self, worker: Worker, stream: str, take: Take, loaded: Callable[[], None]) -> None:
-        self._w, self._stream, self._take, self._loaded = worker, stream, take, loaded
+    def __init__(self, worker: Worker, life: Life, stream: str, take: Take, loaded: Callable[[], None]) -> None:
+        self._w, self._life, self._stream, self._take, self._loaded = worker, life, stream, take, loaded
         self._epoch = worker.epoch
         self._at = 0
 
     def start(self) -> None:
         hub, name = self._w.hub, self._stream
-        self._w.insist(lambda: (hub.epoch, hub.lasts(name), hub.streams[name].last_seq), self._begin)
+        self._life.insist(lambda: (hub.epoch, hub.lasts(name), hub.streams[name].last_seq), self._begin)
 
     def _over(self, epoch: str) -> bool:
         """The log is another one: the worker is about to notice, or has."""
@@ -196,10 +244,10 @@ class Follower:
     def _pull(self) -> None:
         behind_us = self._w.lags_until_us - self._w.schedule.now_us
         if behind_us > 0 and self._stream == "CLUSTER":
-            self._w.later(behind_us, self._pull)
+            self._life.later(behind_us, self._pull)
             return
         at, hub, name = self._at, self._w.hub, self._stream
-        self._w.insist(lambda: (hub.epoch, *hub.read(name, at, FOLLOW_BATCH), hub.streams[name].last_seq), self._got)
+        self._life.insist(lambda: (hub.epoch, *hub.read(name, at, FOLLOW_BATCH), hub.streams[name].last_seq), self._got)
 
     def _got(self, answer: tuple[str, list[log.Recorded], int, int]) -> None:
         epoch, records, up_to, last = answer
@@ -218,8 +266,8 @@ class Follower:
         w = self._w
         if self._over(w.hub.epoch):
             return
-        poke = w.mine(self._pull)
+        poke = self._life.mine(self._pull)
         if w.hub.streams[self._stream].last_seq > self._at:
-            w.later(1, self._pull)
+            self._life.later(1, self._pull)
         else:
             w.hub.waiting[self._stream].append(lambda: w.schedule.after(w.lots.randrange(1, 30 * MS), poke))

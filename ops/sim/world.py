@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 
 from bus import fold, log
-from ops.sim import checkers, outcome
+from ops.sim import checkers, leading, outcome
 from ops.sim.api import USER, ApiServer
 from ops.sim.catching_up import SyncService
 from ops.sim.dispatching import DispatcherWorker
@@ -52,11 +52,16 @@ class World:
         self.servers = [
             ApiServer(f"api-{n}", schedule, hub, wire, self.cluster_checker.acknowledged, parts.storage) for n in (1, 2)
         ]
+        # Half of the worlds have leases, as in production.  In the others two may work at once: harder, and no worse.
+        self.led = schedule.lots("leases").random() < 0.5
+        self.lease_checker = checkers.LeaseChecker(hub)
+        lead = partial(leading.Campaign, make=parts.lease, changed=self.lease_checker.changed) if self.led else None
         self.dispatchers = [
-            DispatcherWorker(f"dispatcher-{n}", schedule, hub, wire, parts.dispatcher, fenced=parts.fenced) for n in (1, 2)
+            DispatcherWorker(f"dispatcher-{n}", schedule, hub, wire, parts.dispatcher, lead=lead, fenced=parts.fenced)
+            for n in (1, 2)
         ]
         self.reports = [
-            ReportsWorker(f"reports-{n}", schedule, hub, wire, self._ask_for_beat, parts.reports, parts.storage)
+            ReportsWorker(f"reports-{n}", schedule, hub, wire, self._ask_for_beat, parts.reports, parts.storage, lead=lead)
             for n in (1, 2)
         ]
         self._parts = parts
@@ -80,6 +85,11 @@ class World:
     @property
     def workers(self) -> list[Worker]:
         return [*self.servers, *self.dispatchers, *self.reports]
+
+    @property
+    def steady(self) -> list[Worker]:
+        """Who runs when nothing goes wrong."""
+        return self.workers if self.led else [*self.servers, self.dispatchers[0], self.reports[0]]
 
     @property
     def links(self) -> list[Link]:
@@ -169,7 +179,7 @@ class World:
 
     def run(self, steps: int, only: frozenset[int] | None = None) -> None:
         """``only``: the steps that happen; time passes in the others too.  Raises checkers.Violation."""
-        for worker in (*self.servers, self.dispatchers[0], self.reports[0]):
+        for worker in self.steady:
             worker.start()
         for edge in self.edges:
             edge.boot()
@@ -197,10 +207,10 @@ class World:
             worker.lags_until_us, worker.crash_in = 0, None
             if worker.paused:
                 worker.resume()
-        for spare in (self.dispatchers[1], self.reports[1]):
-            if spare.running:
+        for spare in self.workers:
+            if spare.running and spare not in self.steady:
                 spare.stop()
-        for worker in (*self.servers, self.dispatchers[0], self.reports[0]):
+        for worker in self.steady:
             if not worker.running:
                 worker.start()
         for clone in self.clones:
