@@ -9,12 +9,14 @@ from bus import fold, log, outbox, replica_core, replica_write
 from bus.hub import compact as compacting
 from bus.kube.storage import Unavailable
 from bus.stores import base
+from cloud.core import leases
 from cloud.core.dispatcher import Dispatcher
 from cloud.core.report_words import Reported
 from cloud.core.reports import Reports
 from cloud.core.stimuli import ScopeReloaded
 from edge.core.pods import PodsCore
 from edge.core.stimuli import EffectDone, ReportAll
+from ops.sim import leading
 from ops.sim.api import WorkersStorage
 from ops.sim.edge import Parts
 from ops.sim.hub import Hub
@@ -238,6 +240,27 @@ class NeverSaysAgain(PodsCore):
         return [] if isinstance(stimulus, ReportAll) else super().handle(stimulus)
 
 
+class LeadsUntilRefused(leases.Lease):
+    """Its term has no end of its own: only the log's refusal of a renewal ends it, and a cut link brings none."""
+
+    def _expire(self, now_us):
+        return []
+
+    def leads(self, now_us):
+        return self._until_us is not None
+
+
+class TakesWhatItSees(leases.Lease):
+    """Doesn't wait until another's lease is over."""
+
+    def handle(self, stimulus):
+        return super().handle(replace(stimulus, holder="") if isinstance(stimulus, leases.Seen) else stimulus)
+
+
+def _lease(kind: type[leases.Lease]) -> leading.MakeLease:
+    return lambda me: kind(me, ttl_us=leading.TTL_US, renew_us=leading.RENEW_US, look_us=leading.LOOK_US)
+
+
 @dataclass(frozen=True)
 class Mutant:
     parts: Parts
@@ -294,6 +317,8 @@ MUTANTS = {
     "compacts the heads": Mutant(
         Parts(hub=CompactsTheHeads), frozenset({"compact"}), ("last event stays", "chain", "comes right"), seeds=40
     ),
+    "leads until refused": Mutant(Parts(lease=_lease(LeadsUntilRefused)), frozenset({"race", "cut"}), ("one leader",)),
+    "takes what it sees": Mutant(Parts(lease=_lease(TakesWhatItSees)), frozenset(), ("one leader",)),
     "hears no devices": Mutant(Parts(reports=HearsNoDevices), frozenset(), ("comes right",)),
     "never says again": Mutant(Parts(pods=NeverSaysAgain), frozenset({"restore"}), ("comes right",), seeds=60),
 }
