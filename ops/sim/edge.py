@@ -5,8 +5,9 @@ Two of them may have one name: then one is a clone (``ident`` tells them apart h
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from bus import fold, link, log, outbox, replica_core, replica_write
 from bus.stores import base
@@ -206,6 +207,12 @@ class Edge:
 
     def append(self, subject: str, payload: bytes, msg_id: str, done: Callable[[int | log.LogError], None]) -> None:
         self._wire.request(self.link, lambda: self._hub.append(subject, payload, msg_id), self._guard(done))
+
+    def append_run(
+        self, subject: str, run: Sequence[tuple[bytes, str]], done: Callable[[log.LogError | None], None]
+    ) -> None:
+        serve, timeout_us = partial(self._hub.append_run, subject, run), int(log.RUN_TIMEOUT_S * S)
+        self._wire.request(self.link, serve, self._guard(done), timeout_us)
 
     def _guard(self, done: Callable[..., None]) -> Callable[..., None]:
         boots = self.boots

@@ -7,7 +7,7 @@ after the other (bus/hub/backup.py): between them time passes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -103,6 +103,16 @@ class Hub:
         for poke in waiting:
             poke()
         return seq
+
+    def append_run(self, subject: str, run: Sequence[tuple[bytes, str]]) -> None:
+        """As ``Log.append_run``: all of them, or none when an id is known; raises RunRefused."""
+        stream = self.streams[subjects.stream_of(subject)]
+        for _, msg_id in run:
+            known = stream.ids.get(msg_id)
+            if known is not None and self._schedule.now_us - known[0] <= DEDUPE_US:
+                raise log.RunRefused(f"{subject}: {msg_id} is there already")
+        for payload, msg_id in run:
+            self.append(subject, payload, msg_id)
 
     @staticmethod
     def _last_under(stream: Stream, filter_: str) -> int:

@@ -1,7 +1,7 @@
 """The outbox and the node's state in the simulation: the real classes, their asyncio taken over by virtual time.
 
-``Outbox._send`` is a coroutine that awaits one thing, the append (through the fence of a cloned node): its order of steps
-(append, wait for the acknowledgement, remove) is the one that runs on a node.
+``Outbox._send`` and ``_send_run`` are coroutines that await one thing, the append (through the fence of a cloned node):
+their order of steps (append, wait for the acknowledgement, remove) is the one that runs on a node.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class Host(Protocol):
 
     def append(self, subject: str, payload: bytes, msg_id: str, done: Resume) -> None: ...
 
+    def append_run(self, subject: str, run: Sequence[tuple[bytes, str]], done: Resume) -> None: ...
+
 
 class _Hub:
     """The log as the outbox and its fence see it."""
@@ -44,6 +46,9 @@ class _Hub:
     async def append_bytes(self, subject: str, payload: bytes, msg_id: str) -> int:
         seq: int = await Wait(lambda resume: self._host.append(subject, payload, msg_id, resume))
         return seq
+
+    async def append_run(self, subject: str, run: Sequence[tuple[bytes, str]]) -> None:
+        await Wait(lambda resume: self._host.append_run(subject, run, resume))
 
 
 class OutboxRim:
@@ -73,13 +78,21 @@ class OutboxRim:
     def _pump(self) -> None:
         self._scheduled = False
         box = self.box
+        if box._anew:
+            box._anew = False
+            self._tasks.end()
+            box._flying.clear()
+            box._busy.clear()
         for n, subject in list(box._subjects.items()):
-            if len(box._flying) >= outbox.IN_FLIGHT_MAX:
+            if len(box._busy) >= outbox.IN_FLIGHT_MAX:
                 break
             if box.may_send(n, subject):
                 box._busy.add(subject)
-                box._flying[n] = cast(Any, None)
-                self._tasks.spawn(box._send(self._fence, n, subject), self._sent)
+                run = box._run_from(n, subject)
+                box._flying.update(dict.fromkeys(run, cast(Any, None)))
+                alone = len(run) == 1
+                sending = box._send(self._fence, n, subject) if alone else box._send_run(self._fence, run, subject)
+                self._tasks.spawn(sending, self._sent)
 
     def _sent(self, result: object) -> None:
         if isinstance(result, Exception):

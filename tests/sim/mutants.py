@@ -122,6 +122,13 @@ class RemovesBeforeTheAck(outbox.Outbox):
             self._busy.discard(subject)
 
 
+class SendsARunInAnyOrder(outbox.Outbox):
+    """The log takes all or none of what goes at once, but in the order in which it is sent."""
+
+    def _run_from(self, n, subject):
+        return super()._run_from(n, subject)[::-1]
+
+
 class SendsAllAtOnce(outbox.Outbox):
     """Doesn't wait for the report before it of the same subject."""
 
@@ -292,6 +299,7 @@ MUTANTS = {
         Parts(dispatcher=LooksAwayAfterLoading), frozenset({"failover"}), ("comes right",), seeds=60
     ),
     "removes before the ack": Mutant(Parts(outbox=RemovesBeforeTheAck), frozenset({"cut"}), ("report",)),
+    "sends a run in any order": Mutant(Parts(outbox=SendsARunInAnyOrder), frozenset({"cut"}), ("report order",)),
     "sends all at once": Mutant(Parts(outbox=SendsAllAtOnce), frozenset({"delay"}), ("report order",)),
     "forgets what is held": Mutant(Parts(outbox=ForgetsWhatIsHeld), frozenset({"disk-full"}), ("comes right",)),
     "sends past the unremovable": Mutant(
