@@ -1,6 +1,7 @@
 """Answers the beats of nodes: the cloud's half of a link's proof (bus/link.py has the node's).
 
-Only a worker that is loaded answers: a node whose beat is not answered looks for another instance, or waits.
+Only a worker that is loaded answers: a node whose beat is not answered looks for another instance, or waits.  All of them
+listen.
 A node that is silent towards the end of its grace is asked for a beat: one that was lost on the way is no lost link.
 """
 
@@ -108,10 +109,11 @@ class Beats:
             self.refused += 1
             logger.warning("beat.refused", subject=msg.subject[:160], reason=str(e))
             return
+        now = time.monotonic()
+        # Also heard while another instance answers: whoever takes over must know which daemon was there first.
+        verdict = self._clones.beat(node, beat.run, now)
         if not self._ready():
             return
-        now = time.monotonic()
-        verdict = self._clones.beat(node, beat.run, now)
         if verdict.news:
             self._on_clone(node, verdict.news)
         if verdict.news or verdict.new:

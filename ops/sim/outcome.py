@@ -118,6 +118,8 @@ def _statuses(objects: Objects, edges: list[Edge]) -> list[str]:
         ready = [c["status"] for c in status.get("conditions", []) if c["type"] == "Ready"]
         if ready != ["True"]:
             out.append(f"the API shows {edge.name} Ready {ready}")
+        if edge.fenced:  # no clone is left
+            out.append(f"{edge.name} is fenced")
     for (resource, namespace, name), obj in objects.items():
         node = by_name.get(obj.get("spec", {}).get("nodeName"))
         if resource == "pods" and node is not None:

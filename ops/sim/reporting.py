@@ -106,9 +106,11 @@ class ReportsWorker(ApiWorker):
 
     def beat(self, node: str, run: str, boot: str) -> bytes | None:
         """The answer; None when nobody is there to give one."""
-        if not self.running or self.paused or not self._loaded:
+        if not self.running or self.paused:
             return None
         verdict = self._clones.beat(node, run, self.schedule.mono_us / S)
+        if not self._loaded:
+            return None
         if verdict.news:
             self._duplicate(node, verdict.news)
         if verdict.news or verdict.new:

@@ -95,6 +95,26 @@ async def test_a_clone_is_fenced_within_a_beat_the_operator_told_and_the_first_g
     await two.close()
 
 
+async def test_who_takes_over_knows_which_daemon_was_there_first(scene: Scene) -> None:
+    """The leader of the reports dies between two beats of the true node, and a clone is heard before it."""
+    leads = {"one": True, "other": False}
+    services = [beats.Beats(scene.hub.core, lambda *_: None, lambda name=name: leads[name]) for name in leads]
+    for service in services:
+        await service.start()
+    one, two = await own(scene, "edge-1"), await own(scene, "edge-1")
+    first, clone = Machine(one, "edge-1", "first"), Machine(two, "edge-1", "clone")
+    async with running(first.run()):
+        await until(lambda: first.link.state == "up")
+        await services[0].stop()
+        leads.update(one=False, other=True)
+        async with running(clone.run()):
+            await until(lambda: clone.link.fenced)
+            assert not first.link.fenced
+    await services[1].stop()
+    await one.close()
+    await two.close()
+
+
 async def test_a_link_that_ends_is_told_in_seconds_and_a_flap_is_not(scene: Scene) -> None:
     lost: list[str] = []
     service = beats.Beats(scene.hub.core, lambda *_: None, lambda: True, grace_s=600)
