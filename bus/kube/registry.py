@@ -204,6 +204,17 @@ class Registry:
         for plugin in self._plugins:
             await plugin.admit(target, draft, how)
 
+    def removing(self, target: Target, how: Write) -> None:
+        """Before an object is deleted or evicted.  Raises StatusError."""
+        old = self.stored(target).object
+        for plugin in self._plugins:
+            plugin.remove(target, old, how)
+
+    def admit_token(self, target: Target, spec: Object, how: Write) -> None:
+        """A TokenRequest as it was sent; raises StatusError."""
+        for plugin in self._plugins:
+            plugin.token(target, spec, how)
+
     async def placed(self, target: Target, pod: Object, how: Write) -> None:
         """What must be there before a pod gets its node.  Raises StatusError."""
         for plugin in self._plugins:
@@ -388,9 +399,8 @@ class Registry:
                 new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
         if causes:
             raise errors.invalid(res.group, res.kind, new["metadata"].get("name", ""), causes)
-        if not subresource:
-            for plugin in self._plugins:
-                plugin.update(target, new, old, how)
+        for plugin in self._plugins if subresource in ("", "status") else ():
+            (plugin.status if subresource else plugin.update)(target, new, old, how)
 
     async def _replace(self, storage: Storage, res: Resource, stored: Stored, new: Object, how: Write) -> Stored:
         """Raises Conflict, or StatusError.  An object that was only waiting for this is removed."""
@@ -433,6 +443,7 @@ class Registry:
         for _ in range(ATTEMPTS_MAX):
             stored = self.stored(target)
             self._preconditions(res, stored, opts)
+            self.removing(target, how)
             obj, now = deletion.mark(clone(stored.object), strategy(res), opts, self._clock())
             try:
                 if how.dry_run or opts.dry_run:

@@ -146,11 +146,13 @@ async def create(registry: Registry, target: Target, obj: Any, how: Write) -> Ob
     if of_pod and target.subresource == "binding":
         return await _bind(registry, target, obj, how)
     if of_pod and target.subresource == "eviction":
+        registry.removing(target, how)
         await eviction.evict(registry, target, obj, (EVICTION, EVICTION.versions["v1"]), how)
         return {**success(), "code": 201}
     if (target.resource.group, target.resource.resource, target.subresource) == ("", "serviceaccounts", "token"):
         if registry.issuer is None:
             raise errors.no_such_path()
+        registry.admit_token(target, at(obj, "spec") or {}, how)
         return registry.issuer.grant(target, obj, (TOKEN, TOKEN.versions["v1"]), how)
     raise errors.no_such_path()
 

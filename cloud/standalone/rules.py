@@ -14,6 +14,7 @@ from bus.kube import registry, server
 from bus.kube.admission.accounts import ServiceAccounts
 from bus.kube.admission.base import Plugin
 from bus.kube.admission.limits import LimitRanger
+from bus.kube.admission.node_restriction import NodeRestriction
 from bus.kube.admission.priority import Priority
 from bus.kube.admission.quota import Quota
 from bus.kube.admission.tolerations import DefaultTolerations
@@ -22,6 +23,7 @@ from bus.kube.auth.account_tokens import Issuer, Keys
 from bus.kube.auth.doors import Doors
 from bus.kube.auth.escalation import Escalation
 from bus.kube.auth.impersonation import AUTHENTICATION
+from bus.kube.auth.node_rights import NodeRights
 from bus.kube.auth.rbac import Rbac
 from bus.kube.auth.reviews import Reviews
 from bus.kube.errors import StatusError
@@ -39,7 +41,7 @@ def plugins(api: registry.Registry) -> Sequence[Plugin]:
     reader = api.reader
     tokens = (PodTokens(reader, api.issuer),) if api.issuer is not None and isinstance(reader, Storage) else ()
     filling = (LimitRanger(reader), ServiceAccounts(reader), Priority(reader), DefaultTolerations())
-    return (*filling, Escalation(Rbac(reader)), Quota(api), *tokens)
+    return (NodeRestriction(reader), *filling, Escalation(Rbac(reader)), Quota(api), *tokens)
 
 
 def make_registry(storage: Reader, **options: Any) -> registry.Registry:
@@ -53,14 +55,14 @@ def make_issuer(storage: Reader, keys: Keys, **options: Any) -> Issuer:
 
 
 def make_app(api: registry.Registry, *, authenticate: server.Authenticate, **options: Any) -> web.Application:
-    """``bus.kube.server.make_app`` with role-based access control, and with tokens of service accounts where ``api`` has an
-    issuer; ``authenticate`` is asked for every other token."""
-    rbac, asked = Rbac(api.reader), {}
+    """``bus.kube.server.make_app`` with role-based access control, the rights of nodes, and tokens of service accounts where
+    ``api`` has an issuer; ``authenticate`` is asked for every other token."""
+    judge, asked = NodeRights(api.reader, Rbac(api.reader)), {}
     if api.issuer is not None:
         doors = Doors(authenticate, api.issuer)
         authenticate = doors.authenticate
         asked = {(AUTHENTICATION, "tokenreviews"): doors.review}
-    return server.make_app(api, authenticate=authenticate, authorizer=rbac, reviews=Reviews(rbac, asked), **options)
+    return server.make_app(api, authenticate=authenticate, authorizer=judge, reviews=Reviews(judge, asked), **options)
 
 
 async def keep_policy(api: registry.Registry) -> None:

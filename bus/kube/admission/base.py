@@ -26,3 +26,12 @@ class Plugin:
 
     def update(self, target: Target, new: Object, old: Object, how: Write) -> None:
         """A valid successor that is about to be stored."""
+
+    def status(self, target: Target, new: Object, old: Object, how: Write) -> None:
+        """A successor of which only the status is another, about to be stored."""
+
+    def remove(self, target: Target, old: Object, how: Write) -> None:
+        """An object that is about to be deleted, or evicted (the subresource of ``target``)."""
+
+    def token(self, target: Target, spec: Object, how: Write) -> None:
+        """A token of the service account ``target`` that is about to be made; ``spec`` of its TokenRequest, as sent."""

@@ -84,7 +84,7 @@ _DELEGATED = [
     _on("authentication.k8s.io", "tokenreviews", "create"),
     _on("authorization.k8s.io", "subjectaccessreviews", "create"),
 ]
-_NODE = [
+NODE = [
     _on("authentication.k8s.io", "tokenreviews", "create"),
     _on("authorization.k8s.io", "localsubjectaccessreviews subjectaccessreviews", "create"),
     _on("core", "services", READ),
@@ -98,6 +98,9 @@ _NODE = [
     _on("coordination.k8s.io", "leases", "create delete get patch update"),
     _on("core", "persistentvolumeclaims/status", "get patch update"),
     _on("node.k8s.io", "runtimeclasses", READ),
+    _on("storage.k8s.io", "csidrivers", READ),
+    _on("storage.k8s.io", "csinodes", "create delete get patch update"),
+    _on("storage.k8s.io", "volumeattachments", "get"),
 ]
 _PROXIER = [
     _on("core", "endpoints services", "list watch"),
@@ -151,7 +154,7 @@ def cluster_roles() -> list[Object]:
         _role("system:discovery", [_paths(_DISCOVERY)]),
         _role("system:kubelet-api-admin", _KUBELET),
         _role("system:monitoring", [_paths(_MONITORING)]),
-        _role("system:node", _NODE),
+        _role("system:node", NODE),
         _role("system:node-problem-detector", _PROBLEMS),
         _role("system:node-proxier", _PROXIER),
         _role("system:persistent-volume-provisioner", _PROVISIONER),

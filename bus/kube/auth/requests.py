@@ -23,7 +23,7 @@ def of_path(user: User, method: str, path: str) -> Attributes:
 
 
 def of_resource(user: User, method: str, address: Address, query: Mapping[str, str]) -> Attributes:
-    verb, name = _VERBS.get(method, ""), address.name
+    verb, name, fields = _VERBS.get(method, ""), address.name, ""
     if address.watch or (verb == "get" and query.get("watch", "0").lower() in ("1", "t", "true", "") and not name):
         verb = "watch"
     elif verb == "get" and not name:
@@ -31,11 +31,12 @@ def of_resource(user: User, method: str, address: Address, query: Mapping[str, s
     elif verb == "delete" and not name:
         verb = "deletecollection"
     if verb in ("list", "watch", "deletecollection") and not name:
-        name = _selected(query.get("fieldSelector", ""))
+        fields = query.get("fieldSelector", "")
+        name = _selected(fields)
     namespace = address.namespace or ""
     if (address.group, address.resource) == ("", "namespaces"):
         namespace = address.name
-    return Attributes(user, verb, address.group, address.resource, address.subresource, namespace, name)
+    return Attributes(user, verb, address.group, address.resource, address.subresource, namespace, name, fields=fields)
 
 
 def _selected(fields: str) -> str:

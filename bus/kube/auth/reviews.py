@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bus.kube import errors
-from bus.kube.auth import rbac
 from bus.kube.auth.impersonation import AUTHENTICATION
+from bus.kube.auth.node_rights import Judge
 from bus.kube.auth.users import Attributes, User
 from bus.kube.kinds.base import at
 from bus.kube.storage import Object
@@ -23,7 +23,7 @@ Ask = Callable[[User, Target, Object], Object]  # who asks, what they address, w
 class Reviews:
     """``more`` are reviews that need more than roles, by (group, resource)."""
 
-    def __init__(self, authorizer: rbac.Rbac, more: Mapping[tuple[str, str], Ask] | None = None) -> None:
+    def __init__(self, authorizer: Judge, more: Mapping[tuple[str, str], Ask] | None = None) -> None:
         self._rbac = authorizer
         self._asked: dict[tuple[str, str], Ask] = {
             (AUTHORIZATION, "selfsubjectaccessreviews"): self._self,
@@ -99,4 +99,5 @@ def _attributes(who: User, resource: Any, path: Any) -> Attributes:
         resource.get("subresource", ""),
         resource.get("namespace", ""),
         resource.get("name", ""),
+        fields=at(resource, "fieldSelector", "rawSelector") or "",
     )

@@ -76,6 +76,7 @@ class Attributes:
     namespace: str = ""
     name: str = ""
     path: str = ""
+    fields: str = ""  # the field selector of a list
 
     @property
     def whole(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from bus.kube import errors
+from bus.kube import errors, pod_references
 from bus.kube.errors import Cause
 from bus.kube.kinds import pod_defaults, pod_rules
 from bus.kube.kinds.base import Context, Strategy, at
@@ -40,8 +40,13 @@ class Pods(Strategy):
             cause = errors.not_permitted("spec.ephemeralContainers", "cannot be set on create")
             raise errors.invalid("", "Pod", obj["metadata"].get("name", ""), [cause])
         spec = obj["spec"]
-        spec["serviceAccountName"] = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
-        spec["serviceAccount"] = spec["serviceAccountName"]
+        account = (
+            spec.get("serviceAccountName")
+            or spec.get("serviceAccount")
+            or ("" if pod_references.mirrors(obj) else "default")
+        )
+        if account:
+            spec["serviceAccountName"] = spec["serviceAccount"] = account
         obj["status"] = {"phase": "Pending", "qosClass": pod_defaults.qos_class(obj["spec"])}
 
     def validate(self, obj: Object, ctx: Context) -> list[Cause]:
