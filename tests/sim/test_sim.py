@@ -24,8 +24,8 @@ pytestmark = pytest.mark.timeout(600)  # a chunk of seeds takes a quarter of a m
 
 ROOT = Path(__file__).parents[2]
 CHUNK = 25  # seeds a test: a name for each would be noise
-FIXED = range(1, 151)
-NEW = 100
+FIXED = range(1, 101)
+NEW = 50
 FIRST_NEW = int(os.environ.get("SKERRY_SIM_SEED", "0")) or random.SystemRandom().randrange(1_000, 1 << 31)
 
 
