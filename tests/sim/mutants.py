@@ -288,7 +288,7 @@ MUTANTS = {
     "moves the cursor first": Mutant(Parts(write=cursor_first), frozenset({"edge-crash"}), ("replica",)),
     "forgets tombstones": Mutant(Parts(write=forgets_tombstones), frozenset(), ("replica",)),
     "tells synced once": Mutant(
-        Parts(replica=TellsSyncedOnce), frozenset({"disk-full", "disk-lost"}), ("comes right",), seeds=45, first=297
+        Parts(replica=TellsSyncedOnce), frozenset({"disk-full", "disk-lost"}), ("comes right",), seeds=12, first=335
     ),
     "never withdraws": Mutant(Parts(dispatcher=NeverWithdraws), frozenset(), ("comes right",)),
     "writes without a fence": Mutant(Parts(fenced=False), frozenset({"race", "delay"}), ("chain", "fencing")),
