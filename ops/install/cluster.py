@@ -32,6 +32,8 @@ _PLACES = {
     "ServiceAccount": ("", "v1", "serviceaccounts", True),
     "ClusterRole": ("rbac.authorization.k8s.io", "v1", "clusterroles", False),
     "ClusterRoleBinding": ("rbac.authorization.k8s.io", "v1", "clusterrolebindings", False),
+    "Role": ("rbac.authorization.k8s.io", "v1", "roles", True),
+    "RoleBinding": ("rbac.authorization.k8s.io", "v1", "rolebindings", True),
     "PersistentVolumeClaim": ("", "v1", "persistentvolumeclaims", True),
     "Service": ("", "v1", "services", True),
     "Deployment": ("apps", "v1", "deployments", True),

@@ -58,15 +58,15 @@ def _account(v: Values) -> Object:
 def _rights(v: Values) -> list[Object]:
     group = "rbac.authorization.k8s.io"
     subject = {"kind": "ServiceAccount", "name": NAME, "namespace": v.namespace}
-    ref = {"apiGroup": group, "kind": "ClusterRole", "name": BRIDGE_ROLE}
-    role = {
-        "apiVersion": f"{group}/v1",
-        "kind": "ClusterRole",
-        "metadata": _meta(BRIDGE_ROLE),
-        "rules": rights.of_the_bridge(),
-    }
-    binding = {"apiVersion": f"{group}/v1", "kind": "ClusterRoleBinding", "metadata": _meta(BRIDGE_ROLE)}
-    return [role, {**binding, "roleRef": ref, "subjects": [subject]}]
+
+    def pair(scope: str, rules: list[rights.Rule], namespace: str = "") -> list[Object]:
+        api_version, meta = f"{group}/v1", _meta(BRIDGE_ROLE, namespace)
+        role = {"apiVersion": api_version, "kind": f"{scope}Role", "metadata": meta, "rules": rules}
+        binding = {"apiVersion": api_version, "kind": f"{scope}RoleBinding", "metadata": _meta(BRIDGE_ROLE, namespace)}
+        ref = {"apiGroup": group, "kind": f"{scope}Role", "name": BRIDGE_ROLE}
+        return [role, {**binding, "roleRef": ref, "subjects": [dict(subject)]}]
+
+    return [*pair("Cluster", rights.of_the_bridge()), *pair("", rights.of_the_leader(), v.namespace)]
 
 
 def _claim(v: Values) -> Object:

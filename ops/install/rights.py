@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cloud.bridge import kinds
+from cloud.bridge import election, kinds
 
 Rule = dict[str, Any]
 LOOK = ("list", "watch")
@@ -40,3 +40,9 @@ def of_the_bridge() -> list[Rule]:
         rule(kinds.DEVICES, ["devicestatuses"], "create", "update"),
         *(rule(group, sorted(names), *LOOK) for group, names in sorted(fleet.items())),
     ]
+
+
+def of_the_leader() -> list[Rule]:
+    """Of the Role in the bridge's own namespace: the Lease by which it leads (cloud/bridge/election.py)."""
+    group, names = "coordination.k8s.io", [election.NAME]
+    return [rule(group, ["leases"], "create"), {**rule(group, ["leases"], "get", "update"), "resourceNames": names}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -15,7 +16,8 @@ from bus.kube import server
 from bus.kube.auth import users
 from bus.kube.auth.rbac import Rbac
 from bus.kube.auth.users import Attributes, Decision
-from cloud.bridge import kinds
+from cloud.bridge import credentials, election, kinds
+from cloud.bridge.client import Client
 from ops.install import objects
 from ops.install.values import Values
 from schemas.subjects import ObjectKey
@@ -56,8 +58,11 @@ async def guarded(folder: Path) -> AsyncIterator[tuple[World, Recording, Path]]:
     """A cluster with what an installation makes of rights, its record, and the bridge's kubeconfig."""
     async with served(folder, rights=True) as cluster, world(cluster, folder) as made:
         for obj in objects.objects(VALUES):
-            if obj["kind"] in ("ClusterRole", "ClusterRoleBinding"):
-                await made.create("rbac.authorization.k8s.io", obj["kind"].lower() + "s", obj, "")
+            namespace = obj["metadata"].get("namespace", "")
+            if obj["kind"] == "Namespace":
+                await made.create("", "namespaces", obj, "")
+            elif obj["kind"].endswith(("Role", "RoleBinding")):
+                await made.create("rbac.authorization.k8s.io", obj["kind"].lower() + "s", obj, namespace)
         recording = Recording(cluster.api.reader)
         recording.asked, recording.refused = set(), set()
         app = server.make_app(cluster.api, authenticate=as_the_bridge, authorizer=recording)
@@ -86,6 +91,30 @@ async def test_it_asks_for_all_that_it_may_and_for_nothing_else(tmp_path: Path) 
         here = {(r.group, r.resource) for r in w.cluster.api.catalog.all()}
         asked, may = ({r for r in found if (r[0], r[1].split("/")[0]) in here} for found in (recording.asked, granted()))
         assert asked == may
+
+
+async def test_it_may_lead(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as (w, recording, kubeconfig):
+        client = Client(credentials.load(kubeconfig))
+        leader = election.Election(client, "hub", "me", where=VALUES.namespace)
+        begun = asyncio.Event()
+
+        async def work() -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        running = asyncio.create_task(leader.run(work))
+        try:
+            async with asyncio.timeout(30):
+                await begun.wait()
+            assert leader.leads
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await client.close()
+        lease = w.there(ObjectKey("coordination.k8s.io", "leases", VALUES.namespace, election.NAME))
+        assert lease is not None and lease["spec"]["holderIdentity"] == "", "it is given back"
+        assert recording.refused == set()
 
 
 async def _life(w: World, kubeconfig: Path) -> None:
