@@ -6,6 +6,7 @@ kinds.py        what is mirrored, and how it is asked for
 wanted.py       which objects some edge needs (pure)
 merging.py      whether what the cluster says is news to CLUSTER (pure)
 mirror.py       lists and watches into CLUSTER
+appends.py      what it writes there, against other replicas
 writer.py       writes of the cloud's cores to the cluster, and their answers into CLUSTER
 leases.py       the Lease of each node, renewed while it beats
 tokens.py       the service account tokens of pods on edges, asked for and kept fresh

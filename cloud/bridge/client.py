@@ -160,7 +160,7 @@ class Client:
                 "GET", path.url(), query, accept=what.accept("PartialObjectMetadata"), timeout=timeout
             ) as r:
                 if r.status >= 400:
-                    raise _refusal(r.status, await _body(r, OBJECT_BYTES_MAX))
+                    raise _refusal(r, await _body(r, OBJECT_BYTES_MAX))
                 rest = bytearray()
                 async for chunk in r.content.iter_any():
                     *lines, tail = (bytes(rest) + chunk).split(b"\n") if b"\n" in chunk else ((rest + chunk),)
@@ -172,6 +172,11 @@ class Client:
                             yield _event(line)
         except (aiohttp.ClientError, TimeoutError, OSError) as e:
             raise Unreachable(f"watch {path.url()}: {e!r}") from e
+
+    async def revision_now(self, path: Path) -> int:
+        """The cluster's revision, by a consistent list of one object at most, without its content."""
+        kind = Selection(metadata=True).accept("PartialObjectMetadataList")
+        return revision(await self._request("GET", path.url(), {"limit": "1"}, accept=kind))
 
     async def get(self, path: Path, name: str) -> Object:
         return await self._request("GET", path.url(name))
@@ -229,7 +234,7 @@ class Client:
                         continue
                     raw = await _body(r, bytes_max)
                     if r.status >= 400:
-                        raise _refusal(r.status, raw)
+                        raise _refusal(r, raw)
                     return _object(raw, f"{method} {url}")
         except (aiohttp.ClientError, TimeoutError, OSError) as e:
             raise Unreachable(f"{method} {url}: {e!r}") from e
@@ -312,12 +317,22 @@ def _event(line: bytes) -> WatchEvent:
     return WatchEvent(kind, obj, revision(obj))
 
 
-def _refusal(code: int, raw: bytes) -> StatusError:
+def _refusal(r: aiohttp.ClientResponse, raw: bytes) -> StatusError:
     try:
         said = _object(raw, "")
     except Unreachable:
         said = {"message": raw[:200].decode("utf8", "replace")}  # a proxy in between speaks no Status
-    return _status(code, said)
+    refused = _status(r.status, said)
+    after = r.headers.get("Retry-After", "")
+    if after.isascii() and after.isdigit():
+        refused.details = {**refused.details, "retryAfterSeconds": int(after[:9])}
+    return refused
+
+
+def retry_after_s(refused: StatusError) -> float:
+    """What a busy server asks for, 0 for nothing."""
+    asked = refused.details.get("retryAfterSeconds")
+    return float(asked) if isinstance(asked, int | float) and asked > 0 else 0.0
 
 
 def _status(code: object, said: Object) -> StatusError:

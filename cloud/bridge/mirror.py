@@ -21,12 +21,14 @@ from typing import Any
 import structlog
 
 from bus.kube.errors import StatusError
-from bus.kube.storage import AlreadyExists, Conflict, Object, Origin, Stored, TooLarge, Unavailable
+from bus.kube.storage import AlreadyExists, Conflict, Object, Origin, Stored, Unavailable
 from cloud.bridge import client as clients
 from cloud.bridge import kinds, merging
+from cloud.bridge.appends import Appends, Stats, pause
 from cloud.bridge.client import Client, Unreachable
 from cloud.bridge.kinds import Kind, Source
 from cloud.bridge.wanted import Wanted
+from cloud.poison import Poison
 from cloud.standalone.storage import ClusterStorage
 from schemas.subjects import ObjectKey
 
@@ -34,28 +36,14 @@ logger = structlog.get_logger(__name__)
 
 ACTOR = "system:bridge"
 APPLY_AT_ONCE = 32  # objects of a page: each append waits for the log
-ATTEMPTS_MAX = 8  # of one object against another replica's mirror
-RETRY_S = 0.5  # doubles up to RETRY_S_MAX, each with jitter: many watches end together when an API server restarts
-RETRY_S_MAX = 30.0
 ABSENT_S = 60.0  # a kind that isn't served, or that we may not list, is tried again
 RELIST_JITTER_S = 3.0  # after 410: an etcd compaction hits every watch of every client at once
 RESYNC_S = 1800.0  # a change that a watch should have told and did not is found after this long
+BUSY = frozenset({429, 500, 502, 503})  # a watch is begun again where it was; a list would be one more burden
 SHORT_WATCH_S = 1.0  # a server that ends watches at once isn't asked in a tight loop
 SERVICES_WAIT_S = 5.0  # a pod isn't held back for longer by the first list of its namespace's services
 REFERRERS: frozenset[Kind] = frozenset({kinds.PODS, kinds.DEVICE, kinds.CLAIMS})
 BeforePod = Callable[[ObjectKey, Object], Coroutine[Any, Any, None]]
-
-
-@dataclass(slots=True)
-class Stats:
-    """Since the start of the process."""
-
-    lists: int = 0
-    restarts: int = 0  # watches that were resumed after a failure
-    seen: int = 0  # objects that the cluster told of
-    written: int = 0
-    removed: int = 0
-    refused: int = 0
 
 
 @dataclass(slots=True)
@@ -95,6 +83,8 @@ class Mirror:
         self._reset = asyncio.Event()
         self.loaded = asyncio.Event()
         self.stats = Stats()
+        self.poison = Poison("bridge")
+        self._appends = Appends(storage, self._deletions, self.stats)
 
     async def run(self) -> None:
         while True:
@@ -184,7 +174,7 @@ class Mirror:
             except Unreachable as e:
                 failures += 1
                 self._say(r, str(e))
-                await _pause(failures)
+                await pause(failures)
             except StatusError as e:
                 if e.code in (403, 404) and not r.listed.is_set():
                     r.listed.set()  # the others don't wait for what isn't there
@@ -196,7 +186,7 @@ class Mirror:
                 else:
                     failures += 1
                     self._say(r, f"{e.code} {e.message}")
-                    await _pause(failures)
+                    await pause(failures, clients.retry_after_s(e))
 
     def _say(self, r: _Running, why: str) -> None:
         """Once down, once up."""
@@ -236,10 +226,13 @@ class Mirror:
 
     async def _watch(self, r: _Running) -> None:
         """For ever; raises StatusError when it can't go on from where it is."""
-        failures, loop = 0, asyncio.get_running_loop()
+        failures, loop, again = 0, asyncio.get_running_loop(), False
         while True:
             begun_s = loop.time()
             try:
+                if again:
+                    await self._still_there(r)
+                again = True
                 async with contextlib.aclosing(self._client.watch(r.source.path, r.source.what, r.rev)) as events:
                     async for ev in events:
                         if ev.type != "BOOKMARK":
@@ -250,11 +243,20 @@ class Mirror:
                         self._say(r, "")
                 if loop.time() - begun_s < SHORT_WATCH_S:
                     await asyncio.sleep(SHORT_WATCH_S)
-            except Unreachable as e:
+            except StatusError as e:
+                if not isinstance(e, Unreachable) and e.code not in BUSY:
+                    raise
                 self.stats.restarts += 1
                 failures += 1
                 self._say(r, str(e))
-                await _pause(failures)
+                await pause(failures, clients.retry_after_s(e))
+
+    async def _still_there(self, r: _Running) -> None:
+        """Raises StatusError 410 when the cluster was restored to what it was before our revision: an API server lets a
+        watch begin in the future, and waits for it in silence."""
+        now = await self._client.revision_now(r.source.path)
+        if now < r.rev:
+            raise StatusError(410, "Expired", f"{r.source}: the cluster is at {now}, and was at {r.rev} before")
 
     async def _event(self, s: Source, ev: clients.WatchEvent) -> None:
         key = kinds.key_of(s.kind, ev.object)
@@ -303,7 +305,24 @@ class Mirror:
         restored: bool = False,
         wait: bool = True,
     ) -> None:
-        """An object as the cluster has it.  Not ``wait``: raises Unavailable when the log is away."""
+        """An object as the cluster has it; one that can't be carried is set aside.  Not ``wait``: raises Unavailable when
+        the log is away."""
+        if self.poison.is_aside(key, rev) and not restored:
+            return
+        try:
+            await self._carry(key, obj, rev, origin, restored, wait)
+        except (StatusError, Unavailable, Conflict, AlreadyExists):
+            raise  # it is not the object's fault
+        except Exception as e:  # whatever a strange object makes of us, it must be the only one to suffer
+            self.stats.refused += 1
+            self.poison.set_aside(key, rev, e)
+            if self._storage.get(key) is None:
+                for k in self._wanted.forget(key):
+                    await self._withdraw(k)
+        else:
+            self.poison.good(key)
+
+    async def _carry(self, key: ObjectKey, obj: Object, rev: int, origin: Origin | None, restored: bool, wait: bool) -> None:
         kind: Kind = (key.group, key.resource)
         gone: list[ObjectKey] = []
         async with self._lock(key):
@@ -319,7 +338,7 @@ class Mirror:
                     await self._before_pod(key, obj)
             who = origin or Origin(ACTOR)
             form = kinds.stored_form(kind, obj)
-            await self._write(key, form, Origin(who.actor, who.cause, who.trace, rev), restored=restored, wait=wait)
+            await self._appends.put(key, form, Origin(who.actor, who.cause, who.trace, rev), restored=restored, wait=wait)
             if kind == kinds.NODES and self._wanted.edge(key.name, True) and self._tasks is not None:
                 self._tasks.create_task(self._adopt(key.name), name=f"bridge.adopt.{key.name}")
         for k in gone:
@@ -352,46 +371,17 @@ class Mirror:
                     if e.code in (403, 404):
                         break  # said by its own source
                     failures += 1
-                    await _pause(failures)
-
-    async def _write(self, key: ObjectKey, obj: Object, origin: Origin, *, restored: bool, wait: bool) -> None:
-        """Its lock is held."""
-        failures = 0
-        for _ in range(ATTEMPTS_MAX):
-            while True:
-                held = self._storage.get(key)
-                if not merging.applies(held, self._deletions.get(key), origin.source_rev, restored=restored):
-                    return
-                if held is not None and (held.source_rev, held.object) == (origin.source_rev, obj):
-                    return
-                try:
-                    if held is None:
-                        await self._storage.create(key, obj, origin)
-                    else:
-                        await self._storage.replace(key, obj, held.rev, origin)
-                    self.stats.written += 1
-                    return
-                except TooLarge as e:
-                    self.stats.refused += 1
-                    logger.error("bridge.object.refused", object=str(key), reason=str(e))
-                    return
-                except (Conflict, AlreadyExists):
-                    break  # another replica
-                except Unavailable:
-                    if not wait:
-                        raise
-                    failures += 1
-                    await _pause(failures)
-        raise Unreachable(f"{key}: another keeps writing it to CLUSTER")
+                    await pause(failures)
 
     async def _remove(self, key: ObjectKey, rev: int, *, restored: bool = False) -> None:
         """It was gone from the cluster at ``rev``."""
         async with self._lock(key):
+            self.poison.good(key)
             self._deletions.add(key, rev)
             held = self._storage.get(key)
             if not merging.removes(held, rev, restored=restored):
                 return
-            await self._tombstone(key, rev, restored=restored)
+            await self._appends.end(key, rev, self._because.get(key) or Origin(ACTOR), restored=restored)
             await self._gone(key)
 
     async def _withdraw(self, key: ObjectKey) -> None:
@@ -399,25 +389,8 @@ class Mirror:
         async with self._lock(key):
             held = self._storage.get(key)
             if held is not None and not self._wanted.wants(key, held.object):
-                await self._tombstone(key, held.source_rev, restored=True)
+                await self._appends.end(key, held.source_rev, Origin(ACTOR), restored=True)
                 await self._gone(key)
-
-    async def _tombstone(self, key: ObjectKey, rev: int, *, restored: bool) -> None:
-        """Unless another wrote it.  The lock is held."""
-        who = self._because.get(key) or Origin(ACTOR)
-        failures = 0
-        while True:
-            held = self._storage.get(key)
-            if held is None or not merging.removes(held, rev, restored=restored):
-                return
-            try:
-                await self._storage.delete(key, held.rev, Origin(who.actor, who.cause, who.trace, rev))
-            except (Conflict, Unavailable):
-                failures += 1
-                await _pause(failures)
-                continue
-            self.stats.removed += 1
-            return
 
     async def _gone(self, key: ObjectKey) -> None:
         """What follows from an object's end."""
@@ -442,6 +415,8 @@ class Mirror:
             await self._take(key, obj, rev, origin=origin, wait=False)
         except Unavailable as e:
             raise Unreachable(f"{key} is written, but CLUSTER does not know it yet: {e}") from e
+        if self.poison.is_aside(key, rev):
+            raise StatusError(422, "Invalid", f"{key} is written, but can't be mirrored: {self.poison.reason(key)}")
         held = self._storage.get(key)
         if held is None or held.source_rev < rev:
             raise Unreachable(f"{key} is written, but is not mirrored")
@@ -455,10 +430,6 @@ class Mirror:
             yield
         finally:
             self._because.pop(key, None)
-
-
-async def _pause(failures: int) -> None:
-    await asyncio.sleep(min(RETRY_S_MAX, RETRY_S * 2 ** min(failures - 1, 10)) * random.uniform(0.5, 1.0))
 
 
 async def _all(work: list[Callable[[], Coroutine[Any, Any, None]]]) -> None:

@@ -11,14 +11,18 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from cloud.bridge.credentials import Credentials
+
 Rule = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 
 
 class FaultyProxy:
-    """``rules`` answer instead of the server; ``swallow`` says which watch lines are lost; ``requests``: what was asked."""
+    """``rules`` answer instead of the server; ``swallow`` says which watch lines are lost, ``repeat`` how often each is
+    told; ``limit``: objects of a page at most; ``requests``: what was asked.  With ``who`` it asks the server as them."""
 
-    def __init__(self, upstream: str) -> None:
-        self.upstream = upstream
+    def __init__(self, upstream: str, who: Credentials | None = None) -> None:
+        self.upstream, self.who = upstream, who
+        self.repeat, self.limit = 1, 0
         self.rules: list[Rule] = []
         self.swallow: Callable[[dict[str, Any]], bool] = lambda event: False
         self.requests: list[tuple[str, str, dict[str, str]]] = []
@@ -71,10 +75,17 @@ class FaultyProxy:
                 return answer
         skip = ("Host", "Content-Length", "Transfer-Encoding", "Connection", "Accept-Encoding")
         headers = {k: v for k, v in request.headers.items() if k not in skip}
+        if self.who is not None:
+            headers |= await self.who.headers()
+        if self.limit and "limit" in query:
+            query["limit"] = str(min(self.limit, int(query["limit"])))
         body = await request.read()
         url = self.upstream + request.path
         try:
-            async with self._http.request(request.method, url, params=query, headers=headers, data=body or None) as r:
+            tls = self.who.tls if self.who is not None else False
+            async with self._http.request(
+                request.method, url, params=query, headers=headers, data=body or None, ssl=tls
+            ) as r:
                 if query.get("watch") == "1":
                     return await self._stream(request, r)
                 return web.Response(status=r.status, body=await r.read(), content_type="application/json")
@@ -91,7 +102,7 @@ class FaultyProxy:
             with contextlib.suppress(ConnectionResetError):
                 async for line in lines(r):
                     if not self.swallow(json.loads(line)):
-                        await response.write(line + b"\n")
+                        await response.write((line + b"\n") * self.repeat)
         finally:
             self._watches.discard(transport)
         return response

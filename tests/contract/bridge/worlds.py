@@ -62,7 +62,10 @@ class World:
     # --- our side
 
     def held(self, resource: str) -> list[str]:
-        return [s.key.name for s in self.storage.list("", resource)]
+        return self.held_in("", resource)
+
+    def held_in(self, group: str, resource: str) -> list[str]:
+        return [s.key.name for s in self.storage.list(group, resource)]
 
     @property
     def sources(self) -> int:
@@ -93,13 +96,15 @@ class World:
         """Events in CLUSTER."""
         return (await self.log.info("CLUSTER")).last_seq
 
-    async def report(self, kind: str, data: dict[str, Any], name: str = "", node: str = "edge-1") -> event.Event:
+    async def report(
+        self, kind: str, data: dict[str, Any], name: str = "", node: str = "edge-1", namespace: str = "default"
+    ) -> event.Event:
         ident = stamp.new_id()
         ev = event.Event(
-            id=ident, type=event.REPORT, scope=node, resource=kind, namespace="default" if name else "",
+            id=ident, type=event.REPORT, scope=node, resource=kind, namespace=namespace if name else "",
             name=name or node, time=stamp.now_us(), source="test@0", trace=ident, data=data,
         )  # fmt: skip
-        await self.log.append(subjects.report(node, kind, 1, "default" if name else None, name or None), ev)
+        await self.log.append(subjects.report(node, kind, 1, namespace if name else None, name or None), ev)
         return ev
 
     async def node_report(self, node: str = "edge-1", **extra: Any) -> event.Event:
