@@ -1,4 +1,4 @@
-"""`./just bench [--only latency,replay,node]`."""
+"""`./just bench [--only latency,replay,scheduling,bridge,node]`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Any
 
 from bus import connect, stamp
 from bus.hub import init
-from ops.bench import latency, node, replay, scheduling
+from ops.bench import bridge, latency, node, replay, scheduling
 from ops.lab import setting
 from ops.lab.api import Api
 from ops.lab.show import Show, StepFailed
 from ops.lab.world import World
 
 ROOT = Path(__file__).resolve().parents[2] / ".skerry" / "bench"
-PARTS = ("latency", "replay", "scheduling", "node")
+PARTS = ("latency", "replay", "scheduling", "bridge", "node")
 
 
 def machine() -> dict[str, Any]:
@@ -44,6 +44,20 @@ async def _replay(w: World) -> dict[str, Any]:
         await core.close()
 
 
+async def _bridges(w: World) -> list[dict[str, Any]]:
+    rows = []
+    for pods in bridge.PODS:
+        own = World(w.folder / f"bridge-{pods}")
+        own.folder.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(setting.hub, own)
+        try:
+            rows.append({"bench": "bridge", **await bridge.measure(own, pods)})
+        finally:
+            if "SKERRY_KEEP" not in os.environ:
+                await asyncio.to_thread(setting.down, own)
+    return rows
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="just bench", description=__doc__)
     parser.add_argument("--only", default=",".join(PARTS), help=f"comma-separated: {','.join(PARTS)}")
@@ -57,7 +71,8 @@ def main() -> int:
     try:
         with show.step("hub and cloud"):
             setting.hub(world)
-            setting.cloud(world)
+            if set(wanted) - {"bridge"}:
+                setting.cloud(world)
         if "latency" in wanted:
             with show.step("latency of a change"):
                 setting.join(world, latency.NODE)
@@ -68,6 +83,9 @@ def main() -> int:
         if "scheduling" in wanted:
             with show.step("pods that look for a node"):
                 rows += [{"bench": "scheduling", **row} for row in asyncio.run(scheduling.measure())]
+        if "bridge" in wanted:
+            with show.step("a bridge beside many pods"):
+                rows += asyncio.run(_bridges(world))
         if "node" in wanted:
             wire = setting.wire(world)
             setting.join(world, node.NODE, through=wire)
