@@ -105,7 +105,11 @@ def authenticate(headers: Mapping[str, str]) -> users.User | None:
 
 @asynccontextmanager
 async def served(
-    folder: Path, *, rights: bool = False, connect: Callable[[registry.Registry], Mapping[str, Connect]] | None = None
+    folder: Path,
+    *,
+    rights: bool = False,
+    connect: Callable[[registry.Registry], Mapping[str, Connect]] | None = None,
+    authenticate: server.Authenticate = authenticate,
 ) -> AsyncIterator[Served]:
     """Over TLS, with a token, as users have it; with ``rights``, roles and bindings are asked as the cloud asks them.
     ``connect`` makes what serves subresources that live elsewhere."""

@@ -113,10 +113,17 @@ class World:
         return await self.report("node", {"status": status, "ready": True, "boot": "b", **extra}, node=node)
 
     @contextlib.asynccontextmanager
-    async def bridge(self, *, direct: bool = False, kubeconfig: Path | None = None, **how: Any) -> AsyncIterator[Bridge]:
-        """Through the proxy, or ``direct`` over TLS with the kubeconfig that an administrator has."""
+    async def bridge(
+        self,
+        *,
+        direct: bool = False,
+        kubeconfig: Path | None = None,
+        who: credentials.Credentials | None = None,
+        **how: Any,
+    ) -> AsyncIterator[Bridge]:
+        """Through the proxy, or ``direct`` over TLS with the kubeconfig that an administrator has, or as somebody else."""
         path = kubeconfig or (self.cluster.kubeconfig if direct else self._proxied())
-        made = Bridge(self.log, self.storage, credentials.load(path), 1, relist_jitter_s=0.05, **how)
+        made = Bridge(self.log, self.storage, who or credentials.load(path), 1, relist_jitter_s=0.05, **how)
         async with _running(made.run()) as task:
             await until(lambda: made.ready.is_set() or task.done())
             if task.done():
