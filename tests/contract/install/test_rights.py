@@ -134,7 +134,6 @@ async def _life(w: World, kubeconfig: Path) -> None:
         claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "volumeName": "v",
                  "storageClassName": ""}  # fmt: skip
         await w.create("", "persistentvolumeclaims", _named("v1", "PersistentVolumeClaim", "c", spec=claim))
-        await w.create("", "serviceaccounts", _named("v1", "ServiceAccount", "default"))
         volumes = mounting("mine", "mine")["volumes"]
         volumes.append({"name": "v", "persistentVolumeClaim": {"claimName": "c"}})
         volumes.append({"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}})
