@@ -24,12 +24,14 @@ def held(place: Place, pod: str, container: str, file: str) -> bytes:
 
 
 @contextmanager
-def inside(place: Place, tmp_path: Path, pod: str, container: str) -> Iterator[Any]:
+def inside(place: Place, tmp_path: Path, pod: str, container: str, where: tuple[str, str] | None = None) -> Iterator[Any]:
     """A client that finds the API as a program in that pod does: by its files, and the two variables."""
     for file in ("token", "ca.crt", "namespace"):
         (tmp_path / file).write_bytes(held(place, pod, container, file))
     url = yaml.safe_load(place.world.kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
     host, _, port = url.removeprefix("https://").rpartition(":")
+    if where is not None:
+        host, port = where
     loader = k8s.config.incluster_config.InClusterConfigLoader(
         token_filename=str(tmp_path / "token"),
         cert_filename=str(tmp_path / "ca.crt"),
@@ -86,3 +88,24 @@ def test_an_api_on_loopback_alone_is_not_promised_to_pods(place: Place) -> None:
     assert place.ok("get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}") == b"10.96.0.1"
     variables = place.ok("exec", "two", "-c", "side", "--", "env")
     assert b"KUBERNETES_SERVICE_HOST" not in variables, "from a container its own loopback leads nowhere"
+
+
+def test_an_api_that_can_be_reached_is_named_to_pods_and_known_by_its_authority(place: Place, tmp_path: Path) -> None:
+    """A second API server, at the address by which containers reach this machine."""
+    world, config = place.world, tmp_path / "kubeconfig"
+    routes = place.ok("exec", "two", "-c", "side", "--", "ip", "route").decode().split()
+    gateway = routes[routes.index("default") + 2]
+    where = ("--hub", str(world.hub), "--listen", "0.0.0.0:0", "--host", gateway, "--kubeconfig", str(config))
+    world.start("reached", "cloud", "run", "--part", "api", *where)
+    try:
+        named = ("get", "service", "kubernetes", "-o", "jsonpath={.spec.externalIPs[0]}")
+        world.until("the service names it", lambda: place.run(*named).stdout.decode() == gateway, seconds=WAIT_S)
+        place.pod("client", shell("c", "exec sleep 100000"))
+        script = "a=$KUBERNETES_SERVICE_HOST p=$KUBERNETES_SERVICE_PORT; echo $a $p; echo | nc -w 30 $a $p >/dev/null"
+        host, port = place.ok("exec", "client", "-c", "c", "--", "sh", "-c", script).decode().split()
+        assert host == gateway
+        with inside(place, tmp_path, "client", "c", (host, port)) as client:
+            me = k8s.client.AuthenticationV1Api(client).create_self_subject_review({}).status.user_info
+            assert me.extra["authentication.kubernetes.io/pod-name"] == ["client"]
+    finally:
+        world.processes.stop("reached")
