@@ -26,8 +26,8 @@ RESPONSES = "_R_.>"
 
 _UNLIMITED: Claims = {"subs": -1, "data": -1, "payload": -1}
 # A report or sample at its limit, and headers.  The server ends the connection of whoever sends more, client or leaf.
-_NODE_PAYLOAD_MAX = REPORT_BYTES_MAX + (64 << 10)
-_NODE_SUBS_MAX = 500  # a replica holds one per scope and some services; a leaf adds its local interest
+NODE_PAYLOAD_MAX = REPORT_BYTES_MAX + (64 << 10)
+NODE_SUBS_MAX = 500  # a replica holds one per scope and some services; a leaf adds its local interest
 _CONNECTIONS = ["STANDARD", "WEBSOCKET", "LEAFNODE", "LEAFNODE_WS"]
 
 
@@ -43,8 +43,8 @@ def node(name: str, public_key: str, shards: int, scopes: Sequence[str] = ()) ->
     return {
         "type": "user",
         **_UNLIMITED,
-        "subs": _NODE_SUBS_MAX,
-        "payload": _NODE_PAYLOAD_MAX,
+        "subs": NODE_SUBS_MAX,
+        "payload": NODE_PAYLOAD_MAX,
         "allowed_connection_types": _CONNECTIONS,
         "pub": {
             "allow": [

@@ -25,6 +25,8 @@ DOCUMENTS = [
     "docs/CHAOS.zh.md",
     "docs/CLUSTER.md",
     "docs/CLUSTER.zh.md",
+    "docs/ISOLATION.md",
+    "docs/ISOLATION.zh.md",
 ]
 PAIRS = [
     ("README.md", "README.zh.md"),
@@ -32,6 +34,7 @@ PAIRS = [
     ("docs/SIZING.md", "docs/SIZING.zh.md"),
     ("docs/CHAOS.md", "docs/CHAOS.zh.md"),
     ("docs/CLUSTER.md", "docs/CLUSTER.zh.md"),
+    ("docs/ISOLATION.md", "docs/ISOLATION.zh.md"),
 ]
 RECIPES = set(re.findall(r"^([a-z][a-z-]*)(?: \*args)?:", (ROOT / "justfile").read_text(), re.MULTILINE))
 
