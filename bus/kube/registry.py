@@ -191,6 +191,9 @@ class Registry:
         if res.namespaced:
             self._check_namespace(res, namespace, draft["metadata"].get("name", ""))
         rules.defaults(draft, ctx)
+        if how.user is not None and "managedFields" not in draft["metadata"]:
+            me = apply.Entry(how.manager, "Update", "", draft["apiVersion"], ctx.now, frozenset())
+            apply.created(draft, apply.type_of(res, ver), me)
         for plugin in self._plugins:
             await plugin.fill(target, draft, how)
         if self._plugins:
@@ -363,7 +366,10 @@ class Registry:
             else:
                 del current["metadata"]["resourceVersion"]
             self._next(new, current, dataclasses.replace(target, version=inner), how)
-            if tracked and "managedFields" in new["metadata"]:
+            ours = (
+                how.user is None and target.subresource == "status"
+            )  # our own reports: their ownership is nobody's question
+            if tracked and not ours and "managedFields" in new["metadata"]:
                 now = times.of_micros(self._clock())
                 me = apply.Entry(how.manager, "Update", target.subresource, new["apiVersion"], now, frozenset())
                 apply.updated(new, current, apply.type_of(res, inner), me)

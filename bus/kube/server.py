@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +22,7 @@ from bus.kube.auth import impersonation, requests, users
 from bus.kube.auth.reviews import Reviews
 from bus.kube.auth.users import Authorizer, User
 from bus.kube.errors import StatusError
-from bus.kube.http import answers, discovery, negotiation, openapi, paths, reading, watching, writing
+from bus.kube.http import answers, discovery, fairness, metrics, negotiation, openapi, paths, reading, watching, writing
 from bus.kube.http.context import Connect, Context, Limits, Server, Virtual
 from bus.kube.registry import Registry
 from bus.kube.targets import Target
@@ -44,10 +45,14 @@ class _State:
     authenticate: Authenticate | None
     ready: Callable[[], bool]
     types: openapi.Documents
+    turns: fairness.Turns
+    metrics: metrics.Metrics = field(default_factory=metrics.Metrics)
     watches: set[asyncio.Task[Any]] = field(default_factory=set)
 
 
 _STATE = web.AppKey("state", _State)
+_ADDRESS = web.RequestKey("address", paths.Address)  # of the request, for the metrics
+_VERB = web.RequestKey("verb", str)
 
 
 def make_app(
@@ -69,10 +74,11 @@ def make_app(
     ``{"pods/log": handler}``.  ``virtual``: kinds that are stored nowhere."""
     http = {"max_line_size": LINE_BYTES_MAX, "max_field_size": LINE_BYTES_MAX, "auto_decompress": False}
     app = web.Application(client_max_size=0, handler_args=http)
+    limits = limits or Limits()
     app[_STATE] = _State(
         Server(
             registry,
-            limits or Limits(),
+            limits,
             connect or {},
             authorizer,
             reviews,
@@ -81,6 +87,7 @@ def make_app(
         authenticate,
         ready,
         openapi.Documents(registry.catalog),
+        fairness.Turns(limits.requests_at_once, limits.requests_waiting, limits.users_waiting),
     )
     app[watching.ENCODED] = watching.EncodedChanges()
     app.router.add_route("*", "/{path:.*}", _handle)
@@ -110,11 +117,40 @@ async def serve(app: web.Application, host: str, port: int, tls: ssl.SSLContext 
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port, ssl_context=tls).start()
+        await _BoundedSite(runner, host, port, ssl_context=tls, most=app[_STATE].server.limits.connections_max).start()
     except OSError:
         await runner.cleanup()
         raise
     return Running(runner, runner.addresses[0][1])
+
+
+class _BoundedSite(web.TCPSite):
+    """A port that takes no more than ``most`` connections: one more is closed at once, before it costs anything."""
+
+    def __init__(
+        self, runner: web.AppRunner, host: str, port: int, *, ssl_context: ssl.SSLContext | None, most: int
+    ) -> None:
+        super().__init__(runner, host, port, ssl_context=ssl_context)
+        self._most = most
+
+    async def start(self) -> None:
+        await web.BaseSite.start(self)
+        server = self._runner.server
+        assert server is not None
+
+        def protocol() -> asyncio.BaseProtocol:
+            return server() if len(server.connections) < self._most else _Closed()
+
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            protocol, self._host, self._port, ssl=self._ssl_context, backlog=self._backlog
+        )
+
+
+class _Closed(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
 
 
 async def _end_watches(app: web.Application) -> None:
@@ -123,6 +159,16 @@ async def _end_watches(app: web.Application) -> None:
 
 
 async def _handle(request: web.Request) -> web.StreamResponse:
+    began = time.perf_counter()
+    response = await _refusing(request)
+    address = request.get(_ADDRESS)
+    verb = request.get(_VERB) or request.method
+    group, resource = (address.group, address.resource) if address is not None and response.status != 404 else ("", "")
+    request.app[_STATE].metrics.request(verb, group, resource, response.status, time.perf_counter() - began)
+    return await answers.compressed(request, response)
+
+
+async def _refusing(request: web.Request) -> web.StreamResponse:
     try:
         return await _answer(request)
     except StatusError as e:
@@ -150,7 +196,9 @@ async def _answer(request: web.Request) -> web.StreamResponse:
     if address is None:
         server.require(requests.of_path(user, request.method, path))
         return _documents(request, server)
-    server.require(requests.of_resource(user, request.method, address, request.query))
+    wanted = requests.of_resource(user, request.method, address, request.query)
+    request[_ADDRESS], request[_VERB] = address, wanted.verb.upper()
+    server.require(wanted)
     made = server.virtual.get((address.group, address.resource))
     if made is not None and address.version in made.resource.versions:
         res, ver = made.resource, made.resource.versions[address.version]
@@ -170,8 +218,13 @@ async def _answer(request: web.Request) -> web.StreamResponse:
     ctx = Context(request, server, address, target, user, negotiation.choose(request.headers.get("Accept", "")))
     if request.method in ("GET", "HEAD") and (address.watch or ctx.flag("watch")) and not address.subresource and res.stored:
         return await _watch(ctx)
+    handler = _verb(ctx)
     async with asyncio.timeout(server.limits.request_s):
-        response = await _verb(ctx)(ctx)
+        if users.MASTERS in user.groups:
+            response = await handler(ctx)
+        else:
+            async with request.app[_STATE].turns.turn(user.name):
+                response = await handler(ctx)
     if ver.deprecated and not response.prepared:
         answers.warn(response, [ver.deprecated])
     return response
@@ -225,6 +278,20 @@ def _open(request: web.Request) -> web.Response:
     return web.Response(text="ok")
 
 
+def _metrics(request: web.Request) -> web.Response:
+    state = request.app[_STATE]
+    turns, server = state.turns, state.server
+    gauges = (
+        ('apiserver_longrunning_requests{verb="WATCH"}', "Watches that are open.", server.watches),
+        ("apiserver_current_inflight_requests", "Requests that have a seat.", turns.running),
+        ("apiserver_current_inqueue_requests", "Requests that wait for a seat.", turns.waiting),
+        ("apiserver_rejected_requests_total", "Requests that were told to come again.", turns.refused),
+        ("skerry_api_revision", "The newest revision of the log that this server knows.", server.registry.reader.revision()),
+    )
+    body = state.metrics.text(gauges).encode()
+    return web.Response(body=body, headers={"Content-Type": metrics.CONTENT_TYPE})
+
+
 def _types(request: web.Request, parts: list[str]) -> web.Response:
     documents = request.app[_STATE].types
     if not parts:
@@ -261,6 +328,8 @@ def _documents(request: web.Request, server: Server) -> web.Response:
         return _public(registry.issuer.key_set(), "application/jwk-set+json")
     if registry.issuer is not None and parts == [".well-known", "openid-configuration"]:
         return _public(registry.issuer.configuration(request.host), "application/json")
+    if parts == ["metrics"]:
+        return _metrics(request)
     if parts[:2] == ["openapi", "v3"]:
         return _types(request, parts[2:])
     if parts[0] == "apis" and len(parts) == 2:

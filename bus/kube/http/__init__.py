@@ -5,4 +5,5 @@ negotiation.py  in which form it wants the answer    answers.py     how an answe
 discovery.py    what is served                       openapi.py     and of which types
 reading.py      get and list                         watching.py    watch
 writing.py      create, update, patch, delete
+fairness.py     whose turn it is                     metrics.py      what Prometheus is told
 """

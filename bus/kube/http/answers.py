@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -40,6 +42,22 @@ def warn(response: web.StreamResponse, warnings: Iterable[str]) -> None:
         plain = "".join(c if c.isprintable() else " " for c in warning[:WARNING_CHARS_MAX])
         text = plain.replace("\\", "\\\\").replace('"', '\\"')
         response.headers.add("Warning", f'299 - "{text}"')
+
+
+COMPRESSED_FROM_BYTES = 128 << 10  # as kube-apiserver: below it the time is worth more than the bytes
+LEVEL = 1
+
+
+async def compressed(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    """A big answer, for a client that takes gzip (API concepts, "Response compression")."""
+    if response.prepared or not isinstance(response, web.Response) or not isinstance(response.body, bytes):
+        return response
+    if len(response.body) < COMPRESSED_FROM_BYTES or "gzip" not in request.headers.get("Accept-Encoding", "").lower():
+        return response
+    response.body = await asyncio.to_thread(gzip.compress, response.body, LEVEL, mtime=0)
+    response.headers["Content-Encoding"] = "gzip"
+    response.headers["Vary"] = "Accept-Encoding"
+    return response
 
 
 def refuse(error: StatusError) -> web.Response:

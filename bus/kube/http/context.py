@@ -44,6 +44,10 @@ class Limits:
     watch_s_max: float = 3600.0
     watch_s_default: float = 1800.0  # kube-apiserver's --min-request-timeout
     write_s: float = 30.0  # a client that reads nothing for this long has gone
+    requests_at_once: int = 64  # seats; what they wait for is the log, so more would only queue there
+    requests_waiting: int = 200  # of one user, for a seat
+    users_waiting: int = 1_000
+    connections_max: int = 12_000  # beyond the watches, and below the 20,000 files of a usual machine
 
 
 @dataclass(slots=True)

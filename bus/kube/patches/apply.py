@@ -1,8 +1,9 @@
 """Server-side apply: merge what a manager wants into what is there, by who owns which field.
 
 A field that another manager owns and that would change is a conflict (409), unless forced.  A field that this manager
-applied before and leaves out now goes, unless another manager owns it too.  Objects that nobody ever applied carry no
-ownership (it would double their size in the log): the first apply finds one manager, "before-first-apply", that owns all.
+applied before and leaves out now goes, unless another manager owns it too.  Who creates an object over HTTP owns what it
+said ("Update"); what our own components create carries no ownership (it would double its size in the log): the first apply
+finds one manager, "before-first-apply", that owns all.
 Source: API concepts, "Server-Side Apply".
 """
 
@@ -108,6 +109,8 @@ def apply(live: Object, config: Object, node: Node, me: Entry, *, force: bool) -
     out = _merge(live, config, node)
     differing = {p for p in mine if _differs(live, out, p, node)}
     conflicts = [(e, p) for e in others for p in sorted(e.fields & differing)]
+    if me.manager == CLIENT_SIDE and {p for _, p in conflicts} <= _noted(live, node):
+        conflicts = []  # it was kubectl's own before, applied by itself
     if conflicts and not force:
         raise errors.apply_conflict([_cause(e, fieldsets.said(p)) for e, p in conflicts])
     others = [replace(e, fields=e.fields - differing) for e in others]
@@ -128,14 +131,29 @@ def _first(live: Object, node: Node, me: Entry) -> list[Entry]:
     """Who owns an object that nobody applied by the server.  What kubectl applied by itself (it left a note) is its own, so
     that it can change over; kube-apiserver reads the same note, for the same manager only."""
     everything, mine = fieldsets.of(live, node), frozenset[fieldsets.Path]()
-    note = live["metadata"].get("annotations", {}).get(LAST_APPLIED)
-    if me.manager == CLIENT_SIDE and note is not None and not me.subresource:
-        with contextlib.suppress(ValueError, RecursionError):
-            noted = json.loads(note)
-            mine = fieldsets.of(noted, node) & everything if isinstance(noted, dict) else mine
+    if me.manager == CLIENT_SIDE and not me.subresource:
+        mine = _noted(live, node) & everything
     born = live["metadata"].get("creationTimestamp", "")
     found = [Entry(FIRST, "Update", "", live["apiVersion"], born, everything - mine)]
     return [*found, replace(me, fields=mine)] if mine else found
+
+
+def _noted(live: Object, node: Node) -> fieldsets.FieldSet:
+    """What ``kubectl apply`` applied by itself: it left a note."""
+    note = (live["metadata"].get("annotations") or {}).get(LAST_APPLIED)
+    if note is not None:
+        with contextlib.suppress(ValueError, RecursionError):
+            noted = json.loads(note)
+            if isinstance(noted, dict):
+                return fieldsets.of(noted, node)
+    return frozenset()
+
+
+def created(new: Object, node: Node, me: Entry) -> None:
+    """Who makes an object without applying it owns all that it said, in place."""
+    new["metadata"]["managedFields"] = write([replace(me, fields=fieldsets.of(new, node))])
+    if not new["metadata"]["managedFields"]:
+        del new["metadata"]["managedFields"]
 
 
 def _differs(live: Object, out: Object, path: fieldsets.Path, node: Node) -> bool:
