@@ -58,6 +58,10 @@ chaos *args:
 golden *args:
     python -m ops.golden {{ args }}
 
+# hostile and careless requests against the API, from a seed that is printed (--seed N --runs N --requests N)
+fuzz *args:
+    python -m ops.fuzz {{ args }}
+
 # latency, replay speed, memory and reconnect figures from real runs
 bench *args:
     #!/usr/bin/env bash

@@ -90,7 +90,7 @@ def make_app(
         fairness.Turns(limits.requests_at_once, limits.requests_waiting, limits.users_waiting),
     )
     app[watching.ENCODED] = watching.EncodedChanges()
-    app.router.add_route("*", "/{path:.*}", _handle)
+    app.router.add_route("*", r"/{path:[\s\S]*}", _handle)  # a line break in a path is a path too
     app.on_shutdown.append(_end_watches)
     return app
 

@@ -96,7 +96,7 @@ _FIELDS: dict[str, str] = {
     _SCHEDULING + "PriorityClass": "metadata value globalDefault description preemptionPolicy*",
     typed.META
     + "ObjectMeta": "name generateName namespace ~selfLink uid resourceVersion ~generation ~creationTimestamp - - labels "
-    "annotations ownerReferences finalizers",
+    "annotations ownerReferences finalizers - - ~managedFields",
     typed.META + "OwnerReference": "kind - name uid apiVersion controller* blockOwnerDeletion*",
     typed.META + "LabelSelector": "matchLabels matchExpressions",
     typed.META + "LabelSelectorRequirement": "key operator values",

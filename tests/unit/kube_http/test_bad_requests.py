@@ -122,6 +122,15 @@ async def test_names_that_need_escaping(http: Http) -> None:
     assert (await http.call("PUT", CM + "/%00", config_map("x")))[0] in (400, 404)
 
 
+async def test_what_the_fuzzer_found(http: Http) -> None:
+    """Each was an answer that no client expects, once."""
+    code, status = await http.call("GET", CM + "/%0A")  # a route that no line break matched: a 404 in plain text
+    assert (code, status["kind"]) == (404, "Status")
+    runtime = {"metadata": {"name": "x"}, "handler": "x", "overhead": {"podFixed": {"cpu": "much"}}}
+    code, status = await http.call("POST", "/apis/node.k8s.io/v1/runtimeclasses", runtime)  # was a 500
+    assert code == 400 and "quantities must match the regular expression" in status["message"]
+
+
 async def test_tokens(http: Http) -> None:
     seen = []
 

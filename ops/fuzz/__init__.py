@@ -1,0 +1,1 @@
+"""Requests that nobody means, by the thousand, against the API: `./just fuzz`."""
