@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import nats.errors
 
@@ -82,8 +82,7 @@ def check_address(subject: str, ev: event.Event) -> None:
         raise ForeignEvent(f"event {ev.id} of {ev.scope or '-'} {ev.key} came on {subject[:160]!r}")
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(NamedTuple):
     """One message of a stream, as stored.  ``time_us`` is the server's time of storing."""
 
     stream: str

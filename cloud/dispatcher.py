@@ -271,7 +271,7 @@ class DispatcherWorker:
         of = (a.key, a.rev)
         packed = self._lately.get(of)
         if packed is None:
-            packed = self._lately[of] = codec.pack(data)
+            packed = self._lately[of] = codec.pack(data, checked=True)
             if len(self._lately) > LATELY_MAX:
                 del self._lately[next(iter(self._lately))]
         return packed

@@ -43,7 +43,8 @@ def hide_secrets(_logger: object, _method: str, line: MutableMapping[str, Any]) 
 def _clean(value: object) -> object:
     if isinstance(value, bool | int | float | None):
         return value
-    if isinstance(value, list | tuple) and all(isinstance(v, str | int | float) for v in value):
+    named = hasattr(value, "_fields")  # a tuple with a name (an object's key) says itself how it reads
+    if isinstance(value, list | tuple) and not named and all(isinstance(v, str | int | float) for v in value):
         return [_clean(v) for v in value]
     return _SECRET_VALUES.sub(HIDDEN, str(value))[:VALUE_CHARS_MAX]
 

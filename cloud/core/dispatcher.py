@@ -385,7 +385,7 @@ class Dispatcher:
         else:
             rank = _MAIN if (key.group, key.resource) in needs.REFERRERS else _SUPPORT
         for lane, keys in enumerate(scope.dirty):
-            if lane != rank:
+            if keys and lane != rank:
                 keys.pop(key, None)
         scope.dirty[rank][key] = cause  # keeps its place when it was there: what changes often isn't pushed back for ever
         self._queue(scope)

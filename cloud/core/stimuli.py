@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from schemas.event import Event
 from schemas.subjects import ObjectKey
@@ -11,8 +11,7 @@ from schemas.subjects import ObjectKey
 # --- stimuli ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class MetaEvent:
+class MetaEvent(NamedTuple):
     """An event of META: the last of its subject, or more of them in order.  ``event`` None: bytes that can't be read
     (damaged, or from the future), which hold their place in the chain all the same.
 
@@ -24,16 +23,14 @@ class MetaEvent:
     event: Event | None
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(NamedTuple):
     """After Loaded: something was written to a scope, by us or by another."""
 
     seq: int
     scope: str
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterEvent:
+class ClusterEvent(NamedTuple):
     """One event of CLUSTER: before Loaded the last of each subject, then every one that is kept, in order.
 
     ``more``: later ones are known to wait.  A stream keeps a few versions of each object, so a reader that lags can have
@@ -59,8 +56,7 @@ class Folded:
     more: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     scope: str
     seq: int
 
@@ -119,8 +115,7 @@ Stimulus = (
 # --- instructions ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(NamedTuple):
     """Write one META event, expecting that the scope's last sequence is ``prev``; exactly one stimulus answers it."""
 
     scope: str

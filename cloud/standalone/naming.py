@@ -28,7 +28,7 @@ def fixed(writes: Iterable[Write], exists: Callable[[ObjectKey], bool]) -> Itera
             continue
         prefix, uid = meta["generateName"], str(owner["uid"])
         place = places.get((uid, prefix), 0)
-        while exists(key := replace(w.key, name=name_of(prefix, uid, place))):
+        while exists(key := w.key._replace(name=name_of(prefix, uid, place))):
             place += 1
         places[uid, prefix] = place + 1
         yield replace(w, key=key, object={**(w.object or {}), "metadata": {**meta, "name": key.name}})

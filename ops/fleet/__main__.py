@@ -16,14 +16,14 @@ from pathlib import Path
 from bus import link, stamp
 from bus.identity import join
 from ops import logs
-from ops.fleet import bench, dispatching, joining, lab, sizing, usage
+from ops.fleet import bench, dispatching, joining, lab, sizing, throughput, usage
 from ops.fleet.fleet import FleetError
 from ops.fleet.plan import ALONE, STEPS, Plan
 from ops.lab.show import Show, StepFailed
 
 ROOT = Path(__file__).resolve().parents[2] / ".skerry" / "fleet"
 SERVER_LINKS_MAX = 17_000  # a server may have 20,000 files open on many machines: links, and what else it needs
-CORE_NODES = (100, 1_000, 10_000)
+CORE_NODES = (100, 1_000, 10_000, 100_000)
 
 
 def machine() -> dict[str, object]:
@@ -42,12 +42,16 @@ def servers_for(links: int) -> int:
     return needed if needed == 1 else max(needed, lab.LOG_SERVERS)
 
 
-async def _run(plan: Plan, show: Show, tell: Callable[[dict[str, object]], None], joins: int) -> int:
+async def _run(plan: Plan, show: Show, tell: Callable[[dict[str, object]], None], joins: int, throughput_of: int) -> int:
     """How many phases failed."""
     async with lab.running(ROOT, servers=plan.servers, shards=plan.shards, plain=plan.plain, gogc=plan.gogc) as setting:
         tell({"bench": "machine", **machine()})
         if joins:
             tell(await joining.measure(setting, show, joins))
+            return 0
+        if throughput_of:
+            for row in await throughput.measure(setting, show, plan.nodes, plan.objects, throughput_of):
+                tell(row)
             return 0
         made = bench.Bench(setting, plan, show, tell)
         await made.run()
@@ -95,8 +99,12 @@ def main() -> int:
     parser.add_argument("--plain", action="store_true", help="no TLS between nodes and hub (real nodes: TLS)")
     parser.add_argument("--only", default="", help=f"comma-separated: {','.join(STEPS)}")
     parser.add_argument(
-        "--dispatcher", action="store_true", help="only the dispatcher's core, at 100, 1,000 and 10,000 nodes"
+        "--dispatcher", action="store_true", help="only the dispatcher's core, at 100 to 100,000 nodes (--objects 3: 1 GB)"
     )
+    parser.add_argument(
+        "--throughput", type=int, nargs="?", const=throughput.EVENTS,
+        help=f"only the whole dispatcher on a hub: so many events (default {throughput.EVENTS}) of each kind of change",
+    )  # fmt: skip
     parser.add_argument("--joins", type=int, default=0, help="only this: so many nodes join through the join service")
     parser.add_argument("--out", type=Path, help="append the rows to this file too")
     a = parser.parse_args()
@@ -127,7 +135,7 @@ def main() -> int:
         return 0
     show = Show()
     try:
-        failed = asyncio.run(_run(plan, show, tell, a.joins))
+        failed = asyncio.run(_run(plan, show, tell, a.joins, a.throughput or 0))
     except (StepFailed, FleetError, join.JoinError) as e:
         show.say(f"FAILED: {e}; logs: {ROOT / 'logs'}")
         return 1

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ops.fleet import bench, lab
+from ops.fleet import bench, lab, throughput
 from ops.fleet.fleet import FleetError
 from ops.fleet.plan import Plan
 from ops.lab.show import Show
@@ -71,3 +71,12 @@ async def test_a_day_at_rest_is_put_together_and_leaf_links_are_measured(tmp_pat
     steady = by["steady"]
     assert all(steady[f"{what}_bytes"] > 50 for what in ("beat", "ping", "refresh"))
     assert steady["wire_bytes_a_node_a_day"] > steady["beat_bytes"] * 86_400 / steady["beat_every_s"]
+
+
+async def test_the_dispatcher_alone_is_measured_by_the_events_that_it_writes(tmp_path: Path) -> None:
+    async with lab.running(tmp_path / "fleet") as setting:
+        rows = await throughput.measure(setting, Show(), NODES, 4, 50)
+    one, every = rows
+    assert (one["bench"], one["changes"], one["events"]) == ("dispatcher_one", 50, 50)
+    assert (every["bench"], every["changes"], every["events"]) == ("dispatcher_all", 2, 2 * NODES)
+    assert all(r["events_s"] > 0 and r["used"]["dispatcher"]["rss_mb"] > 10 for r in rows)
