@@ -21,7 +21,7 @@ class SlimLeaf(SlimConnection):
     """``settings.name`` is the node's; ``settings.urls`` are the hub's for leafs."""
 
     def _hello(self, transport: Any, info: dict[str, Any]) -> None:
-        name = f"leaf-{self.settings.name}"
+        name = f"leaf-{self.settings.name}-{secrets.token_hex(10)}"  # a leaf's own name has as much behind the node's
         options = {
             "version": info["version"],  # a leaf of the hub's own version
             "server_id": secrets.token_hex(_SERVER_ID_CHARS).upper(),
