@@ -42,5 +42,5 @@ def test_a_short_card(tmp_path: Path) -> None:
         assert row["containers_up"] == row["containers"] > 0, row
         assert row["events_lost"] == row["events_doubled"] == row["divergence"] == 0, row
         assert row["commit"] and row["date"] and row["links"], row
-    assert all(row["offline_writes"] > 0 for row in found.values()), said
+    assert found["cut-3"]["offline_writes"] > 0, "the node's own bus does not need the hub"
     assert not list(tmp_path.glob("skerry-chaos-*")), "what was made is taken down"
