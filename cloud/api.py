@@ -76,16 +76,18 @@ class Stale:
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """No answer, or a busy server: worth another try."""
+    """No answer, a busy server, a quota that is full now: worth another try.  ``denied``: what admission said."""
 
     reason: str
+    denied: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Never as it is."""
+    """Never as it is.  ``denied``: what admission or validation said."""
 
     reason: str
+    denied: str = ""
 
 
 Outcome = Done | Stale | Unreachable | Refused
@@ -137,4 +139,6 @@ def _sorted(w: Write, e: StatusError) -> Outcome:
         return Stale(why)
     # A quota that is full now has room when something goes: that is worth another try for ever.
     full = e.code == 403 and "exceeded quota: " in e.message
-    return Unreachable(why) if e.code in RETRY_CODES or full else Refused(why)
+    if e.code in RETRY_CODES:
+        return Unreachable(why)
+    return Unreachable(why, e.message) if full else Refused(why, e.message if e.code in (403, 422) else "")

@@ -71,11 +71,11 @@ class Keeper:
         at = pod_tokens.key(key.namespace, key.name)
         held, now_us = self._storage.get(at), stamp.now_us()
         mine = held is not None and uid(held.object) == uid(pod)
-        known = {t["audience"]: t for t in held.object["tokens"]} if held is not None and mine else {}
+        known = {str(t.get("audience")): t for t in held.object.get("tokens") or []} if held is not None and mine else {}
         tokens = {}
         for audience, asked in wanted.items():
             entry = known.get(audience)
-            if entry is None or due(entry, now_us, f"{key}/{audience}") or not self._good(entry["token"]):
+            if entry is None or due(entry, now_us, f"{key}/{audience}") or not self._good(str(entry.get("token"))):
                 entry = await self._issue(key, pod, asked, now_us)
                 self.issued += 1
             tokens[audience] = entry

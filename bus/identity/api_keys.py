@@ -241,8 +241,8 @@ class Ring:
                     async for batch in batches:
                         for record in batch.records:
                             self._heard(record)
-            except buslog.EpochChanged as e:
-                logger.warning("api_keys.epoch_changed", reason=str(e))
+            except buslog.LogError as e:  # another epoch, a stream that is being restored
+                logger.warning("api_keys.read_again", reason=str(e))
             await asyncio.sleep(RETRY_S_MAX)
 
     def _heard(self, record: buslog.Recorded) -> None:

@@ -20,6 +20,7 @@ from bus.kube import upkeep
 from bus.kube.errors import StatusError
 from bus.kube.storage import Change, Expired, Origin, Stored
 from cloud import api
+from cloud.core.writes import Write
 from cloud.standalone import naming
 from cloud.standalone.controllers import (
     base,
@@ -31,6 +32,7 @@ from cloud.standalone.controllers import (
     deployment,
     disruption,
     endpoints,
+    events,
     garbage,
     job,
     legacy_tokens,
@@ -261,11 +263,26 @@ class ControllerRunner:
                 self.stats.written += 1
                 self._written(write.key, outcome)
             else:
+                await self._denied(controller, write, outcome)
                 self._retry(controller, queue, key, outcome)
                 return
         self._failures.pop((controller.name, key), None)
         if plan.again_us is not None:
             queue.add(key, plan.again_us / 1e6)
+
+    async def _denied(self, controller: Controller, write: Write, why: api.Outcome) -> None:
+        """Whoever looks at an owner whose pods are not let in is told why, as an event (``kubectl describe``)."""
+        denied = why.denied if isinstance(why, api.Unreachable | api.Refused) else ""
+        ref = base.controller_of(write.object or {}) if write.verb == "create" and denied else None
+        served = self._view.kind_of(str(ref.get("apiVersion")), str(ref.get("kind"))) if ref is not None else None
+        if ref is None or served is None:
+            return
+        owner = self._view.get(ObjectKey(*served[0], write.key.namespace if served[1] else "", str(ref.get("name"))))
+        if owner is not None and base.uid(owner.object) == ref.get("uid"):
+            said = f"Error creating: {denied}"
+            component = f"{controller.name}-controller"
+            for event in events.tell(self._view, owner, "FailedCreate", said, stamp.now_us(), component):
+                await api.execute(self._registry, event, controller.actor)
 
     def _written(self, key: ObjectKey, done: api.Done) -> None:
         """Before its watch tells: what is looked at next must find it."""

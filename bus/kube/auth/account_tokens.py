@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from bus.kube import decoding, errors, times
@@ -26,6 +27,8 @@ from bus.kube.storage import Object, Reader
 from bus.kube.targets import Target, Write
 from schemas import times as clock
 from schemas.subjects import ObjectKey
+
+log = structlog.get_logger(__name__)
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"  # kubeadm's, and what in-cluster programs expect as an audience
 LIFE_S_DEFAULT = 3600
@@ -77,6 +80,14 @@ class Issuer:
         spec["expirationSeconds"] = life_s
         bound = self._bound(target, spec.get("boundObjectRef"))
         token, expires_s = self.issue(account.object, spec["audiences"], life_s, bound)
+        log.info(
+            "token.granted",
+            account=f"{target.namespace}/{target.name}",
+            by=how.origin.actor,
+            audiences=spec["audiences"],
+            life_s=life_s,
+            bound=[f"{what}/{obj['metadata']['name']}" for what, obj in bound.items()],
+        )
         now = times.of_micros(self._now_us())
         asked["metadata"] = {"name": target.name, "namespace": target.namespace, "creationTimestamp": now}
         asked["status"] = {"token": token, "expirationTimestamp": times.of_micros(expires_s * clock.US_PER_S)}

@@ -11,8 +11,12 @@ import pytest
 
 from bus.kube.admission import reserved, usage
 from bus.kube.errors import StatusError
+from bus.kube.storage import Origin, Unavailable
 from bus.kube.targets import Write
+from cloud.standalone.controllers import quota as counting
 from cloud.standalone.run_controllers import ControllerRunner
+from cloud.standalone.view import IndexedView
+from schemas.subjects import ObjectKey
 from tests.unit.cloud_controllers.kubelets import Cluster, deployment, running
 from tests.unit.kube_admission.conftest import Rules
 
@@ -172,6 +176,33 @@ async def test_users_can_t_lose_the_note(rig: Rules) -> None:
     )
 
 
+async def test_a_write_that_failed_is_given_back_when_its_time_is_over(rig: Rules) -> None:
+    """As after a kill between the quota and the pod."""
+    await quota(rig, pods="3")
+    await rig.pod("a")
+    real, view, key = (
+        rig.storage.create,
+        IndexedView(rig.storage, rig.api.catalog),
+        ObjectKey(*counting.QUOTAS, "default", "q"),
+    )
+
+    async def killed(at: ObjectKey, obj: Object, origin: Origin) -> Any:
+        if at.resource == "pods":
+            raise Unavailable("the server died here")
+        return await real(at, obj, origin)
+
+    rig.storage.create = killed  # type: ignore[method-assign]
+    assert (await rig.refused("b")).code == 503
+    assert (await used(rig))["pods"] == "2"
+    now_us = rig.api.now_us()
+
+    plan = counting.reconcile(view, key, now_us)
+    assert plan.writes == [] and plan.again_us is not None, "it may still be on its way"
+    assert plan.again_us <= reserved.WAIT_S * 1_000_000
+    (write,) = counting.reconcile(view, key, now_us + plan.again_us + 1_000_000).writes
+    assert write.object is not None and write.object["status"]["used"]["pods"] == "1"
+
+
 # --- counting ----------------------------------------------------------------------------------------------------------
 
 
@@ -237,6 +268,17 @@ async def test_what_goes_is_given_back_and_a_replica_set_fills_up(cluster: Limit
 
     await until(full)
     assert len(await cluster.list("", "pods")) == 2
+
+    async def told() -> bool:
+        """As ``kubectl describe`` shows it to whoever wonders."""
+        said = [e for e in await cluster.list("", "events") if e["reason"] == "FailedCreate"]
+        return any(
+            e["involvedObject"]["kind"] == "ReplicaSet"
+            and "is forbidden: exceeded quota: q, requested: pods=1" in e["message"]
+            for e in said
+        )
+
+    await until(told)
     first = (await cluster.list("", "pods"))[0]["metadata"]
     await cluster.delete("", "pods", first["name"])
 
