@@ -87,7 +87,8 @@ class Link:
                     self._on_up()
             else:
                 failures += 1
-                if self.state != "down" and (failures >= FAILURES_MAX or self.state == "unknown"):
+                # Being fenced is an answer, and the last one for a while: nothing is to be waited for.
+                if self.state != "down" and (self.fenced or failures >= FAILURES_MAX or self.state == "unknown"):
                     logger.warning("link.down", node=self._node)
                     self.state = "down"
                     self._on_down()
