@@ -60,6 +60,23 @@ def test_a_web_server_is_forwarded(place: Bridged, way: str) -> None:
     assert place.cluster.front.upgraded[before:] == [expected[way]]
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_attach(place: Bridged, way: str) -> None:
+    name = f"attached-{way}"
+    loop = "while read line; do echo heard $line; echo err >&2; done"
+    place.pod(name, shell("c", loop, stdin=True), **PLAIN)
+    env = {**os.environ, "KUBECTL_REMOTE_COMMAND_WEBSOCKETS": WAYS[way]}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(place.argv("attach", "-i", name), stdin=pipe, stdout=pipe, stderr=pipe, env=env) as client:
+        assert client.stdin is not None and client.stdout is not None
+        try:
+            client.stdin.write(b"one\n")
+            client.stdin.flush()
+            assert client.stdout.readline() == b"heard one\n"
+        finally:
+            client.kill()
+
+
 def test_options_of_logs_and_files_in_and_out(place: Bridged, tmp_path: Path) -> None:
     assert place.ok("logs", "two", "-c", "main", "--tail=2").count(b"\n") == 2
     assert b"Z " in place.ok("logs", "two", "-c", "main", "--timestamps", "--limit-bytes=200")

@@ -65,6 +65,17 @@ def test_who_is_let_in(place: Bridged, apiserver: Identity, own: int) -> None:
     assert ask(own, "/metrics/resource", watcher)[0] == 403
 
 
+def test_a_token_of_an_account_as_metrics_server_has_one(place: Bridged, own: int) -> None:
+    place.ok("create", "serviceaccount", "meter")
+    place.ok("create", "clusterrole", "meter", "--verb=get", "--resource=nodes/metrics")
+    place.ok("create", "clusterrolebinding", "meter", "--clusterrole=meter", "--serviceaccount=default:meter")
+    token = place.ok("create", "token", "meter").decode().strip()
+    assert ask(own, "/metrics/resource", None, Authorization=f"Bearer {token}")[0] == 200
+    code, said = ask(own, "/stats/summary", None, Authorization=f"Bearer {token}")
+    assert code == 403 and "user=system:serviceaccount:default:meter" in said
+    assert ask(own, "/metrics/resource", None, Authorization=f"Bearer {token[:-3]}xyz")[0] == 401
+
+
 def test_a_certificate_of_another_authority_is_refused(place: Bridged, tmp_path_factory: pytest.TempPathFactory) -> None:
     from tests.contract.kubelet.certificates import ClientCa
 
