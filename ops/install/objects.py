@@ -25,6 +25,7 @@ LABELS = {**SELECTOR, "app.kubernetes.io/version": VERSION, MANAGED_BY: "skerry"
 DATA = "/var/lib/skerry"
 HUB_DIR = f"{DATA}/hub"  # not the mount itself: a hub is made beside its place and moved there as a whole
 USER = 10001
+KUBELET_PORT = 10250
 PORTS = {"client": 4222, "leaf": 7422, "websocket": 8443}
 
 
@@ -59,14 +60,29 @@ def _rights(v: Values) -> list[Object]:
     group = "rbac.authorization.k8s.io"
     subject = {"kind": "ServiceAccount", "name": NAME, "namespace": v.namespace}
 
-    def pair(scope: str, rules: list[rights.Rule], namespace: str = "") -> list[Object]:
-        api_version, meta = f"{group}/v1", _meta(BRIDGE_ROLE, namespace)
-        role = {"apiVersion": api_version, "kind": f"{scope}Role", "metadata": meta, "rules": rules}
-        binding = {"apiVersion": api_version, "kind": f"{scope}RoleBinding", "metadata": _meta(BRIDGE_ROLE, namespace)}
-        ref = {"apiGroup": group, "kind": f"{scope}Role", "name": BRIDGE_ROLE}
-        return [role, {**binding, "roleRef": ref, "subjects": [dict(subject)]}]
+    def role(scope: str, rules: list[rights.Rule], namespace: str = "") -> Object:
+        return {
+            "apiVersion": f"{group}/v1",
+            "kind": f"{scope}Role",
+            "metadata": _meta(BRIDGE_ROLE, namespace),
+            "rules": rules,
+        }
 
-    return [*pair("Cluster", rights.of_the_bridge()), *pair("", rights.of_the_leader(), v.namespace)]
+    def binding(scope: str, name: str, to: str, namespace: str = "") -> Object:
+        kind = "RoleBinding" if namespace else "ClusterRoleBinding"
+        ref = {"apiGroup": group, "kind": f"{scope}Role", "name": to}
+        meta = _meta(name, namespace)
+        return {"apiVersion": f"{group}/v1", "kind": kind, "metadata": meta, "roleRef": ref, "subjects": [dict(subject)]}
+
+    return [
+        role("Cluster", rights.of_the_bridge()),
+        binding("Cluster", BRIDGE_ROLE, BRIDGE_ROLE),
+        role("", rights.of_the_leader(), v.namespace),
+        binding("", BRIDGE_ROLE, BRIDGE_ROLE, v.namespace),
+        # A cluster's own roles for who serves beside its API server: the kubelets ask who comes, and what they may.
+        binding("Cluster", "skerry-kubelet", "system:auth-delegator"),
+        binding("", "skerry-kubelet", "extension-apiserver-authentication-reader", "kube-system"),
+    ]
 
 
 def _claim(v: Values) -> Object:
@@ -123,7 +139,13 @@ def _hub(v: Values) -> Object:
 
 
 def _cloud(v: Values) -> Object:
-    made = _container(v, "cloud", ["cloud", "run", "--in-cluster", "--hub", HUB_DIR])
+    """Node objects name the pod's own address for their kubelets: the API server reaches pods, as it reaches webhooks."""
+    env: list[Object] = [
+        {"name": "SKERRY_CLOUD_RUN_KUBELET", "value": f"0.0.0.0:{KUBELET_PORT}"},
+        {"name": "SKERRY_CLOUD_RUN_KUBELET_ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+    ]
+    made = _container(v, "cloud", ["cloud", "run", "--in-cluster", "--hub", HUB_DIR], env=env)
+    made["ports"] = [{"name": "kubelet", "containerPort": KUBELET_PORT, "protocol": "TCP"}]
     made["resources"] = {"requests": {"cpu": "100m", "memory": "256Mi"}}
     return made
 

@@ -23,6 +23,7 @@ from ops.install.values import Values
 from ops.lab.processes import Processes
 from tests.contract.bridge.worlds import pod, until
 from tests.contract.kube_served import Ran, Served, served
+from tests.contract.kubelet.certificates import ClientCa
 
 pytestmark = [pytest.mark.contract, pytest.mark.timeout(240)]
 
@@ -55,11 +56,13 @@ class Pod:
             # The machine's own ports may be taken.
             **{f"SKERRY_HUB_INIT_{name}": "0" for name in ("PORT", "LEAF_PORT", "WEBSOCKET_PORT")},
         }
+        self._ports = {"SKERRY_CLOUD_RUN_KUBELET": "0.0.0.0:0"}
         self.processes = Processes(folder)
 
     def command(self, name: str) -> tuple[list[str], dict[str, str]]:
         container = next(c for c in (*self._spec["initContainers"], *self._spec["containers"]) if c["name"] == name)
-        env = self._env | {e["name"]: e["value"] for e in container.get("env", [])}
+        told = {e["name"]: e.get("value", "127.0.0.1") for e in container.get("env", [])}  # the other is the pod's address
+        env = self._env | told | {k: v for k, v in self._ports.items() if k in told}
         return self._within([sys.executable, "-m", "ops.cli", *container["args"]]), env
 
     def _within(self, argv: list[str]) -> list[str]:
@@ -89,6 +92,10 @@ async def _run(argv: list[str], env: dict[str, str]) -> Ran:
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Served]:
     async with served(tmp_path / "cluster", rights=True) as made:
+        (tmp_path / "ca").mkdir()
+        published = {"client-ca-file": ClientCa(tmp_path / "ca").pem}  # as every cluster has it
+        meta = {"name": "extension-apiserver-authentication"}
+        await made.api.create("", "configmaps", "kube-system", {"metadata": meta, "data": published}, how=made.how())
         yield made
 
 
@@ -138,6 +145,8 @@ async def test_an_installed_bridge_carries_a_pod_to_the_log(api: Served, install
                 await asyncio.sleep(0.5)
     except TimeoutError:
         pytest.fail(f"the node was never told of its pod: {last}")
+    said = (installed.processes.logs / "cloud.log").read_text()
+    assert "kubelet.serving" in said and "kubelet.client_ca" in said, said
     token = await installed.exec("token", "create", "--node", "edge-1", "--hub", objects.HUB_DIR)
     assert token.code == 0 and token.out.startswith("skerry1.")
     await until(lambda: {r.name for r in installed.processes.alive()} == {"hub", "cloud"})

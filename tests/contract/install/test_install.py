@@ -85,7 +85,7 @@ async def test_it_waits_until_the_pod_is_available_and_says_why_it_is_not(api: S
     waiting = asyncio.create_task(run(api, wait_s=60))
     await until(lambda: there(api, EVERY[-1]) is not None)
     labels = {"metadata": {"name": "skerry-1", "labels": objects.SELECTOR}, "apiVersion": "v1", "kind": "Pod"}
-    pod = {**labels, "spec": {"containers": [{"name": "hub", "image": "skerry"}]}}
+    pod = {**labels, "spec": {"containers": [{"name": "hub", "image": "skerry"}], "serviceAccountName": objects.NAME}}
     await api.api.create("", "pods", NAMESPACE, pod, how=api.how())
     waits = {"containerStatuses": [{"name": "hub", "state": {"waiting": {"reason": "ErrImagePull", "message": "no"}},
                                     "image": "i", "imageID": "", "ready": False, "restartCount": 0}]}  # fmt: skip
