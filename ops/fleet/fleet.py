@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from bus import link
-from ops.fleet import wire, worker
+from ops.fleet import worker
+from ops.fleet.wire import Wire
 from ops.lab.processes import Processes
 
 MEMORY = {"MALLOC_ARENA_MAX": "1"}  # of glibc: one thread works, and what it frees is used again
@@ -194,9 +195,14 @@ class Fleet:
                 return False
             await asyncio.sleep(LOOK_S)
 
-    async def wire(self) -> wire.Wire:
-        rows = [wire.Wire(**r) for r in await self.ask("wire")]
-        return sum(rows, wire.Wire())
+    async def wire(self) -> Wire:
+        return (await self.wire_of(0))[0]
+
+    async def wire_of(self, first: int) -> tuple[Wire, int]:
+        """What the first so many nodes of each worker (0: all) have carried, and how many these are."""
+        rows = await self.ask("wire", first=first)
+        nodes = sum(r.pop("nodes") for r in rows)
+        return sum((Wire(**r) for r in rows), Wire()), nodes
 
     async def digest(self) -> int:
         return int(sum(r["digest"] for r in await self.ask("digest")))

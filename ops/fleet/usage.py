@@ -66,9 +66,6 @@ class Traffic:
     out_bytes: int
     connections: int
 
-    def __sub__(self, other: Traffic) -> Traffic:
-        return Traffic(self.in_bytes - other.in_bytes, self.out_bytes - other.out_bytes, self.connections)
-
 
 async def traffic(system: connect.Connection, servers: int = 1) -> Traffic:
     """``system`` is a SYS connection.  Source: nats-server, ``$SYS.REQ.SERVER.PING.VARZ``, which each server answers.
