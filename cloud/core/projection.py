@@ -26,6 +26,7 @@ _WITHOUT_STATUS = frozenset(
     }
 )
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+_TEXT = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=repr)
 DIGEST_BYTES = 16  # one in 2^64 for two versions of one object to look alike by chance
 
 
@@ -56,5 +57,4 @@ def _project_metadata(meta: dict[str, Any]) -> dict[str, Any]:
 
 def digest(data: Mapping[str, Any]) -> bytes:
     """Equal for equal data, whatever the order of its maps; ``repr`` covers what JSON has no word for."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), default=repr)
-    return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
+    return hashlib.blake2b(_TEXT.encode(data).encode(), digest_size=DIGEST_BYTES).digest()

@@ -123,6 +123,10 @@ ALONE = (
         "./just fleet --nodes 1 --via meta --reconnect 10000",
     ),
 )
+DISPATCHER = tuple(
+    Run(f"dispatcher-{n}.jsonl", _(f"{n:,} nodes", f"{n:,} 个节点"), f"./just fleet --nodes {n} --throughput")
+    for n in (1000, 10_000)
+)
 
 FLEET_MEASURES = (
     Measure(_("servers of the hub, client links, collector", "hub 服务器数、客户端链路、回收器"), how),
@@ -164,6 +168,24 @@ ALONE_MEASURES = (
     Measure(_("the slowest of nine", "九次中最慢"), field("reconnect", "max_ms"), "ms"),
     Measure(_("bytes on the wire, TLS and packets included", "线路字节数，含 TLS 和包头"), field("reconnect", "wire_bytes")),
     Measure(_("objects sent again", "重发的对象"), field("reconnect", "events")),
+)
+DISPATCHER_MEASURES = (
+    Measure(_("objects of a node", "每个节点的对象数"), field("dispatcher_one", "objects")),
+    Measure(
+        _("changes for one node each: events a second of one core", "每次涉及一个节点的变更：单核每秒事件数"),
+        field("dispatcher_one", "events_s_core"),
+    ),
+    Measure(_("CPU of an event", "每个事件的 CPU"), field("dispatcher_one", "cpu_us"), "us"),
+    Measure(
+        _("written a second beside hub and writer", "与 hub 和写入方共用机器时每秒写入"), field("dispatcher_one", "events_s")
+    ),
+    Measure(
+        _("changes for all nodes: events a second of one core", "涉及全部节点的变更：单核每秒事件数"),
+        field("dispatcher_all", "events_s_core"),
+    ),
+    Measure(_("CPU of such an event", "此类事件的 CPU"), field("dispatcher_all", "cpu_us"), "us"),
+    Measure(_("written a second", "每秒写入"), field("dispatcher_all", "events_s")),
+    Measure(_("the dispatcher's memory", "分发器的内存"), field("dispatcher_all", "used", "dispatcher", "rss_mb"), "MB"),
 )
 COST = (
     Measure(_("hub", "hub"), cpu_us("hub"), "us"),
@@ -231,7 +253,8 @@ def sections(language: str, folder: Path = MEASUREMENTS) -> dict[str, str]:
         "curve": curve(language, RUNS, folder),
         "links": matrix(language, LINKS, LINK_MEASURES, folder),
         "alone": matrix(language, ALONE, ALONE_MEASURES, folder),
-        "commands": commands((*RUNS, *LINKS, *ALONE), folder),
+        "dispatcher": matrix(language, DISPATCHER, DISPATCHER_MEASURES, folder),
+        "commands": commands((*RUNS, *LINKS, *ALONE, *DISPATCHER), folder),
     }
 
 
