@@ -29,6 +29,7 @@ from bus import connect, log, stamp
 from bus.hub import init, nudger, streams
 from bus.identity import api_keys
 from bus.kube import registry, server
+from bus.kube.auth import account_tokens
 from cloud import (
     access_log,
     beats,
@@ -73,6 +74,7 @@ class Settings:
     kubeconfig: Path | None = None
     parts: Sequence[str] = ()  # none named: all
     controllers: Sequence[str] = ("*",)  # switches, as cloud/standalone/switches.py reads them
+    issuers: Sequence[str] = ()  # of service account tokens; none: the one that every cluster has by default
     grace_s: float = reports_core.GRACE_US / 1e6
     hosts: Sequence[str] = ()
     cluster: Path | None = None
@@ -169,7 +171,7 @@ class CloudProcess:
             keys = api_keys.Ring(api_keys.seal_of(hub))
             await keys.start(store)
             parts.create_task(keys.run(store), name="api keys")
-            issuer = rules.make_issuer(cluster, keys)
+            issuer = rules.make_issuer(cluster, keys, names=tuple(s.issuers) or (account_tokens.ISSUER,))
             ruled = rules.make_registry(cluster, issuer=issuer)
             if "reports" in s.parts:
                 worker = reports.ReportsWorker(

@@ -66,6 +66,13 @@ def kubelet_options(f: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Kubeconfig of a Kubernetes cluster: bridge to it instead of serving an API.",
 )
+@click.option(
+    "--service-account-issuer",
+    "issuers",
+    multiple=True,
+    metavar="URL",
+    help="Issuer of service account tokens, for those who check them by OpenID Connect; repeat for former ones that count.",
+)
 @click.option("--in-cluster", is_flag=True, help="Bridge to the cluster whose pod this is, as its service account.")
 @kubelet_options
 @common.is_async
@@ -79,6 +86,7 @@ async def run(
     controllers: str,
     cluster: Path | None,
     in_cluster: bool,
+    issuers: tuple[str, ...],
     **kubelet: Any,
 ) -> None:
     """Run API, controllers, dispatcher, reports, sync and join, until ended.  They keep no state: the log has it all.
@@ -107,6 +115,7 @@ async def run(
         hosts=hosts,
         cluster=cluster,
         in_cluster=in_cluster,
+        issuers=_issuers(issuers, bridged=cluster is not None or in_cluster),
         kubelet=_kubelet(cluster is not None or in_cluster, **kubelet),
     )
     unknown = sorted(set(parts) - set(settings.known_parts))
@@ -123,6 +132,17 @@ async def run(
         running = tasks.create_task(cloud.run(), name="cloud")
         await cloud.ready.wait() if not running.done() else None
         tasks.create_task(common.forever(), name="systemd")
+
+
+def _issuers(given: tuple[str, ...], *, bridged: bool) -> tuple[str, ...]:
+    """As OpenID Connect wants them (Discovery 1.0, section 2).  Raises BadParameter."""
+    hint = "--service-account-issuer"
+    if given and bridged:
+        raise click.BadParameter("the cluster's own API issues tokens", param_hint=hint)
+    for url in given:
+        if not url.startswith("https://") or len(url) < len("https://a") or set("?# ") & set(url):
+            raise click.BadParameter(f"{url[:200]!r} is no https URL without query and fragment", param_hint=hint)
+    return given
 
 
 def _host_port(text: str, option: str) -> tuple[str, int]:

@@ -49,14 +49,12 @@ class Keys(Protocol):
 
 
 class Issuer:
-    """``now_us``: wall time.  ``audiences`` are the API's own; the first one is what a token is for when nobody says."""
+    """``now_us``: wall time.  ``names``: the first one is what tokens are issued under, the others still count.  They are
+    the API's own audiences too: what a token is for when nobody says."""
 
-    def __init__(
-        self, keys: Keys, reader: Reader, now_us: Callable[[], int], *, name: str = ISSUER, audiences: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, keys: Keys, reader: Reader, now_us: Callable[[], int], *, names: Sequence[str] = (ISSUER,)) -> None:
         self._keys, self._reader, self._now_us = keys, reader, now_us
-        self.name = name
-        self.audiences = tuple(audiences) or (name,)
+        self.name, self.audiences = names[0], tuple(names)
         self._checked: dict[str, tuple[str, jws.Claims]] = {}
 
     # --- making ------------------------------------------------------------------------------------------------
@@ -165,7 +163,7 @@ class Issuer:
         if not shared:
             raise BadToken("it is for another audience")
         _in_time(claims, now_us // clock.US_PER_S)
-        if claims.get("iss") != self.name:
+        if claims.get("iss") not in self.audiences:
             raise BadToken("it is another issuer's")
         private, namespace, name = self._account(claims, now_us)
         extra: dict[str, tuple[str, ...]] = {}

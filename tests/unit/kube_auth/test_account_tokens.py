@@ -12,9 +12,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from bus.identity import api_keys
 from bus.kube.auth import jws
+from bus.kube.auth.account_tokens import Issuer
 from bus.kube.deletion import DeleteOptions
 from bus.kube.targets import Write
 from schemas.identity import ApiKeys
+from schemas.subjects import ObjectKey
 from tests.unit.kube_auth.conftest import ME, Roles
 
 US = 1_000_000
@@ -222,6 +224,25 @@ async def test_times(api: Roles) -> None:
     for seconds, counts in ((0, True), (599, True), (600, False), (-59, True), (-120, False)):
         issuer._now_us = lambda s=seconds: (born + s) * US  # type: ignore[misc]
         assert ((await who(api, token))[0] == 201) is counts, seconds
+
+
+async def test_a_former_issuers_tokens_still_count(api: Roles) -> None:
+    was = api.api.issuer
+    assert was is not None
+    token = (await asked(api))["token"]
+    new = "https://tokens.example.com"
+    for names, known in (((new,), False), ((new, was.name), True)):
+        issuer = Issuer(was._keys, api.storage, was._now_us, names=names)
+        if known:
+            assert issuer.user(token)[0].name == NAME
+        else:
+            with pytest.raises(jws.BadToken):
+                issuer.user(token)
+        account = api.storage.get(ObjectKey("", "serviceaccounts", "default", "default"))
+        assert account is not None
+        made, _ = issuer.issue(account.object, issuer.audiences, 3600, {})
+        assert claims_of(made)["iss"] == new and issuer.user(made)[0].name == NAME
+        assert issuer.configuration("api.example.com:6443")["issuer"] == new
 
 
 # --- the ring --------------------------------------------------------------------------------------------------------

@@ -69,6 +69,12 @@ def test_errors_of_ours_are_sentences_and_bugs_are_not_hidden(
         cli.main(["version"])
 
 
+@pytest.mark.parametrize("url", ["http://a.example.com", "https://", "https://a.example.com/?x", "tokens"])
+def test_an_issuer_of_tokens_is_an_https_url(tmp_path: Path, url: str) -> None:
+    ran = CliRunner().invoke(cli.cli, ["cloud", "run", "--hub", str(tmp_path), "--service-account-issuer", url])
+    assert ran.exit_code == 2 and "is no https URL" in ran.output
+
+
 def test_schema_export_writes_documents_that_hold_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["schema", "export", str(tmp_path / "out")]) == 0
     written = {p.name: json.loads(p.read_text()) for p in (tmp_path / "out").iterdir()}
