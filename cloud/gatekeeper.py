@@ -65,10 +65,14 @@ class Gatekeeper:
         self._on_doors = callback
 
     def spend(self, service: str, node: str, bytes_: int, now_s: float | None = None) -> None:
-        """One message of so many bytes; ``now_s`` by whatever clock the service has (always the same)."""
-        door = self._doors.get(node)
-        if node in self._noticed or (door is not None and door[1].until):
-            return  # what was on its way when its door was shut
+        """One message of so many bytes; ``now_s``: when the log stored it, for what comes from there."""
+        if node in self._noticed:
+            return
+        if (known := self._doors.get(node)) is not None:
+            door = known[1]
+            # What was on its way when the door was shut, or waited in the log: one flood is not two.
+            if door.until or (now_s is not None and now_s * 1e6 <= door.opened):
+                return
         reason = self._gates.spend(service, node, 1, bytes_, time.monotonic() if now_s is None else now_s)
         if reason:
             with contextlib.suppress(asyncio.QueueFull):  # it goes on flooding, and is noticed later

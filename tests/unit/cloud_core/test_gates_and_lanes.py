@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from cloud import revoking
+from cloud import gatekeeper, revoking
 from cloud.core import attempts, gates, status
 from cloud.core.lanes import Lanes
+from schemas import identity
 from schemas.subjects import ObjectKey
 
 
@@ -91,3 +92,15 @@ def test_what_is_said_of_a_node_under_one_mark_leaves_the_other() -> None:
     one = status.with_mark(both, status.FLOODING, "", 3)
     assert (status.marked(one, status.FLOODING), status.marked(one, status.DUPLICATE)) == ("", "two")
     assert {c["type"]: c["status"] for c in one["status"]["conditions"]}["Flooding"] == "False"
+
+
+def test_one_flood_that_is_read_late_is_not_two() -> None:
+    """Its reports wait in the log while the door is shut and opened again."""
+    keeper = gatekeeper.Gatekeeper(None, None, None, limits=gates.Limits(messages_at_once=10, messages_a_s=0.0))  # type: ignore[arg-type]
+    keeper._doors["e"] = 1, identity.DoorState(public_key="U", until=0, opened=50_000_000, times=1)
+    for n in range(100):
+        keeper.spend("report", "e", 1, 49.0 + n / 100)
+    assert keeper._floods.empty()
+    for n in range(100):
+        keeper.spend("report", "e", 1, 50.1 + n / 100)
+    assert keeper._floods.qsize() == 1, "but the next one is one"
