@@ -14,6 +14,7 @@ from bus.kube.kinds.base import Strategy, at
 from bus.kube.objectmeta import FOREGROUND, ORPHAN
 from bus.kube.storage import Object
 
+IMMORTAL = ("default", "kube-public", "kube-system")  # namespaces (admission NamespaceLifecycle)
 GRACE_S_MAX = 365 * 24 * 3600
 POLICIES = ("Foreground", "Background", "Orphan")
 

@@ -177,7 +177,10 @@ class Registry:
             await self._draft(draft, dataclasses.replace(target, version=inner), how)
             key = dataclasses.replace(target, name=draft["metadata"]["name"]).key
             try:
-                return self.present(res, ver, await self._store_new(storage, res, key, draft, how))
+                made = self.present(res, ver, await self._store_new(storage, res, key, draft, how))
+                if how.dry_run:
+                    del made["metadata"]["resourceVersion"]  # it has none
+                return made
             except AlreadyExists as e:
                 if not generate or attempt == NAME_ATTEMPTS_MAX - 1:
                     raise errors.already_exists(res.group, res.resource, key.name) from e
@@ -443,6 +446,8 @@ class Registry:
         target = Target(res, ver, namespace, name)
         storage = self.writer(res, "delete")
         opts = options or DeleteOptions()
+        if (group, resource) == ("", "namespaces") and name in deletion.IMMORTAL:
+            raise errors.forbidden(group, resource, name, "this namespace may not be deleted")
         if (group, resource) == (CRD_GROUP, CRD_RESOURCE) and not how.dry_run and not opts.dry_run:
             self._preconditions(res, self.stored(target), opts)
             return await withdrawal.delete(self, target, how)

@@ -24,7 +24,7 @@ from schemas.subjects import ObjectKey
 logger = structlog.get_logger(__name__)
 
 NAME, NAMESPACE = "kubernetes", "default"
-ADDRESS = "10.96.0.1"  # the first of the service network (bus/kube/kinds/core.py), as in every cluster
+ADDRESS = "10.96.0.1"  # the first of the service network (bus/kube/kinds/services.py), as in every cluster
 NAMES = tuple(f"kubernetes{n}" for n in ("", ".default", ".default.svc", ".default.svc.cluster.local"))
 ORIGIN = Origin("system:apiserver")
 SERVERS_MAX = 8

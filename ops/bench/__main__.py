@@ -14,6 +14,7 @@ from typing import Any
 
 from bus import connect, stamp
 from bus.hub import init
+from ops.bench import api as api_bench
 from ops.bench import bridge, latency, node, replay, scheduling
 from ops.lab import setting
 from ops.lab.api import Api
@@ -21,7 +22,7 @@ from ops.lab.show import Show, StepFailed
 from ops.lab.world import World
 
 ROOT = Path(__file__).resolve().parents[2] / ".skerry" / "bench"
-PARTS = ("latency", "replay", "scheduling", "bridge", "node")
+PARTS = ("latency", "replay", "scheduling", "bridge", "api", "node")
 
 
 def machine() -> dict[str, Any]:
@@ -42,6 +43,11 @@ async def _replay(w: World) -> dict[str, Any]:
         return await replay.measure(core, hub.shards)
     finally:
         await core.close()
+
+
+async def _api(w: World) -> list[dict[str, Any]]:
+    async with Api(w.kubeconfig, connections=api_bench.WATCHERS + 64) as api:
+        return [{"bench": "api", **row} for row in await api_bench.measure(api)]
 
 
 async def _bridges(w: World) -> list[dict[str, Any]]:
@@ -86,6 +92,9 @@ def main() -> int:
         if "bridge" in wanted:
             with show.step("a bridge beside many pods"):
                 rows += asyncio.run(_bridges(world))
+        if "api" in wanted:
+            with show.step("what the API carries"):
+                rows += asyncio.run(_api(world))
         if "node" in wanted:
             wire = setting.wire(world)
             setting.join(world, node.NODE, through=wire)

@@ -18,9 +18,10 @@ class ApiError(Exception):
 
 
 class Api:
-    """``async with Api(kubeconfig) as api``."""
+    """``async with Api(kubeconfig) as api``; a watch holds one of its connections."""
 
-    def __init__(self, kubeconfig: Path) -> None:
+    def __init__(self, kubeconfig: Path, connections: int = 64) -> None:
+        self._connections = connections
         config = yaml.safe_load(kubeconfig.read_text())
         cluster = config["clusters"][0]["cluster"]
         ca = base64.b64decode(cluster["certificate-authority-data"]).decode()
@@ -30,7 +31,7 @@ class Api:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Api:
-        connector = aiohttp.TCPConnector(ssl=self._tls, limit=64)
+        connector = aiohttp.TCPConnector(ssl=self._tls, limit=self._connections)
         self._session = aiohttp.ClientSession(self._url, connector=connector, headers=self._headers)
         return self
 

@@ -1,7 +1,8 @@
 """What is particular to a kind: names, defaults, what a create and an update keep, and what is invalid.
 
 base.py           the contract, and what most kinds do
-core.py           namespaces, nodes, config maps, secrets, services
+core.py           namespaces, nodes, config maps, secrets
+services.py       services
 events.py         events, in both their forms
 pods.py           pods; pod_defaults.py and pod_rules.py, which templates share
 workloads.py      deployments and replica sets; what kinds with a template share
@@ -42,6 +43,7 @@ from bus.kube.kinds import (
     pods,
     policies,
     rbac,
+    services,
     statefulsets,
     storage,
     templates,
@@ -54,7 +56,7 @@ _BY_RESOURCE: dict[tuple[str, str], base.Strategy] = {
     ("", "pods"): pods.Pods(),
     ("", "configmaps"): core.ConfigMaps(),
     ("", "secrets"): core.Secrets(),
-    ("", "services"): core.Services(),
+    ("", "services"): services.Services(),
     ("", "endpoints"): network.Endpoints(),
     ("discovery.k8s.io", "endpointslices"): network.EndpointSlices(),
     ("", "events"): events.Events(),

@@ -1,22 +1,18 @@
-"""Namespaces, nodes, config maps, secrets, services."""
+"""Namespaces, nodes, config maps, secrets."""
 
 from __future__ import annotations
 
 import base64
-import ipaddress
-import zlib
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from bus.kube import errors, names
+from bus.kube import errors, jsontext, names
 from bus.kube.errors import Cause
 from bus.kube.kinds.base import Context, Strategy, at, keep
 from bus.kube.selectors import FieldGetter
 from bus.kube.storage import Object
 
 DATA_BYTES_MAX = 1 << 20  # of a config map or secret, as in the real server
-SERVICE_NETWORK = ipaddress.IPv4Network("10.96.0.0/16")  # kubeadm's default is 10.96.0.0/12
-PORT_MAX = 65535
 
 
 class Namespaces(Strategy):
@@ -107,6 +103,17 @@ SECRET_KEYS: dict[str, tuple[str, ...]] = {
 ACCOUNT_OF_TOKEN = "kubernetes.io/service-account.name"  # annotation of a secret that holds an account's token
 
 
+BASIC_AUTH = "kubernetes.io/basic-auth"  # has one of two
+
+
+def _docker(key: str, encoded: str) -> list[Cause]:
+    try:
+        jsontext.loads(base64.b64decode(encoded).decode())
+    except (ValueError, RecursionError) as e:
+        return [errors.bad_value(f"data[{key}]", "<secret contents redacted>", str(e))]
+    return []
+
+
 class Secrets(Strategy):
     fields = ("type",)
 
@@ -128,6 +135,10 @@ class Secrets(Strategy):
         for key in SECRET_KEYS.get(obj["type"], ()):
             if key not in data:
                 out.append(errors.required(f"data[{key}]"))
+            elif key.startswith(".docker"):
+                out += _docker(key, data[key])
+        if obj["type"] == BASIC_AUTH and not data.keys() & {"username", "password"}:
+            out += [errors.required(f"data[{key}]") for key in ("username", "password")]
         if sum(len(v) * 3 // 4 for v in data.values()) > DATA_BYTES_MAX:
             out.append(Cause("data", "FieldValueTooLong", f"Too long: may not be more than {DATA_BYTES_MAX} bytes"))
         return out
@@ -137,103 +148,3 @@ class Secrets(Strategy):
         if obj["type"] != old.get("type"):
             out.append(errors.bad_value("type", obj["type"], "field is immutable"))
         return out + self.validate(obj, ctx)
-
-
-class Services(Strategy):
-    create_on_update = True
-    returns_deleted = True
-
-    def name_problem(self, name: str) -> str:
-        return names.dns_label_1035(name)
-
-    def defaults(self, obj: Object, ctx: Context) -> None:
-        spec = obj.setdefault("spec", {})
-        spec.setdefault("type", "ClusterIP")
-        spec.setdefault("sessionAffinity", "None")
-        for port in spec.get("ports", []):
-            port.setdefault("protocol", "TCP")
-            if port.get("targetPort") in (None, "", 0):
-                port["targetPort"] = port.get("port", 0)
-        if spec["type"] == "ExternalName":
-            return
-        spec.setdefault("internalTrafficPolicy", "Cluster")
-        if spec["type"] in ("NodePort", "LoadBalancer"):
-            spec.setdefault("externalTrafficPolicy", "Cluster")
-        spec.setdefault("ipFamilies", ["IPv4"])
-        spec.setdefault("ipFamilyPolicy", "SingleStack")
-
-    def prepare_create(self, obj: Object, ctx: Context) -> None:
-        obj["status"] = {"loadBalancer": {}}
-        spec = obj["spec"]
-        if spec["type"] == "ExternalName":
-            return
-        if not spec.get("clusterIP"):
-            spec["clusterIP"] = _free_address(obj["metadata"], ctx)
-        spec["clusterIPs"] = [spec["clusterIP"]]
-
-    def prepare_update(self, obj: Object, old: Object, ctx: Context) -> None:
-        super().prepare_update(obj, old, ctx)
-        if obj["spec"]["type"] != "ExternalName" and not obj["spec"].get("clusterIP"):
-            for field in ("clusterIP", "clusterIPs"):
-                keep(obj["spec"], old.get("spec", {}), field)
-
-    def validate(self, obj: Object, ctx: Context) -> list[Cause]:
-        spec, out = obj["spec"], []
-        types = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
-        if spec["type"] not in types:
-            out.append(errors.not_supported("spec.type", spec["type"], types))
-        if spec["sessionAffinity"] not in ("ClientIP", "None"):
-            out.append(errors.not_supported("spec.sessionAffinity", spec["sessionAffinity"], ("ClientIP", "None")))
-        ports = spec.get("ports", [])
-        if not ports and spec["type"] != "ExternalName" and spec.get("clusterIP") != "None":
-            out.append(errors.required("spec.ports"))
-        if spec["type"] == "ExternalName" and not spec.get("externalName"):
-            out.append(errors.required("spec.externalName"))
-        seen: set[Any] = set()
-        for i, port in enumerate(ports):
-            out += _check_port(port, f"spec.ports[{i}]", len(ports) > 1)
-            for what, value in (("name", port.get("name")), ("", (port.get("port"), port["protocol"]))):
-                if value and (what, value) in seen:
-                    out.append(errors.duplicate(f"spec.ports[{i}]{'.' + what if what else ''}", value))
-                seen.add((what, value))
-        for key, value in (spec.get("selector") or {}).items():
-            if problem := names.label_key(key) or names.label_value(value):
-                out.append(errors.bad_value("spec.selector", value, problem))
-        return out
-
-    def validate_update(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
-        out = self.validate(obj, ctx)
-        had = at(old, "spec", "clusterIP")
-        stays = at(old, "spec", "type") != "ExternalName" and obj["spec"]["type"] != "ExternalName"
-        if had and stays and obj["spec"].get("clusterIP") != had:
-            out.append(errors.bad_value("spec.clusterIPs[0]", obj["spec"].get("clusterIPs"), "may not change once set"))
-        return out
-
-
-def _check_port(port: Object, path: str, name_needed: bool) -> list[Cause]:
-    out = []
-    if not isinstance(port.get("port"), int) or not 1 <= port["port"] <= PORT_MAX:
-        out.append(errors.bad_value(f"{path}.port", port.get("port", 0), "must be between 1 and 65535, inclusive"))
-    target = port["targetPort"]
-    if isinstance(target, int) and not 1 <= target <= PORT_MAX:
-        out.append(errors.bad_value(f"{path}.targetPort", target, "must be between 1 and 65535, inclusive"))
-    if port["protocol"] not in ("SCTP", "TCP", "UDP"):
-        out.append(errors.not_supported(f"{path}.protocol", port["protocol"], ("SCTP", "TCP", "UDP")))
-    if port.get("name"):
-        if problem := names.dns_label(port["name"]):
-            out.append(errors.bad_value(f"{path}.name", port["name"], problem))
-    elif name_needed:
-        out.append(errors.required(f"{path}.name"))
-    return out
-
-
-def _free_address(meta: Object, ctx: Context) -> str:
-    """An address by the service's name, so that servers that don't know each other rarely choose the same one."""
-    used = {at(s.object, "spec", "clusterIP") for s in ctx.reader.list("", "services")}
-    size = SERVICE_NETWORK.num_addresses - 12  # the first ten are for fixed ones (DNS is .10), the last is broadcast
-    start = zlib.crc32(f"{meta.get('namespace', '')}/{meta['name']}".encode()) % size
-    for i in range(size):
-        address = str(SERVICE_NETWORK[11 + (start + i) % size])
-        if address not in used:
-            return address
-    raise errors.internal(f"no free address in {SERVICE_NETWORK}")

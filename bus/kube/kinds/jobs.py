@@ -48,6 +48,8 @@ class Jobs(Strategy):
         own = {UID_LABEL: meta["uid"], NAME_LABEL: meta["name"], "controller-uid": meta["uid"], "job-name": meta["name"]}
         template = spec["template"]["metadata"]
         template["labels"] = {**(template.get("labels") or {}), **own}
+        if not meta.get("labels"):
+            meta["labels"] = dict(template["labels"])
         spec.setdefault("selector", {}).setdefault("matchLabels", {})[UID_LABEL] = meta["uid"]
 
     def validate(self, obj: Object, ctx: Context) -> list[Cause]:
