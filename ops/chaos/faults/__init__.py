@@ -23,7 +23,7 @@ FAULTS: list[Fault] = [
     *hubs.FAULTS,
     *three.FAULTS,
 ]
-SHORT = ("cut-3", "kill-leaf", "kill-dispatcher", "no-store")  # one of each kind, for every run of the tests
+SHORT = ("cut-3", "kill-leaf", "no-store")  # one of each kind, for every run of the tests
 # Not on the card: shows that a row which never ends ends all the same.
 HANG = Fault("hang", "a row that never ends", "永不结束的一行", lambda _: time.sleep(10_000), keeps=True, bound=3.0)
 
