@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 BYTES_MAX = 8 << 20  # on their way at once: the connection's own buffer while nobody reads it
 TIMEOUT_S = 5.0  # a hub answers in milliseconds
 LOOK_S = 0.25  # how often overdue appends are looked for
+SAY_S = 60.0  # at most so often is a failed callback told
 OPEN_S_MAX = 5.0  # for the inbox to be known to the server
 
 Outcome = int | LogError
@@ -74,6 +75,7 @@ class Pipeline:
         self._tokens = itertools.count(1)
         self._inbox = f"{connection.settings.inbox}.{os.urandom(12).hex()}."
         self._wake = asyncio.Event()
+        self._said_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self.stats = PipelineStats()
@@ -226,4 +228,6 @@ class Pipeline:
             done(outcome)
         except Exception:
             self.stats.raised += 1
-            log.exception("pipeline.callback_failed", outcome=str(outcome))
+            if self._loop.time() >= self._said_until:  # a traceback for each of thousands would hold up all others
+                self._said_until = self._loop.time() + SAY_S
+                log.exception("pipeline.callback_failed", outcome=str(outcome), failed=self.stats.raised)
