@@ -25,7 +25,7 @@ from pathlib import Path
 
 import structlog
 
-from bus import connect, log, stamp
+from bus import connect, log, stamp, tunnel
 from bus.hub import init, nudger, streams
 from bus.identity import api_keys
 from bus.kube import registry, server
@@ -49,6 +49,7 @@ from cloud.bridge import bridge, client, credentials, election
 from cloud.core import reports as reports_core
 from cloud.kubelet import serve as kubelet_serve
 from cloud.kubelet import settings as kubelets
+from cloud.node_api import usages
 from cloud.node_api.serve import NodeApi
 from cloud.standalone import access, api_service, pod_tokens, rules, run_controllers, storage, switches
 from schemas import identity
@@ -183,9 +184,17 @@ class CloudProcess:
                 leading = leases.Campaign(store, "controllers", me)
                 names, root_ca = self._controllers, hub.ca_path.read_text()
 
+                dialer = tunnel.Dialer(core)
+                await dialer.start()
+                stack.push_async_callback(dialer.stop)
+                used = usages.Usages(dialer, ruled.now_us)
+                stack.push_async_callback(used.stop)
+
                 async def control() -> None:
                     """Both end together, when another process leads."""
-                    running = run_controllers.ControllerRunner(ruled, names, leads=lambda: leading.leads, root_ca=root_ca)
+                    running = run_controllers.ControllerRunner(
+                        ruled, names, leads=lambda: leading.leads, root_ca=root_ca, usage=used.ask
+                    )
                     async with asyncio.TaskGroup() as work:
                         work.create_task(running.run(), name="controllers")
                         work.create_task(pod_tokens.PodTokens(cluster, issuer).run(), name="pod tokens")

@@ -21,7 +21,7 @@ from bus.kube.errors import StatusError
 from bus.kube.storage import Change, Expired, Origin, Stored
 from cloud import api
 from cloud.core.writes import Write
-from cloud.standalone import naming
+from cloud.standalone import gauges, naming
 from cloud.standalone.controllers import (
     base,
     binding,
@@ -34,6 +34,7 @@ from cloud.standalone.controllers import (
     endpoints,
     events,
     garbage,
+    horizontal,
     job,
     legacy_tokens,
     namespace,
@@ -77,6 +78,7 @@ CONTROLLERS: dict[str, Controller] = {
         node_lifecycle.CONTROLLER,
         taint_eviction.CONTROLLER,
         disruption.CONTROLLER,
+        horizontal.controller(),
         quota.controller(),
         claim_binder.CONTROLLER,
         podgc.CONTROLLER,
@@ -108,7 +110,8 @@ class Stats:
 
 class ControllerRunner:
     """``run`` until cancelled.  ``names``: which controllers, None for all; raises ValueError for an unknown name.
-    ``root_ca``: PEM of the authority by which the API is known, for those who give it to pods.
+    ``root_ca``: PEM of the authority by which the API is known, for those who give it to pods.  ``usage`` tells what nodes
+    use; without it autoscalers have no figures.
 
     ``leads`` is asked before every write: with several cloud processes only one works (cloud/core/leases.py)."""
 
@@ -119,6 +122,7 @@ class ControllerRunner:
         *,
         leads: Callable[[], bool] = lambda: True,
         root_ca: str = "",
+        usage: gauges.Ask | None = None,
     ) -> None:
         wanted = list(CONTROLLERS) if names is None else list(names)
         unknown = [n for n in wanted if n not in CONTROLLERS]
@@ -126,7 +130,13 @@ class ControllerRunner:
             raise ValueError(f"no controller {', '.join(unknown)}; there are: {', '.join(CONTROLLERS)}")
         self._registry, self._reader, self._leads = registry, registry.reader, leads
         self._view = IndexedView(registry.reader, registry.catalog)
-        made = (rootca.controller(root_ca), legacy_tokens.controller(registry.issuer, root_ca), quota.controller())
+        self._gauges = gauges.Gauges(usage, self._view) if usage is not None and horizontal.NAME in wanted else None
+        made = (
+            rootca.controller(root_ca),
+            legacy_tokens.controller(registry.issuer, root_ca),
+            quota.controller(),
+            horizontal.controller(self._gauges.figures) if self._gauges is not None else horizontal.controller(),
+        )
         self._controllers = {**CONTROLLERS, **{c.name: c for c in made}}
         self._queues = {n: WorkQueue() for n in wanted}
         self._failures: dict[tuple[str, ObjectKey], int] = {}
@@ -150,6 +160,8 @@ class ControllerRunner:
         async with asyncio.TaskGroup() as tasks:
             self._watch_all(tasks)
             await self._ready.wait()
+            if self._gauges is not None:
+                tasks.create_task(self._gauges.run(), name="controllers.gauges")
             for name, queue in self._queues.items():
                 tasks.create_task(self._work(self._controllers[name], queue), name=f"controller.{name}")
 

@@ -19,6 +19,7 @@ _OTHERS = {
     "endpoint": "endpoints",
     "endpoint-controller": "endpoints",
     "resourcequota-controller": "resourcequota",
+    "horizontal-pod-autoscaler-controller": "horizontalpodautoscaling",
     "kube-scheduler": "scheduler",
     "serviceaccount-token-controller": "serviceaccount-token",
     "root-ca-certificate-publisher-controller": "root-ca-certificate-publisher",

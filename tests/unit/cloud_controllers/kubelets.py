@@ -82,7 +82,11 @@ class Cluster:
                 others = [c for c in pod["status"].get("conditions", []) if c["type"] != "Ready"]
                 self.pods += 1
                 pod["status"] |= {"podIP": f"10.244.{self.pods // 250}.{self.pods % 250 + 1}"}
-                pod["status"] |= {"phase": "Running", "conditions": [*others, ready]}
+                pod["status"] |= {
+                    "phase": "Running",
+                    "conditions": [*others, ready],
+                    "startTime": ready["lastTransitionTime"],
+                }
                 await self.registry.update("", "pods", meta["namespace"], meta["name"], pod, how=HOW, subresource="status")
                 done += 1
             elif pod["status"].get("phase") == "Running" and (phase := ends(pod)):
