@@ -19,7 +19,7 @@ from bus.kube.auth import jws
 from tests.contract.hub_fixture import RunningHub
 
 pytestmark = pytest.mark.contract
-WITHIN_S = 30
+WITHIN_S = 60
 
 
 @contextlib.asynccontextmanager

@@ -20,7 +20,10 @@ FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
 def held(place: Place, pod: str, container: str, file: str) -> bytes:
-    return place.ok("exec", pod, "-c", container, "--", "cat", f"{FOLDER}/{file}")
+    """A file of the token's volume; the authority's comes when its config map does, and a pod doesn't wait for that."""
+    command = ("exec", pod, "-c", container, "--", "cat", f"{FOLDER}/{file}")
+    place.world.until(f"{file} is there", lambda: place.run(*command).returncode == 0, seconds=WAIT_S)
+    return place.ok(*command)
 
 
 @contextmanager
