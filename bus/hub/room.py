@@ -35,7 +35,9 @@ METADATA = "skerry.room."  # with the server's number: "<level> <bytes that a st
 STATE = ("CLUSTER", "META-", "REPORT-")
 HISTORY = "HISTORY-"
 GIVE_WAY_LEAST = {HISTORY: 1 << 20, "TELEMETRY": 16 << 20}  # what each keeps, whatever the need; in the order of giving way
-LIST_MAX = 256  # streams in one answer of nats-server
+# Of all streams of state together: the server reserves what a stream may have, and takes no limits beyond its own
+# (bus.hub.config, max_file_store).
+ROOM_BYTES_MAX = 1 << 38
 
 Level = Literal["ok", "tight", "full"]
 
@@ -73,7 +75,7 @@ def plan(free: int, total: int, sizes: Mapping[str, int], limits: Mapping[str, i
     """``sizes`` and ``limits`` (0: none): bytes of all streams.  Pure."""
     reserve = policy.reserve(total)
     level: Level = "full" if free <= reserve else "tight" if free <= 2 * reserve else "ok"
-    spare = max(0, free - reserve) // 4
+    spare = min(max(0, free - reserve) // 4, ROOM_BYTES_MAX // max(1, sum(map(is_state, sizes))))
     room = 1 << (spare.bit_length() - 1) if spare else 0  # a power of two, so that limits are not changed all the time
     give_way: dict[str, int] = {}
     need = 2 * reserve - free

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from bus.hub import room
+import json
+from pathlib import Path
 
+from bus.hub import config, room
+
+HUB = config.HubConfig(Path("/h"), Path("/h"), "hub", "127.0.0.1", 1, 2, 3, "operator", "system")
 MB = 1 << 20
 POLICY = room.Policy(share=0.0, least=100 * MB, most=1 << 30)
 SIZES = {"CLUSTER": 50 * MB, "HISTORY-CLUSTER": 300 * MB, "HISTORY-META-0": 100 * MB, "TELEMETRY": 500 * MB, "LEASES": 1}
@@ -22,6 +26,13 @@ def test_room_shrinks_with_what_is_free_and_is_none_at_the_reserve() -> None:
     assert all(
         p.room <= max(0, f - 100) * MB // 4 for p, f in zip(found, (100_000, 900, 300, 200, 150, 100, 1), strict=True)
     )
+
+
+def test_all_streams_together_are_promised_no_more_than_the_server_takes() -> None:
+    many = {"CLUSTER": 0, **{f"{kind}-{n}": 0 for kind in ("META", "REPORT", "HISTORY-META") for n in range(256)}}
+    found = room.plan(1 << 45, 1 << 46, many, {}, room.Policy())
+    assert found.level == "ok" and 0 < found.room * 513 <= room.ROOM_BYTES_MAX
+    assert json.loads(config.hub(HUB))["jetstream"]["max_file_store"] > 2 * room.ROOM_BYTES_MAX
 
 
 def test_histories_give_way_first_then_telemetry_and_state_never() -> None:
