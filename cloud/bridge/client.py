@@ -42,6 +42,10 @@ class Unreachable(StatusError):
         super().__init__(503, "ServiceUnavailable", message)
 
 
+class Garbled(Unreachable):
+    """A watch told what can't be read; asked again from there, it may tell the same."""
+
+
 class _PageTooLarge(Unreachable):
     """Only a list can do something about it."""
 
@@ -166,7 +170,7 @@ class Client:
                     *lines, tail = (bytes(rest) + chunk).split(b"\n") if b"\n" in chunk else ((rest + chunk),)
                     rest = bytearray(tail)
                     if len(rest) > OBJECT_BYTES_MAX:
-                        raise Unreachable(f"{path.url()}: an event has more than {OBJECT_BYTES_MAX} bytes")
+                        raise Garbled(f"{path.url()}: an event has more than {OBJECT_BYTES_MAX} bytes")
                     for line in lines:
                         if line.strip():
                             yield _event(line)
@@ -305,16 +309,19 @@ def _object(raw: bytes, what: str) -> Object:
 
 
 def _event(line: bytes) -> WatchEvent:
-    said = _object(line, "watch")
-    obj = said.get("object")
-    if not isinstance(obj, dict):
-        raise Unreachable(f"watch: an event without an object: {line[:80]!r}")
-    if said.get("type") == "ERROR":
-        raise _status(obj.get("code"), obj)
-    kind = _TYPES.get(str(said.get("type")))
-    if kind is None:
-        raise Unreachable(f"watch: an event of type {str(said.get('type'))[:40]!r}")
-    return WatchEvent(kind, obj, revision(obj))
+    try:
+        said = _object(line, "watch")
+        obj = said.get("object")
+        if not isinstance(obj, dict):
+            raise Garbled(f"watch: an event without an object: {line[:80]!r}")
+        if said.get("type") == "ERROR":
+            raise _status(obj.get("code"), obj)
+        kind = _TYPES.get(str(said.get("type")))
+        if kind is None:
+            raise Garbled(f"watch: an event of type {str(said.get('type'))[:40]!r}")
+        return WatchEvent(kind, obj, revision(obj))
+    except Unreachable as e:
+        raise Garbled(e.message) from e
 
 
 def _refusal(r: aiohttp.ClientResponse, raw: bytes) -> StatusError:

@@ -40,6 +40,7 @@ ABSENT_S = 60.0  # a kind that isn't served, or that we may not list, is tried a
 RELIST_JITTER_S = 3.0  # after 410: an etcd compaction hits every watch of every client at once
 RESYNC_S = 1800.0  # a change that a watch should have told and did not is found after this long
 BUSY = frozenset({429, 500, 502, 503})  # a watch is begun again where it was; a list would be one more burden
+GARBLED_MAX = 2  # times that a watch tells what can't be read, from one revision, before everything is listed
 SHORT_WATCH_S = 1.0  # a server that ends watches at once isn't asked in a tight loop
 SERVICES_WAIT_S = 5.0  # a pod isn't held back for longer by the first list of its namespace's services
 REFERRERS: frozenset[Kind] = frozenset({kinds.PODS, kinds.DEVICE, kinds.CLAIMS})
@@ -249,6 +250,8 @@ class Mirror:
                 self.stats.restarts += 1
                 failures += 1
                 self._say(r, str(e))
+                if isinstance(e, clients.Garbled) and failures >= GARBLED_MAX:
+                    raise StatusError(410, "Expired", e.message) from e  # a list may get past it
                 await pause(failures, clients.retry_after_s(e))
 
     async def _still_there(self, r: _Running) -> None:

@@ -22,6 +22,7 @@ V4, V5 = "v4.channel.k8s.io", "v5.channel.k8s.io"
 SPDY_VERSIONS = (V5, V4)
 CLOSE_CHANNEL = 255
 STREAMS_S = 30.0  # for a client of SPDY to open its streams, as the kubelet
+EARLY_MAX = 16  # pieces of data, at most 32 KiB each, before the last stream is open; kubectl sends none
 RESIZE_BYTES_MAX = 1 << 10  # of one size of a terminal, which is two numbers in JSON
 NAMES = {"stdin": tunnel.STDIN, "stdout": tunnel.STDOUT, "stderr": tunnel.STDERR, "error": tunnel.ERROR}
 NAMES["resize"] = tunnel.RESIZE
@@ -149,7 +150,9 @@ class Streams:
                     raise ConnectionResetError("the client has gone")
                 if isinstance(frame, spdy.Syn):
                     await self._open(frame)
-                elif isinstance(frame, spdy.Data) and len(waiting) < spdy.HEADERS_MAX:
+                elif isinstance(frame, spdy.Data):
+                    if len(waiting) >= EARLY_MAX:
+                        raise spdy.SpdyError(f"more than {EARLY_MAX} pieces before the last stream was opened")
                     waiting.append(frame)
             self._frames.extendleft(reversed(waiting))
 

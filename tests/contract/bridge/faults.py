@@ -23,6 +23,7 @@ class FaultyProxy:
     def __init__(self, upstream: str, who: Credentials | None = None) -> None:
         self.upstream, self.who = upstream, who
         self.repeat, self.limit = 1, 0
+        self.garble: Callable[[dict[str, Any]], bool] = lambda event: False  # the lines that arrive as no JSON
         self.rules: list[Rule] = []
         self.swallow: Callable[[dict[str, Any]], bool] = lambda event: False
         self.requests: list[tuple[str, str, dict[str, str]]] = []
@@ -101,7 +102,10 @@ class FaultyProxy:
         try:
             with contextlib.suppress(ConnectionResetError):
                 async for line in lines(r):
-                    if not self.swallow(json.loads(line)):
+                    event = json.loads(line)
+                    if self.garble(event):
+                        line = line[: len(line) // 2]
+                    if not self.swallow(event):
                         await response.write((line + b"\n") * self.repeat)
         finally:
             self._watches.discard(transport)

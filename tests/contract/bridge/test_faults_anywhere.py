@@ -191,6 +191,7 @@ async def cut(g: Ground) -> None:
 async def heal(g: Ground) -> None:
     g.proxy.rules.clear()
     g.proxy.repeat, g.proxy.limit = 1, 0
+    g.proxy.garble = lambda event: False
 
 
 def first(times: int, answer: Callable[[], web.StreamResponse], when: Callable[[web.Request], bool]) -> faults.Rule:
@@ -276,6 +277,16 @@ async def twice(g: Ground) -> None:
     g.proxy.repeat = 2
 
 
+async def garbled(g: Ground) -> None:
+    """Every change comes as half a line, each time that it is asked for."""
+    g.proxy.garble = lambda event: event["type"] != "BOOKMARK"
+
+
+async def listed(g: Ground) -> None:
+    """What no watch tells, lists do."""
+    await until(g.agrees)
+
+
 async def conflicts(g: Ground) -> None:
     g.proxy.rules.append(first(2, lambda: faults.status(409, "Conflict"), lambda r: r.method in ("PUT", "PATCH")))
 
@@ -298,6 +309,7 @@ FAULTS: dict[str, tuple[Step, Step, Step]] = {
     "errors now and then": (now_and_then, cut, heal),
     "slow lists": (slow_lists, cut, heal),
     "every event twice": (twice, cut, heal),
+    "half lines": (garbled, listed, heal),
     "conflicts": (conflicts, nothing, heal),
     "a server that restarts": (down, nothing, up),
 }
