@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
@@ -45,13 +46,18 @@ def test_a_version(place: Bridged, minor: str, way: str) -> None:
     assert spoken == ["v5.channel.k8s.io"] * 3, "the node's kubelet spoke it, not the API server"
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_web_server_is_forwarded(place: Bridged, way: str) -> None:
-    name = f"web-{way}"
+@pytest.fixture(scope="module")
+def web(place: Bridged) -> str:
     script = "mkdir /www; cd /www; echo hello > index.html; exec httpd -f -p 8080"
-    place.pod(name, shell("httpd", script, readinessProbe={"tcpSocket": {"port": 8080}}), **PLAIN)
+    probe = {"tcpSocket": {"port": 8080}, "periodSeconds": 1}
+    place.pod("web", shell("httpd", script, readinessProbe=probe), **PLAIN)
+    return "web"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_web_server_is_forwarded(place: Bridged, web: str, way: str) -> None:
     before = len(place.cluster.front.upgraded)
-    with forwarded(place, name, 8080, KUBECTL_PORT_FORWARD_WEBSOCKETS=WAYS[way]) as (port, client):
+    with forwarded(place, web, 8080, KUBECTL_PORT_FORWARD_WEBSOCKETS=WAYS[way]) as (port, client):
         for _ in range(3):
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/index.html", timeout=WAIT_S) as answer:
                 assert answer.read() == b"hello\n"
@@ -114,26 +120,30 @@ def test_a_reader_that_reads_nothing_holds_up_no_other(place: Bridged, way: str)
             slow.kill()
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_cut_link_is_told(place: Bridged, way: str) -> None:
-    env = {**os.environ, "KUBECTL_REMOTE_COMMAND_WEBSOCKETS": WAYS[way]}
+def test_a_cut_link_is_told(place: Bridged) -> None:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with (
-        subprocess.Popen(place.argv(*INTO, "--", "sh", "-c", "echo begun; exec sleep 1000"), env=env, **pipes) as command,
-        subprocess.Popen(place.argv("logs", "-f", "two", "-c", "side"), env=env, **pipes) as logs,
-    ):
+
+    def begun(way: str, *args: str) -> subprocess.Popen[bytes]:
+        env = {**os.environ, "KUBECTL_REMOTE_COMMAND_WEBSOCKETS": WAYS[way]}
+        return subprocess.Popen(place.argv(*args), env=env, **pipes)
+
+    with contextlib.ExitStack() as stack:
+        command = (*INTO, "--", "sh", "-c", "echo begun; exec sleep 1000")
+        commands = [stack.enter_context(begun(way, *command)) for way in WAYS]
+        logs = stack.enter_context(begun("spdy", "logs", "-f", "two", "-c", "side"))
         try:
-            for client in (command, logs):
+            for client in (*commands, logs):
                 assert client.stdout is not None and client.stdout.readline()
             place.wire.cut()
-            _, err = command.communicate(timeout=WAIT_S)
-            assert command.returncode != 0 and b"nothing was heard from node" in err, err
+            for client in commands:
+                _, err = client.communicate(timeout=WAIT_S)
+                assert client.returncode != 0 and b"nothing was heard from node" in err, err
             _, err = logs.communicate(timeout=WAIT_S)
             assert logs.returncode != 0 and b"EOF" in err, err
             done = place.run("logs", "two", "-c", "side")
             assert done.returncode != 0 and f"node {place.node} can't be reached" in done.stderr.decode(), done.stderr
         finally:
             place.wire.heal()
-            command.kill()
-            logs.kill()
+            for client in (*commands, logs):
+                client.kill()
     place.world.until("the link is back", lambda: place.run("logs", "two", "-c", "side").stdout == b"beside\n")
