@@ -146,6 +146,7 @@ def _cloud(v: Values) -> Object:
     ]
     made = _container(v, "cloud", ["cloud", "run", "--in-cluster", "--hub", HUB_DIR], env=env)
     made["ports"] = [{"name": "kubelet", "containerPort": KUBELET_PORT, "protocol": "TCP"}]
+    made["readinessProbe"] = {"tcpSocket": {"port": "kubelet"}, "periodSeconds": 10}
     made["resources"] = {"requests": {"cpu": "100m", "memory": "256Mi"}}
     return made
 
