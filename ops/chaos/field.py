@@ -64,6 +64,7 @@ class Field:
         self.wild, self.calm = f"wild-{lab.tail}", f"calm-{lab.tail}"
         self.nodes = [self.wild, self.calm]
         self.facts: dict[str, NodeFacts] = {}
+        self._disks: list[disk.Disk] = []
         self.api_writes = 0  # changes by users that the API accepted so far
         self.restored = 0  # how often the log was made anew from a backup: what was known of it before is worth nothing
 
@@ -75,7 +76,7 @@ class Field:
 
     def settle(self) -> None:
         for node in self.nodes:
-            small = disk.small(self.lab.node_dir(node), NODE_DISK)
+            self._disks.append(small := disk.small(self.lab.node_dir(node), NODE_DISK))
             self.lab.join(node.partition("-")[0])
             self.lab.start_daemon(node)
             self._device(node)
@@ -115,8 +116,8 @@ class Field:
         return subjects.telemetry(node, "default", f"probe-{node}", PROBE)
 
     def close(self) -> None:
-        for n in self.facts.values():
-            n.disk.close()
+        for one in self._disks:
+            one.close()
 
     # --- users
 
