@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 import platform
+import signal
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -43,7 +44,10 @@ def servers_for(links: int) -> int:
 
 
 async def _run(plan: Plan, show: Show, tell: Callable[[dict[str, object]], None], joins: int, throughput_of: int) -> int:
-    """How many phases failed."""
+    """How many phases failed.  SIGTERM ends it as Ctrl-C does: hub, cloud and nodes are taken down."""
+    current = asyncio.current_task()
+    assert current is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, current.cancel)
     async with lab.running(ROOT, servers=plan.servers, shards=plan.shards, plain=plan.plain, gogc=plan.gogc) as setting:
         tell({"bench": "machine", **machine()})
         if joins:
@@ -136,6 +140,9 @@ def main() -> int:
     show = Show()
     try:
         failed = asyncio.run(_run(plan, show, tell, a.joins, a.throughput or 0))
+    except asyncio.CancelledError:
+        show.say("ended; what was measured is told above")
+        return 1
     except (StepFailed, FleetError, join.JoinError) as e:
         show.say(f"FAILED: {e}; logs: {ROOT / 'logs'}")
         return 1
