@@ -22,6 +22,7 @@ DEPTH_MAX = 32
 VARINT_BYTES_MAX = 10
 _CORE, _APPS, _BATCH = "io.k8s.api.core.v1.", "io.k8s.api.apps.v1.", "io.k8s.api.batch.v1."
 _POLICY, _SCHEDULING = "io.k8s.api.policy.v1.", "io.k8s.api.scheduling.v1."
+_SCALE1, _SCALE2 = "io.k8s.api.autoscaling.v1.", "io.k8s.api.autoscaling.v2."
 _RBAC, _AUTHZ, _AUTHN = "io.k8s.api.rbac.v1.", "io.k8s.api.authorization.v1.", "io.k8s.api.authentication.v1."
 _REVIEWS = ("SelfSubjectAccessReview", "SubjectAccessReview", "LocalSubjectAccessReview", "SelfSubjectRulesReview")
 
@@ -94,6 +95,13 @@ _FIELDS: dict[str, str] = {
     _CORE + "ScopeSelector": "matchExpressions",
     _CORE + "ScopedResourceSelectorRequirement": "scopeName operator values",
     _SCHEDULING + "PriorityClass": "metadata value globalDefault description preemptionPolicy*",
+    **{s + "HorizontalPodAutoscaler": "metadata spec ~status" for s in (_SCALE1, _SCALE2)},
+    **{s + "CrossVersionObjectReference": "kind name apiVersion" for s in (_SCALE1, _SCALE2)},
+    _SCALE1 + "HorizontalPodAutoscalerSpec": "scaleTargetRef minReplicas* maxReplicas targetCPUUtilizationPercentage*",
+    _SCALE2 + "HorizontalPodAutoscalerSpec": "scaleTargetRef minReplicas* maxReplicas metrics",
+    _SCALE2 + "MetricSpec": "type - - resource",
+    _SCALE2 + "ResourceMetricSource": "name target",
+    _SCALE2 + "MetricTarget": "type value* averageValue* averageUtilization*",
     typed.META
     + "ObjectMeta": "name generateName namespace ~selfLink uid resourceVersion ~generation ~creationTimestamp - - labels "
     "annotations ownerReferences finalizers - - ~managedFields",
@@ -114,6 +122,8 @@ _KINDS = {
     ("batch/v1", "Job"): _BATCH + "Job",
     ("batch/v1", "CronJob"): _BATCH + "CronJob",
     ("batch/v1", "DeleteOptions"): typed.META + "DeleteOptions",
+    ("autoscaling/v1", "HorizontalPodAutoscaler"): _SCALE1 + "HorizontalPodAutoscaler",
+    ("autoscaling/v2", "HorizontalPodAutoscaler"): _SCALE2 + "HorizontalPodAutoscaler",
     ("policy/v1", "Eviction"): _POLICY + "Eviction",
     ("policy/v1", "PodDisruptionBudget"): _POLICY + "PodDisruptionBudget",
     **{
