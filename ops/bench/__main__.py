@@ -45,9 +45,13 @@ async def _replay(w: World) -> dict[str, Any]:
         await core.close()
 
 
-async def _api(w: World) -> list[dict[str, Any]]:
+async def _api(w: World, show: Show, rows: list[dict[str, Any]]) -> None:
+    def told(row: dict[str, Any]) -> None:
+        rows.append({"bench": "api", **row})
+        show.say(json.dumps(row))
+
     async with Api(w.kubeconfig, connections=api_bench.WATCHERS + 64) as api:
-        return [{"bench": "api", **row} for row in await api_bench.measure(api)]
+        await api_bench.measure(api, told)
 
 
 async def _bridges(w: World) -> list[dict[str, Any]]:
@@ -94,7 +98,7 @@ def main() -> int:
                 rows += asyncio.run(_bridges(world))
         if "api" in wanted:
             with show.step("what the API carries"):
-                rows += asyncio.run(_api(world))
+                asyncio.run(_api(world, show, rows))
         if "node" in wanted:
             wire = setting.wire(world)
             setting.join(world, node.NODE, through=wire)

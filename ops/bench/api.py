@@ -24,18 +24,17 @@ SPACE = "bench"
 PODS_PATH, MAPS = f"/api/v1/namespaces/{SPACE}/pods", f"/api/v1/namespaces/{SPACE}/configmaps"
 
 
-async def measure(api: Api) -> list[dict[str, Any]]:
-    """Rows: what, how many, per second, p50 and p99 in ms."""
+async def measure(api: Api, told: Callable[[dict[str, Any]], None]) -> None:
+    """Rows as they come: what, how many, per second, p50 and p99 in ms."""
     await api.call("POST", "/api/v1/namespaces", {"metadata": {"name": SPACE}})
-    rows = [{"what": "create a pod", **await _many(PODS, lambda i: api.call("POST", PODS_PATH, _pod(i)))}]
-    rows.append({"what": "get a pod", **await _many(REQUESTS, lambda i: api.call("GET", f"{PODS_PATH}/p{i % PODS}"))})
-    rows.append({"what": f"list of {PODS} pods", **await _many(LISTS, lambda _: _list(api, PODS_PATH, PODS), clients=1)})
-    rows.append({"what": f"change told to {WATCHERS} watchers", **await _fan_out(api)})
+    told({"what": "create a pod", **await _many(PODS, lambda i: api.call("POST", PODS_PATH, _pod(i)))})
+    told({"what": "get a pod", **await _many(REQUESTS, lambda i: api.call("GET", f"{PODS_PATH}/p{i % PODS}"))})
+    told({"what": f"list of {PODS} pods", **await _many(LISTS, lambda _: _list(api, PODS_PATH, PODS), clients=1)})
+    told({"what": f"change told to {WATCHERS} watchers", **await _fan_out(api)})
     made = await _many(OBJECTS, lambda i: api.call("POST", MAPS, _map(f"m{i}", "x" * 100)), clients=CLIENTS * 2)
-    rows.append({"what": "create a config map", **made})
-    rows.append({"what": f"list of {OBJECTS} config maps", **await _many(3, lambda _: _list(api, MAPS, OBJECTS), clients=1)})
-    paged = await _many(3, lambda _: _pages(api), clients=1)
-    return [*rows, {"what": f"list of {OBJECTS} config maps by 500", **paged}]
+    told({"what": "create a config map", **made})
+    told({"what": f"list of {OBJECTS} config maps", **await _many(3, lambda _: _list(api, MAPS, OBJECTS), clients=1)})
+    told({"what": f"list of {OBJECTS} config maps by 500", **await _many(3, lambda _: _pages(api), clients=1)})
 
 
 async def _many(count: int, one: Callable[[int], Awaitable[Any]], clients: int = CLIENTS) -> dict[str, Any]:

@@ -27,6 +27,8 @@ DOCUMENTS = [
     "docs/CLUSTER.zh.md",
     "docs/ISOLATION.md",
     "docs/ISOLATION.zh.md",
+    "docs/API.md",
+    "docs/API.zh.md",
 ]
 PAIRS = [
     ("README.md", "README.zh.md"),
@@ -35,6 +37,7 @@ PAIRS = [
     ("docs/CHAOS.md", "docs/CHAOS.zh.md"),
     ("docs/CLUSTER.md", "docs/CLUSTER.zh.md"),
     ("docs/ISOLATION.md", "docs/ISOLATION.zh.md"),
+    ("docs/API.md", "docs/API.zh.md"),
 ]
 RECIPES = set(re.findall(r"^([a-z][a-z-]*)(?: \*args)?:", (ROOT / "justfile").read_text(), re.MULTILINE))
 
