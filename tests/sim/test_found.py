@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from bus import fold, outbox, replica_core
@@ -60,7 +58,7 @@ def test_a_dispatcher_that_lags_does_not_decide_between_two_kept_versions() -> N
     work = slow.handle(worlds.stimuli.MetaEvent(meta.seq, "n1", worlds.key("Pod", "p"), None))
     assert worlds.settle(slow, work, cluster, meta) == []  # read again: it waits for CLUSTER as it is now
     last = cluster.apply(newer | {"status": {"phase": "Running"}})
-    assert worlds.settle(slow, slow.handle(replace(behind, more=True)), cluster, meta) == []
+    assert worlds.settle(slow, slow.handle(behind._replace(more=True)), cluster, meta) == []
     assert worlds.settle(slow, slow.handle(last), cluster, meta) == []
     assert meta.holds("n1")[worlds.key("Pod", "p")]["metadata"]["labels"] == {"turn": "2"}
 
