@@ -116,8 +116,11 @@ async def test_a_full_disk_is_refused_before_it_is_one_and_all_goes_on_when_ther
     try:
         await api.create("", "namespaces", "", {"metadata": {"name": "default"}}, how=HOW)
         assert await write("first")
-        await until(lambda: keeper.level == "ok")
-        assert (await hub.log.info("CLUSTER")).config["max_bytes"] > RESERVE / 2, "there is always a limit"
+
+        async def limited() -> bool:
+            return bool((await hub.log.info("CLUSTER")).config["max_bytes"] > RESERVE / 2)
+
+        await until(limited)  # there is always a limit
 
         # Histories give way.
         key = plain.cm("often")
@@ -133,9 +136,12 @@ async def test_a_full_disk_is_refused_before_it_is_one_and_all_goes_on_when_ther
         state = await hub.log.info("CLUSTER")
         assert state.first_seq == 1, "of state nothing gives way"
 
-        # Nothing more is taken.
-        small.leave(RESERVE - 2 * MB)
-        await until(lambda: keeper.level == "full")
+        # Nothing more is taken, when there is nothing left that could give way.
+        async def full() -> bool:
+            small.leave(RESERVE - 2 * MB)
+            return (await hub.log.info("HISTORY-CLUSTER")).bytes < 2 * MB and await room.told(hub.log) == "full"
+
+        await until(full)
         n = 0
         while await write(f"o{n}"):
             n += 1
