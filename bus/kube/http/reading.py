@@ -67,8 +67,13 @@ async def listing(ctx: Context) -> web.Response:
     if out.form == "partial":
         head = {"kind": "PartialObjectMetadataList", "apiVersion": f"meta.k8s.io/{out.version}"}
         return answers.respond({**head, "metadata": meta, "items": [answers.partial(i) for i in items]}, 200, out)
-    head = {"kind": res.list_kind, "apiVersion": res.api_version(ver.name)}
-    return answers.respond({**head, "metadata": meta, "items": items}, 200, out)
+    whole: Object = {"kind": res.list_kind, "apiVersion": res.api_version(ver.name), "metadata": meta}
+    if len(items) > answers.BATCH and not out.yaml:
+        body = await answers.encode_list(whole, items)
+        response = answers.respond({}, 200, out)
+        response.body = body
+        return response
+    return answers.respond({**whole, "items": items}, 200, out)
 
 
 async def _at_revision(ctx: Context, paged: bool) -> tuple[tuple[str, str], int, list[Stored]]:

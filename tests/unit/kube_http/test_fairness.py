@@ -12,8 +12,11 @@ import pytest
 
 from bus.kube.auth import users
 from bus.kube.errors import StatusError
+from bus.kube.http import answers
 from bus.kube.http.context import Limits
 from bus.kube.http.fairness import Turns
+from bus.kube.storage import Origin
+from bus.kube.targets import Write
 from tests.unit.kube_http.conftest import CM, Http, config_map, started
 
 
@@ -146,3 +149,29 @@ async def test_who_made_an_object_over_http_owns_it(http: Http) -> None:
     )
     owners = [(e["manager"], e["operation"]) for e in got["metadata"]["managedFields"]]
     assert (code, owners) == (200, [("other", "Apply")])
+
+
+@pytest.mark.parametrize("count", [0, 1, 250, 251, 1000])
+async def test_others_have_a_turn_while_a_long_list_is_written(count: int) -> None:
+    head, items = {"kind": "List", "metadata": {"resourceVersion": "1"}}, [{"n": i} for i in range(count)]
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    body = await answers.encode_list(head, items)
+    task.cancel()
+    assert json.loads(body) == {**head, "items": items}
+    assert turns >= max(0, (count - 1) // answers.BATCH)
+
+
+async def test_a_long_list_is_the_list(http: Http) -> None:
+    for i in range(answers.BATCH + 1):
+        await http.api.create("", "configmaps", "default", config_map(f"c-{i:04}"), how=Write(Origin("test")))
+    code, got = await http.call("GET", CM)
+    assert code == 200 and [o["metadata"]["name"] for o in got["items"]] == [f"c-{i:04}" for i in range(answers.BATCH + 1)]
+    assert got["kind"] == "ConfigMapList" and got["metadata"]["resourceVersion"]
