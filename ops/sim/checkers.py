@@ -6,7 +6,7 @@ down once more, as simply as possible.  ``Violation`` says which rule, where, an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -241,14 +241,14 @@ class ReplicaChecker:
             fold.advance(stream, scope, min(seq, stream.last_seq))
             if held == fold.state and seq <= stream.last_seq:
                 continue
-            if held == self._written_late(stream, scope, seq):
+            if held in self._written_late(stream, scope, seq):
                 continue
             if seq > stream.last_seq:
                 raise Violation("replica", f"{edge.ident} {scope}: cursor {seq}, the log ends at {stream.last_seq}")
             if not ((scope, epoch, seq) in self.partial and _overtaken(stream, seq, fold.state, held)):
                 raise Violation("replica", f"{edge.ident} {scope} at {epoch}/{seq}: {_difference(fold.state, held)}")
 
-    def _written_late(self, stream: Stream, scope: str, to: int) -> dict[Address, bytes] | None:
+    def _written_late(self, stream: Stream, scope: str, to: int) -> Iterator[dict[Address, bytes]]:
         """What a replica of an ended epoch holds that heard a dispatcher of that epoch, which had not noticed yet that the
         hub was restored: its event went to the new log, and goes on from the old one.  The next catch-up resets both."""
         later = [s for n in (*self.hub.past, self.hub.streams) if (s := n[stream.name]).epoch > stream.epoch]
@@ -263,11 +263,12 @@ class ReplicaChecker:
         while at in late:
             chain.insert(0, late[at])
             at = read(late[at].payload)["prev"]
-        if not chain or at > stream.last_seq:
-            return None
-        fold = _Fold()
-        fold.advance(stream, scope, at)
-        return fold.also(chain, scope)
+        for n in range(len(chain)):  # a number may be of both logs: where it went over from one to the other is not known
+            at = read(chain[n].payload)["prev"]
+            if at <= stream.last_seq:
+                fold = _Fold()
+                fold.advance(stream, scope, at)
+                yield fold.also(chain[n:], scope)
 
     def _stream(self, name: str, epoch: str) -> Stream:
         for streams in (*self.hub.past, self.hub.streams):
