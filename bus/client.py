@@ -18,12 +18,18 @@ PERMISSIONS = "permissions violation"
 
 
 _WRITES = ("write", "writelines")
+_ENDS = "wait_closed"
 
 
 def _ended(_: object) -> None:
     """Instead of what asyncio does when TLS was aborted: an AttributeError, which nobody takes for a lost connection and
     which would end whoever publishes at that moment (Python 3.11, ``sslproto.py``)."""
     raise ConnectionResetError("the connection was ended")
+
+
+async def _ended_already() -> None:
+    """Instead of waiting for an end that was made: asyncio's future of it dies with the first task that is cancelled while
+    it waits, and then cancels everybody who asks later, every further attempt to reconnect among them."""
 
 
 class Client(NatsClient):
@@ -51,7 +57,7 @@ class Client(NatsClient):
         """nats-py forgets the connection of an attempt that failed after TCP (a server that hangs, a refused TLS): open."""
         self._abort()
         if self._transport is not None:
-            for name in _WRITES:
+            for name in (*_WRITES, _ENDS):
                 vars(self._transport).pop(name, None)  # nats-py takes the same object for the next connection
         await super()._connect_to_server(s)
 
@@ -82,6 +88,7 @@ class Client(NatsClient):
         if self._transport is not None:
             for name in _WRITES:
                 setattr(self._transport, name, _ended)
+            setattr(self._transport, _ENDS, _ended_already)
 
     async def _process_err(self, err_msg: str) -> None:
         error = nats.errors.Error(f"nats: {err_msg.strip(chr(39))}")

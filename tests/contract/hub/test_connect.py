@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +71,23 @@ async def test_the_watchdog_revives_a_reconnect_loop_that_died(hub: RunningHub) 
     await c.flush()
     while c.rtt_s is None:
         await asyncio.sleep(0.05)
+    await c.close()
+
+
+async def test_whoever_waited_for_the_end_of_a_connection_and_was_cancelled_stops_no_later_attempt(hub: RunningHub) -> None:
+    c = await connect.connect(core_settings(hub.hub, "waits"))
+    client = c.client
+    assert isinstance(client, connect.Client)
+    transport: Any = client._transport
+    transport._io_writer.transport.get_protocol()._get_close_waiter(None).cancel()  # as the death of an attempt leaves it
+    await hub.server.stop()
+    while c.connected:
+        await asyncio.sleep(0.01)
+    await hub.server.start()
+    async with asyncio.timeout(60):
+        while not c.connected:
+            await asyncio.sleep(0.05)
+        await c.flush()
     await c.close()
 
 
