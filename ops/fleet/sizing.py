@@ -103,7 +103,8 @@ RUNS = (
     Run(
         "fleet-100000.jsonl",
         _("100,000 nodes", "100,000 个节点"),
-        "./just fleet --nodes 100000 --via meta --no-reports --plain --gogc 40 --seconds 60",
+        "./just fleet --nodes 100000 --shared 80000 --per-connection 20 --via meta --no-reports --plain --gogc 40"
+        " --seconds 20 --only steady,one,all",
     ),
 )
 _CONNECT = "--only connect --via meta --no-reports"
