@@ -10,6 +10,7 @@ Source: NATS documentation, "Client Protocol" (MSG, HMSG, HPUB); ADR-4 (headers)
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ log = structlog.get_logger("bus.wire")
 Take = Callable[[bytes, bytes, bytes, bytes], None]
 
 LINE_BYTES_MAX = 1 << 20  # of a control line: an INFO of a large cluster has some kilobytes
+SAY_S = 60.0  # at most so often is a failed taker told
 _OPS, _H = b"MH", b"H"[0]
 _CRLF = b"\r\n"
 _HEAD = b"NATS/1.0"
@@ -36,6 +38,7 @@ class Parser(NatsParser):
         self._held_bytes = 0
         self._needed = 0
         self._resets = 0
+        self._failed, self._said_until = 0, float("-inf")
         super().__init__(nc)
 
     def reset(self) -> None:
@@ -105,7 +108,10 @@ class Parser(NatsParser):
             try:
                 take(words[1], reply, data[body : body + head], data[body + head : stop])
             except Exception:  # a taker's bug is not the connection's end
-                log.exception("wire.taker_failed", subject=words[1][:160])
+                self._failed += 1
+                if time.monotonic() >= self._said_until:  # a traceback for each of thousands would hold up all others
+                    self._said_until = time.monotonic() + SAY_S
+                    log.exception("wire.taker_failed", subject=words[1][:160], failed=self._failed)
         return data[at:]
 
 

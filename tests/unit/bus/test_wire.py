@@ -103,6 +103,16 @@ async def test_a_takers_bug_ends_nothing() -> None:
     assert [m[0] for m in hearing.heard] == [b"b"] and hearing.stats == {"in_msgs": 2, "in_bytes": 6}
 
 
+async def test_a_takers_bug_is_told_once_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    hearing = Hearing()
+    await hearing.parser.parse(message(7, b"a", b"", b"", b"raise") * 1000)
+    assert capsys.readouterr().out.count("wire.taker_failed") == 1
+    hearing.parser._said_until = float("-inf")
+    await hearing.parser.parse(message(7, b"a", b"", b"", b"raise"))
+    said = capsys.readouterr().out
+    assert said.count("wire.taker_failed") == 1 and "failed=1001" in said
+
+
 @pytest.mark.parametrize(
     "data", [b"MSG a x 1\r\n1\r\n", b"MSG\r\n", b"HMSG a 7 1\r\n1\r\n", b"HELLO there\r\n", b"Q" * (2 << 20)]
 )
