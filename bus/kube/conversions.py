@@ -29,22 +29,13 @@ class Conversion:
     show: Callable[[Object], Object]
 
 
-def _cpu(metrics: list[Any]) -> tuple[int | None, list[Any]]:
-    """The target of the first plain CPU metric in percent, and the others."""
+def _cpu(metrics: list[Any], word: str) -> tuple[int | None, list[Any]]:
+    """The ``word`` ("target" or "current") of the first plain CPU metric in percent, and the other metrics."""
     for i, metric in enumerate(metrics):
         source = metric.get("resource") or {}
-        target = source.get("target") or {}
-        if metric.get("type") == "Resource" and source.get("name") == "cpu" and "averageUtilization" in target:
-            return target["averageUtilization"], metrics[:i] + metrics[i + 1 :]
-    return None, metrics
-
-
-def _current_cpu(metrics: list[Any]) -> tuple[int | None, list[Any]]:
-    for i, metric in enumerate(metrics):
-        source = metric.get("resource") or {}
-        current = source.get("current") or {}
-        if metric.get("type") == "Resource" and source.get("name") == "cpu" and "averageUtilization" in current:
-            return current["averageUtilization"], metrics[:i] + metrics[i + 1 :]
+        said = source.get(word) or {}
+        if metric.get("type") == "Resource" and source.get("name") == "cpu" and "averageUtilization" in said:
+            return said["averageUtilization"], metrics[:i] + metrics[i + 1 :]
     return None, metrics
 
 
@@ -93,8 +84,8 @@ def show_autoscaler(obj: Object) -> Object:
     out, meta = dict(obj), dict(obj["metadata"])
     annotations = dict(meta.get("annotations") or {})
     spec, status = dict(obj.get("spec") or {}), dict(obj.get("status") or {})
-    percent, others = _cpu(spec.pop("metrics", None) or [])
-    now, current = _current_cpu(status.pop("currentMetrics", None) or [])
+    percent, others = _cpu(spec.pop("metrics", None) or [], "target")
+    now, current = _cpu(status.pop("currentMetrics", None) or [], "current")
     if percent is not None:
         spec["targetCPUUtilizationPercentage"] = percent
     if now is not None:

@@ -128,8 +128,10 @@ class Raw:
                 self.heard.append(Heard(parts[0], reply, body[head:], body[:head]))
 
 
-async def connect(url: str, creds: Path | str, ca: Path, *, name: str = "hostile") -> Raw:
-    """Raises Refused."""
+async def dial(
+    url: str, creds: Path | str, ca: Path
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, dict[str, Any], str, str]:
+    """A TLS connection, what the server said of itself, the stolen JWT, and the server's nonce signed.  Raises Refused."""
     host, port = url.rpartition("/")[2].rsplit(":", 1)
     reader, writer = await asyncio.open_connection(host, int(port), limit=4 << 20)
     try:
@@ -140,6 +142,12 @@ async def connect(url: str, creds: Path | str, ca: Path, *, name: str = "hostile
         raise Refused(f"before anything was said: {e!r}") from e
     jwt, key = stolen(creds if isinstance(creds, str) else creds.read_text())
     signature = base64.urlsafe_b64encode(key.sign(info["nonce"].encode())).rstrip(b"=").decode()
+    return reader, writer, info, jwt, signature
+
+
+async def connect(url: str, creds: Path | str, ca: Path, *, name: str = "hostile") -> Raw:
+    """Raises Refused."""
+    reader, writer, info, jwt, signature = await dial(url, creds, ca)
     options = {"jwt": jwt, "sig": signature, "verbose": False, "pedantic": False, "tls_required": True, "name": name,
                "lang": "raw", "version": "0", "protocol": 1, "headers": True, "no_responders": True}  # fmt: skip
     raw = Raw(reader, writer, info)

@@ -8,14 +8,12 @@ Source: nats-server's server/leafnode.go (leafConnectInfo, LS+, LMSG), read; not
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import json
-import ssl
 from pathlib import Path
 from typing import Any
 
-from tests.contract.isolation.raw import Heard, Raw, Refused, stolen
+from tests.contract.isolation.raw import Heard, Raw, Refused, dial
 
 
 class RawLeaf(Raw):
@@ -63,16 +61,7 @@ class RawLeaf(Raw):
 
 async def connect(url: str, creds: Path | str, ca: Path, **claims: object) -> RawLeaf:
     """``claims`` are added to what a leaf says of itself in CONNECT.  Raises Refused."""
-    host, port = url.rpartition("/")[2].rsplit(":", 1)
-    reader, writer = await asyncio.open_connection(host, int(port), limit=4 << 20)
-    try:
-        info = json.loads((await reader.readline()).decode().partition(" ")[2])
-        await writer.start_tls(ssl.create_default_context(cafile=str(ca)), server_hostname=host)
-    except (OSError, ValueError) as e:
-        writer.transport.abort()
-        raise Refused(f"before anything was said: {e!r}") from e
-    jwt, key = stolen(creds if isinstance(creds, str) else creds.read_text())
-    signature = base64.urlsafe_b64encode(key.sign(info["nonce"].encode())).rstrip(b"=").decode()
+    reader, writer, info, jwt, signature = await dial(url, creds, ca)
     leaf = {"version": "2.15.1", "jwt": jwt, "sig": signature, "tls_required": True, "server_id": "N" + "A" * 55,
             "name": "hostile-leaf", "headers": True, "jetstream": True, "compression": "off", "protocol": 1}  # fmt: skip
     raw = RawLeaf(reader, writer, info)
