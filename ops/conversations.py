@@ -1,0 +1,269 @@
+"""Conversations with a Kubernetes API server: recorded whole from a real one, and replayed against ours.
+
+    python -m ops.conversations record FILE... --server URL --token TOKEN    # writes the answers into the files
+    python -m ops.conversations check  FILE... --server URL --token TOKEN    # prints what differs; exit status 1 if any
+
+A file is ``{"server": VERSION, "cases": [{"case": NAME, "steps": [...], "answers": [...]}]}``.  A case's steps run in
+order in a namespace of its own, ``{ns}``.  A step::
+
+    {"do": "GET|POST|PUT|PATCH|DELETE|WATCH", "path": "/api/v1/...", "type": content type, "accept": ...,
+     "body": object or string, "save": {"rv": "metadata.resourceVersion"},   # {rv} in later paths and bodies
+     "count": 3, "seconds": 5,                       # WATCH: until so many events, at most so long
+     "until": {"metadata.phase": "Bound"}, "within": 10,  # asked again until this is so
+     "ignore": ["metadata.managedFields", "items[*].spec.clusterIP"]}  # left out of the comparison
+
+An answer is ``{"code": HTTP status, "body": JSON or text}``, *the whole of it*, with what differs from run to run made
+equal: UIDs, times, resource versions, generated names, continue tokens, and the namespace's name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import ssl
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+PATIENCE_S = 30  # for one answer
+WATCH_S = 5
+AGENT = "conversations/1"  # which managedFields name as the manager
+UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
+TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
+VERSIONS = ("resourceVersion", "resourceVersionMatch")
+NAMED = re.compile(r"\{(\w+)\}")
+PART = re.compile(r"\[\*\]|\[\d+\]|(?:\\.|[^.\[\]])+")
+
+
+def parts_of(path: str) -> list[str]:
+    r"""``a.b[*].c\.d`` as its parts: ``a``, ``b``, ``[*]``, ``c.d``."""
+    return [part.replace("\\", "") for part in PART.findall(path)]
+
+
+def dig(doc: Any, path: str) -> Any:
+    """The value at a path, None where there is none."""
+    for part in parts_of(path):
+        if part.startswith("["):
+            index = int(part[1:-1])
+            doc = doc[index] if isinstance(doc, list) and index < len(doc) else None
+        else:
+            doc = doc.get(part) if isinstance(doc, dict) else None
+    return doc
+
+
+def without(doc: Any, parts: list[str]) -> Any:
+    """The document without what is at the path."""
+    if not parts or doc is None:
+        return doc
+    head, rest = parts[0], parts[1:]
+    if isinstance(doc, list):
+        chosen = range(len(doc)) if head == "[*]" else [int(head[1:-1])] if head.startswith("[") else []
+        return [without(item, rest) if rest and i in chosen else item for i, item in enumerate(doc)]
+    if isinstance(doc, dict) and head in doc:
+        kept = {key: value for key, value in doc.items() if key != head}
+        return {**kept, head: without(doc[head], rest)} if rest else kept
+    return doc
+
+
+def fill(value: Any, names: dict[str, Any]) -> Any:
+    """``{name}`` in every string, replaced by what was saved under that name."""
+    if isinstance(value, str):
+        return NAMED.sub(lambda m: str(names.get(m[1], m[0])), value)
+    if isinstance(value, list):
+        return [fill(item, names) for item in value]
+    if isinstance(value, dict):
+        return {fill(key, names): fill(item, names) for key, item in value.items()}
+    return value
+
+
+def evened(value: Any, names: dict[str, Any]) -> Any:
+    """An answer in the form in which two runs of it are equal."""
+    if isinstance(value, str):
+        text = value.replace(names["ns"], "{ns}")
+        return TIME.sub("<time>", UUID.sub("<uid>", text))
+    if isinstance(value, list):
+        return [evened(item, names) for item in value]
+    if not isinstance(value, dict):
+        return value
+    out = {key: evened(item, names) for key, item in value.items()}
+    for key in VERSIONS:
+        if out.get(key) not in (None, "", "0"):
+            out[key] = "<version>"
+    if out.get("continue"):
+        out["continue"] = "<continue>"
+    prefix = out.get("generateName")
+    if prefix and str(out.get("name", "")).startswith(prefix):
+        out["name"] = f"{prefix}<generated>"
+    return out
+
+
+def differences(want: Any, got: Any, where: str = "") -> Iterator[str]:
+    """Each place where two documents differ: its path, what was recorded, what came."""
+    if isinstance(want, dict) and isinstance(got, dict):
+        for key in [*want, *(key for key in got if key not in want)]:
+            below = f"{where}.{key}" if where else key
+            if key not in got:
+                yield f"{below}: recorded {short(want[key])}, absent here"
+            elif key not in want:
+                yield f"{below}: not recorded, here {short(got[key])}"
+            else:
+                yield from differences(want[key], got[key], below)
+    elif isinstance(want, list) and isinstance(got, list) and len(want) == len(got):
+        for i, (one, other) in enumerate(zip(want, got, strict=True)):
+            yield from differences(one, other, f"{where}[{i}]")
+    elif want != got or type(want) is not type(got):
+        yield f"{where or 'answer'}: recorded {short(want)}, here {short(got)}"
+
+
+def short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 600 else f"{text[:600]}..."
+
+
+class Server:
+    """An API server that is asked one thing at a time."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, token: str) -> None:
+        self._session, self._url, self._token = session, url.rstrip("/"), token
+
+    async def ask(self, step: dict[str, Any]) -> dict[str, Any]:
+        """One step's answer, as it came."""
+        headers = {"Authorization": f"Bearer {self._token}", "Accept": step.get("accept", "application/json")}
+        headers["User-Agent"] = AGENT
+        data: bytes | None = None
+        if "body" in step:
+            body = step["body"]
+            data = (body if isinstance(body, str) else json.dumps(body)).encode()
+            headers["Content-Type"] = step.get("type", "application/json")
+        watching = step["do"] == "WATCH"
+        async with self._session.request(
+            "GET" if watching else step["do"], self._url + step["path"], data=data, headers=headers
+        ) as answer:
+            if watching and answer.status == 200:
+                return {"code": 200, "body": {"events": await self._events(answer, step)}}
+            text = await answer.text()
+        try:
+            return {"code": answer.status, "body": json.loads(text)}
+        except ValueError:
+            return {"code": answer.status, "body": text}
+
+    @staticmethod
+    async def _events(answer: aiohttp.ClientResponse, step: dict[str, Any]) -> list[Any]:
+        events: list[Any] = []
+        try:
+            async with asyncio.timeout(step.get("seconds", WATCH_S)):
+                while len(events) < step.get("count", 100):
+                    line = await answer.content.readline()
+                    if not line:
+                        break
+                    events.append(json.loads(line))
+        except TimeoutError:
+            pass
+        return events
+
+    async def converse(self, case: dict[str, Any]) -> list[dict[str, Any]]:
+        """The answers to a case's steps, evened."""
+        names: dict[str, Any] = {"ns": f"c-{uuid.uuid4().hex[:8]}"}
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": names["ns"]}}
+        await self.ask({"do": "POST", "path": "/api/v1/namespaces", "body": namespace})
+        try:
+            return [await self._step(step, names) for step in case["steps"]]
+        finally:
+            await self.ask({"do": "DELETE", "path": f"/api/v1/namespaces/{names['ns']}"})
+
+    async def _step(self, step: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
+        filled = {**step, **fill({key: step[key] for key in ("path", "body") if key in step}, names)}
+        clock = asyncio.get_running_loop().time
+        end = clock() + step.get("within", PATIENCE_S if "until" in step else 0)
+        answer = await self.ask(filled)
+        while any(dig(answer["body"], path) != want for path, want in step.get("until", {}).items()) and clock() < end:
+            await asyncio.sleep(0.1)
+            answer = await self.ask(filled)
+        for name, path in step.get("save", {}).items():
+            names[name] = dig(answer["body"], path)
+        even = {"code": answer["code"], "body": evened(answer["body"], names)}
+        for path in step.get("ignore", ()):
+            even["body"] = without(even["body"], parts_of(path))
+        return even
+
+
+def session(limit_s: float = PATIENCE_S) -> aiohttp.ClientSession:
+    """A client for any of the servers compared; whose certificate it is doesn't matter here."""
+    lax = ssl.create_default_context()
+    lax.check_hostname, lax.verify_mode = False, ssl.CERT_NONE
+    timeout = aiohttp.ClientTimeout(total=limit_s)
+    return aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(ssl=lax), auto_decompress=True)
+
+
+def disagreements(case: dict[str, Any], answers: list[dict[str, Any]]) -> list[str]:
+    """What differs from the recorded answers, a line each."""
+    out = []
+    for i, (step, want, got) in enumerate(zip(case["steps"], case["answers"], answers, strict=True)):
+        out += [f"step {i} {step['do']} {step['path']}: {line}" for line in differences(want, got)]
+    return out
+
+
+async def record(server: Server, files: list[Path], version: str) -> int:
+    for file in files:
+        doc = json.loads(file.read_text())
+        for case in doc["cases"]:
+            case["answers"] = await server.converse(case)
+        file.write_text(written({"server": version or doc.get("server", ""), "cases": doc["cases"]}))
+    return 0
+
+
+def written(doc: dict[str, Any]) -> str:
+    """A file of conversations as it is kept: a case's steps and answers a line each."""
+    compact = {"ensure_ascii": False, "separators": (",", ":")}
+    lines = [f'{{"server":{json.dumps(doc["server"])},"cases":[']
+    for n, case in enumerate(doc["cases"]):
+        lines.append(f'{"," if n else ""}{{"case":{json.dumps(case["case"], ensure_ascii=False)},"steps":[')
+        lines.append(",\n".join(json.dumps(step, **compact) for step in case["steps"]))  # type: ignore[arg-type]
+        lines.append('],"answers":[')
+        lines.append(",\n".join(json.dumps(one, **compact) for one in case.get("answers", ())))  # type: ignore[arg-type]
+        lines.append("]}")
+    return "\n".join([*lines, "]}"]) + "\n"
+
+
+async def check(server: Server, files: list[Path], only: str) -> int:
+    failed = total = 0
+    for file in files:
+        for case in json.loads(file.read_text())["cases"]:
+            if only not in case["case"]:
+                continue
+            total += 1
+            lines = disagreements(case, await server.converse(case))
+            failed += bool(lines)
+            if lines:
+                print(f"{file.name}: {case['case']}", *lines, sep="\n  ")
+    print(f"{total - failed} of {total} conversations agree")
+    return min(1, failed)
+
+
+async def run(args: argparse.Namespace) -> int:
+    async with session() as client:
+        server = Server(client, args.server, args.token)
+        if args.do == "record":
+            version = (await server.ask({"do": "GET", "path": "/version"}))["body"]["gitVersion"]
+            return await record(server, args.files, version)
+        return await check(server, args.files, args.only)
+
+
+def main() -> int:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("do", choices=("record", "check"))
+    p.add_argument("files", nargs="+", type=Path)
+    p.add_argument("--server", required=True)
+    p.add_argument("--token", required=True)
+    p.add_argument("--only", default="", help="check only cases with this text in their name")
+    return asyncio.run(run(p.parse_args()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
