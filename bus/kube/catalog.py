@@ -109,6 +109,16 @@ def builtin() -> dict[tuple[str, str], Resource]:
 
 
 @functools.cache
+def _groups() -> frozenset[str]:
+    return frozenset(group for group, _ in builtin())
+
+
+def is_builtin(group: str) -> bool:
+    """Whether a group is served without any definition."""
+    return group in _groups()
+
+
+@functools.cache
 def shipped_definitions() -> list[Object]:
     """KubeEdge's resources (devices, node groups, rules, jobs ...) as CustomResourceDefinition objects.  Shared: copy before
     use."""

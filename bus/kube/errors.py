@@ -37,6 +37,7 @@ class StatusError(Exception):
         self.reason = reason
         self.message = message
         self.details = details or {}
+        self._detailed = details is not None
 
     def as_status(self) -> dict[str, Any]:
         return {
@@ -46,9 +47,13 @@ class StatusError(Exception):
             "status": "Failure",
             "message": self.message,
             "reason": self.reason,
-            **({"details": self.details} if self.details else {}),
+            **({"details": self.details} if self.details or self._detailed else {}),
             "code": self.code,
         }
+
+
+class NoPage(StatusError):
+    """A path that no group of the API has: it is told in plain text, as whoever serves the rest of a host would."""
 
 
 def qualified(group: str, resource: str) -> str:
@@ -74,7 +79,17 @@ def not_found(group: str, resource: str, name: str) -> StatusError:
 
 
 def no_such_path() -> StatusError:
-    return StatusError(404, "NotFound", "the server could not find the requested resource")
+    """A path of a group that is served, which leads nowhere."""
+    return StatusError(404, "NotFound", "the server could not find the requested resource", {})
+
+
+def no_page() -> StatusError:
+    return NoPage(404, "NotFound", "404 page not found")
+
+
+def no_such_verb() -> StatusError:
+    """A path that is served, but not with this method."""
+    return StatusError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {})
 
 
 def already_exists(group: str, resource: str, name: str) -> StatusError:

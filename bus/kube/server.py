@@ -17,10 +17,11 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from bus.kube import errors
+from bus.kube import catalog, errors
 from bus.kube.auth import impersonation, requests, users
 from bus.kube.auth.reviews import Reviews
 from bus.kube.auth.users import Authorizer, User
+from bus.kube.catalog import Resource, Version
 from bus.kube.errors import StatusError
 from bus.kube.http import answers, discovery, fairness, metrics, negotiation, openapi, paths, reading, watching, writing
 from bus.kube.http.context import Connect, Context, Limits, Server, Virtual
@@ -204,7 +205,7 @@ async def _answer(request: web.Request) -> web.StreamResponse:
         res, ver = made.resource, made.resource.versions[address.version]
     else:
         made = None
-        res, ver = server.registry.resource(address.group, address.resource, address.version)
+        res, ver = _served(server, address)
     if address.namespace is not None and not res.namespaced:
         raise errors.no_such_path()
     target = Target(res, ver, address.namespace or "", address.name, address.subresource)
@@ -253,8 +254,19 @@ def _verb(ctx: Context) -> Callable[[Context], Awaitable[web.StreamResponse]]:
 
 
 def _no_verb(ctx: Context) -> Callable[[Context], Awaitable[web.StreamResponse]]:
+    """Raises StatusError 405."""
     res = ctx.target.resource
-    raise errors.method_not_allowed(res.group, res.resource, ctx.request.method)
+    if not res.custom:
+        raise errors.no_such_verb()
+    raise errors.method_not_allowed(res.group, res.resource, ctx.request[_VERB].lower())
+
+
+def _served(server: Server, address: paths.Address) -> tuple[Resource, Version]:
+    """Raises StatusError 404: a Status from a group of our own, plain text from one that only definitions make."""
+    try:
+        return server.registry.resource(address.group, address.resource, address.version)
+    except StatusError as e:
+        raise e if catalog.is_builtin(address.group) else errors.no_page() from e
 
 
 async def _watch(ctx: Context) -> web.StreamResponse:
@@ -270,7 +282,7 @@ async def _watch(ctx: Context) -> web.StreamResponse:
 
 def _open(request: web.Request) -> web.Response:
     if request.method not in ("GET", "HEAD"):
-        raise errors.StatusError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+        raise errors.no_such_verb()
     if request.path == "/version":
         return answers.respond(discovery.version_info(SOURCE))
     if request.path.startswith("/readyz") and not request.app[_STATE].ready():
@@ -308,12 +320,16 @@ def _public(document: Any, kind: str) -> web.Response:
     return web.Response(body=json.dumps(document).encode(), content_type=kind, headers=headers)
 
 
+def _of_group(parts: list[str]) -> bool:
+    return catalog.is_builtin("" if parts[0] == "api" else parts[1])
+
+
 def _documents(request: web.Request, server: Server) -> web.Response:
     """What is not a resource: discovery and the types.  Raises StatusError 404, 405."""
     registry, accept = server.registry, request.headers.get("Accept", "")
     parts = request.path.strip("/").split("/")
     if request.method not in ("GET", "HEAD"):
-        raise errors.StatusError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+        raise errors.no_such_verb()
     if parts in (["api"], ["apis"]):
         wanted = discovery.aggregated(accept)
         if wanted:
@@ -337,4 +353,4 @@ def _documents(request: web.Request, server: Server) -> web.Response:
     if (parts[0] == "api" and len(parts) == 2) or (parts[0] == "apis" and len(parts) == 3):
         group, version = ("", parts[1]) if parts[0] == "api" else (parts[1], parts[2])
         return answers.respond(discovery.resources(server, group, version, writable=registry.writable))
-    raise errors.no_such_path()
+    raise errors.no_such_path() if parts[0] in ("api", "apis") and _of_group(parts) else errors.no_page()

@@ -49,7 +49,7 @@ def wrong(request: requests.Request, code: int, body: bytes, seconds: float) -> 
         return f"answered {code}"
     if seconds > SLOW_S:
         return f"took {seconds:.1f} s"
-    if code < 400 or request.method in ("HEAD", "TRACE", "OPTIONS"):
+    if code < 400 or request.method in ("HEAD", "TRACE", "OPTIONS") or (code, body) == (404, b"404 page not found\n"):
         return ""
     try:
         status: Any = json.loads(body)

@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
-from bus.kube.errors import StatusError
+from bus.kube.errors import NoPage, StatusError
 from bus.kube.http.negotiation import Output
 from bus.kube.storage import Object
 
@@ -74,6 +74,8 @@ async def compressed(request: web.Request, response: web.StreamResponse) -> web.
 
 
 def refuse(error: StatusError) -> web.Response:
+    if isinstance(error, NoPage):
+        return web.Response(status=error.code, text=f"{error.message}\n", headers={"X-Content-Type-Options": "nosniff"})
     response = respond(error.as_status(), error.code)
     after = error.details.get("retryAfterSeconds")
     if after:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from bus.kube import errors
-from bus.kube.catalog import Resource, Version, version_rank
+from bus.kube.catalog import Resource, Version, is_builtin, version_rank
 from bus.kube.storage import Object
 
 VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
@@ -82,7 +82,7 @@ def group(catalog: Served, name: str) -> Object:
     """Raises StatusError 404."""
     versions = _groups(catalog).get(name)
     if versions is None:
-        raise errors.no_such_path()
+        raise errors.no_page()
     return {"kind": "APIGroup", "apiVersion": "v1", **_group(name, versions)}
 
 
@@ -94,7 +94,7 @@ def resources(catalog: Served, group_name: str, version: str, *, writable: bool)
     """Raises StatusError 404."""
     served = _served(catalog, group_name, version)
     if not served:
-        raise errors.no_such_path()
+        raise errors.no_such_path() if is_builtin(group_name) else errors.no_page()
     listed: list[Object] = []
     for res, ver in served:
         entry: Object = {

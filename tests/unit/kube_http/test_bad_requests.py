@@ -61,10 +61,8 @@ async def test_compressed_bodies_are_not_taken(http: Http) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "code"),
     [
-        ("GET", "/nope", 404),
         ("GET", "/api/v1/nonsense", 404),
         ("GET", "/api/v2/pods", 404),
-        ("GET", "/apis/nope.example.com/v1", 404),
         ("GET", "/apis/apps/v1/namespaces/default/deployments/x/nope", 404),
         ("GET", "/api/v1/namespaces/default/nodes", 404),
         ("GET", CM + "/x/status/deeper", 404),
@@ -94,6 +92,11 @@ async def test_compressed_bodies_are_not_taken(http: Http) -> None:
 async def test_bad_addresses_and_options(http: Http, method: str, path: str, code: int) -> None:
     got, status = await http.call(method, path)
     assert (got, status["kind"], status["code"]) == (code, "Status", code)
+
+
+@pytest.mark.parametrize("path", ["/nope", "/apis/nope.example.com", "/apis/nope.example.com/v1", "/apis/a.b/v1/things/x"])
+async def test_a_path_of_nobody_is_told_in_plain_text(http: Http, path: str) -> None:
+    assert await http.call("GET", path) == (404, "404 page not found\n")
 
 
 async def test_media_types(http: Http) -> None:
