@@ -61,6 +61,7 @@ class Follower:
         last_per_subject: bool,
         epoch: str | None,
         addresses_only: bool = False,
+        sizes: bool = False,
     ) -> None:
         self._log, self._connection, self._api = log, connection, api
         self._nc: Client | None = None
@@ -69,7 +70,7 @@ class Follower:
         self._seq = after
         self._last_per_subject = last_per_subject and after == 0
         self._epoch = epoch
-        self._addresses_only = addresses_only
+        self._headers_only, self._addresses_only = addresses_only or sizes, addresses_only
         self._queue: deque[_Delivery] = deque()
         self._wake = asyncio.Event()
         self._sub: Any = None
@@ -131,7 +132,7 @@ class Follower:
             )
         if 0 < self._seq < info.horizon:
             raise EpochChanged(f"{self._stream}: compacted up to #{info.horizon}, we were at #{self._seq}")
-        self._size_max = max(0, int(info.config.get("max_msg_size") or 0))
+        self._size_max = 0 if self._headers_only else max(0, int(info.config.get("max_msg_size") or 0))
         self._batch = FOLLOW_BATCH_FIRST
         # With filters the last one need not be ours.
         self._goal = 0 if self._filters or info.messages == 0 else info.last_seq
@@ -142,7 +143,7 @@ class Follower:
             "inactive_threshold": int(3 * FOLLOW_EXPIRES_S * 1e9),
             "max_waiting": 8,
         }
-        if self._addresses_only:
+        if self._headers_only:
             config["headers_only"] = True
         if self._filters:
             config["filter_subjects"] = self._filters

@@ -73,6 +73,7 @@ DIRECT_BYTES_MAX = 4 << 20
 EPOCH_METADATA = "skerry.epoch"
 HORIZON_METADATA = "skerry.horizon"
 EPOCH_HEADER = acks.EPOCH
+SIZE_HEADER = "Nats-Msg-Size"  # the payload's, in a message without it (ADR-33, headers_only)
 
 _HDR_BATCH, _HDR_BATCH_SEQUENCE, _HDR_BATCH_COMMIT = "Nats-Batch-Id", "Nats-Batch-Sequence", "Nats-Batch-Commit"
 
@@ -96,11 +97,13 @@ class Log:
         """Drops our inbox; the connection stays open (it is not ours)."""
         await self._direct.close()
 
-    async def request(self, what: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    async def request(
+        self, what: str, body: dict[str, Any] | None = None, *, timeout_s: float | None = None
+    ) -> dict[str, Any]:
         """One JetStream API request; raises LogUnavailable, LogError with the server's own words."""
         try:
             data = json.dumps(body).encode() if body is not None else b""
-            msg = await self._connection.request(f"{self._api}.{what}", data, timeout_s=self._timeout)
+            msg = await self._connection.request(f"{self._api}.{what}", data, timeout_s=timeout_s or self._timeout)
         except NO_ANSWER as e:
             raise LogUnavailable(f"{what}: no answer from JetStream: {e!r}") from e
         answer: dict[str, Any] = json.loads(msg.data)
@@ -254,14 +257,16 @@ class Log:
         last_per_subject: bool = False,
         epoch: str | None = None,
         addresses_only: bool = False,
+        sizes: bool = False,
     ) -> AsyncGenerator[Batch, None]:
         """Batches for ever, through reconnects and server restarts; each sequence once, in order.
 
         ``last_per_subject`` (with after=0) begins with the last record of every subject, then goes on live.  The first batch
         may be empty: it tells that nothing was pending.  ``addresses_only``: without payloads (b"") and headers, for who
-        wants to know that something was written, and where.  Raises EpochChanged when the stream is another one."""
+        wants to know that something was written, and where.  ``sizes``: without payloads, whose sizes ``SIZE_HEADER`` tells.
+        Raises EpochChanged when the stream is another one."""
         follower = Follower(
-            self, self._connection, self._api, stream, filters or [], after, last_per_subject, epoch, addresses_only
+            self, self._connection, self._api, stream, filters or [], after, last_per_subject, epoch, addresses_only, sizes
         )
         try:
             async for batch in follower.batches():

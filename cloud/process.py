@@ -15,6 +15,7 @@ With a cluster there is a bridge to it in the place of api, controllers and repo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import gc
 import ssl
@@ -35,6 +36,7 @@ from cloud import (
     beats,
     behind,
     epochs,
+    fairness,
     gatekeeper,
     hints,
     joining,
@@ -52,7 +54,7 @@ from cloud.kubelet import settings as kubelets
 from cloud.node_api import usages
 from cloud.node_api.serve import NodeApi
 from cloud.standalone import access, api_service, pod_tokens, rules, run_controllers, storage, switches
-from schemas import identity
+from schemas import identity, subjects
 from schemas import reports as node_reports
 
 logger = structlog.get_logger(__name__)
@@ -154,7 +156,20 @@ class CloudProcess:
             parts.create_task(nudging.run(nudger.Nudger(sys, store, hub.file.edge).run), name="nudger")
             sourcing = leases.Campaign(store, "telemetry-sources", me)
             sources = telemetry_sources.TelemetrySources(store)
-            parts.create_task(sourcing.run(sources.run), name="telemetry sources")
+
+            async def say_again(node: str) -> None:
+                with contextlib.suppress(connect.NotConnected):  # it says everything when it is back
+                    await core.publish(subjects.command(node, "beat"), node_reports.AGAIN)
+
+            fair = fairness.Fairness(store, hub.shards, pause=sources.pause, say_again=say_again, tell=watch.tell)
+
+            async def fetch() -> None:
+                """Both end together, when another process leads: who is paused is known to one alone."""
+                async with asyncio.TaskGroup() as work:
+                    work.create_task(sources.run(), name="telemetry sources")
+                    work.create_task(fair.run(), name="fairness")
+
+            parts.create_task(sourcing.run(fetch), name="telemetry")
             keeper = revoking.Revoking(store, hub, sys, lambda: [d.public_key for d in gate.shut().values()])
             parts.create_task(leases.Campaign(store, "revocations", me).run(keeper.run), name="revocations")
             joins = joining.JoinService(core, store, hub, sys=sys)

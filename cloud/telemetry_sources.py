@@ -38,6 +38,10 @@ class Wanted:
         self._devices: dict[str, int] = {}  # node -> how many
         self._left: dict[str, float] = {}  # node -> when its last Device went
         self._keys: dict[str, str] = {}
+        self._paused: dict[str, float] = {}  # node -> until when nothing is fetched from it
+
+    def pause(self, node: str, until_s: float) -> None:
+        self._paused[node] = until_s
 
     def device(self, subject: str, data: Mapping[str, object] | None, now_s: float) -> None:
         spec = (data or {}).get("spec")
@@ -63,11 +67,12 @@ class Wanted:
     def now(self, now_s: float) -> dict[str, str]:
         """Node -> its public key."""
         self._left = {n: at for n, at in self._left.items() if now_s - at < self._linger_s}
-        return {n: self._keys[n] for n in (*self._devices, *self._left) if n in self._keys}
+        self._paused = {n: until for n, until in self._paused.items() if now_s < until}
+        return {n: self._keys[n] for n in (*self._devices, *self._left) if n in self._keys and n not in self._paused}
 
     def next_s(self) -> float | None:
         """When ``now`` will say something else by itself."""
-        return min(self._left.values()) + self._linger_s if self._left else None
+        return min((*(left + self._linger_s for left in self._left.values()), *self._paused.values()), default=None)
 
 
 class TelemetrySources:
@@ -76,7 +81,14 @@ class TelemetrySources:
     def __init__(self, store: buslog.Log, *, linger_s: float = LINGER_S) -> None:
         self._log, self._linger_s = store, linger_s
         self._wanted = Wanted(linger_s)
+        self._pauses: dict[str, float] = {}
         self._changed = asyncio.Event()
+
+    def pause(self, node: str, for_s: float) -> None:
+        """Fetches nothing from a node for a while: what it measures stays on it (cloud/fairness.py)."""
+        self._pauses[node] = time.monotonic() + for_s
+        self._wanted.pause(node, self._pauses[node])
+        self._changed.set()
 
     async def run(self) -> None:
         """For ever."""
@@ -84,6 +96,9 @@ class TelemetrySources:
             try:
                 async with asyncio.TaskGroup() as tasks:
                     self._wanted = Wanted(self._linger_s)
+                    self._pauses = {n: until for n, until in self._pauses.items() if until > time.monotonic()}
+                    for node, until in self._pauses.items():
+                        self._wanted.pause(node, until)
                     await self._session(tasks)
             except* buslog.EpochChanged as e:
                 logger.warning("telemetry.sources_restart", reason=str(e.exceptions[0]))

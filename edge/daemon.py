@@ -277,7 +277,9 @@ class Daemon:
         self.report_node()
 
     async def _asked(self, msg: connect.Message) -> None:
-        """The cloud wants a beat: the hub told of our link, or we were silent for long."""
+        """The cloud wants a beat (the hub told of our link, or we were silent for long), or to hear everything again."""
+        if msg.data == reports.AGAIN:
+            self._say_all("the log has no longer what we said")
         self.link.nudge(renewed=msg.data == reports.RENEWED)
 
     def _link_up(self) -> None:

@@ -28,6 +28,7 @@ HISTORY_DAYS_DEFAULT = 30
 TELEMETRY_DAYS_DEFAULT = 7
 TELEMETRY_BYTES_DEFAULT = 8 << 30
 AUDIT_DAYS_DEFAULT = 365
+AUDIT_EACH_MAX = 10_000  # of one kind about one name, some 5 MB: who is refused all the time pushes out nobody else's
 AUDIT_BYTES_MAX = 1 << 30  # two million decisions; who is refused again and again must not fill the disk
 # Replicas hold no consumers (live subscription and catch-up instead); API servers, workers and debuggers hold a few each.
 CONSUMERS_MAX = 10_000
@@ -118,7 +119,7 @@ def wanted(shards: int, limits: Limits | None = None) -> list[Config]:
     audit = {
         **_state("AUDIT", ["audit.>"], limits),
         "discard": "old",
-        "max_msgs_per_subject": -1,
+        "max_msgs_per_subject": AUDIT_EACH_MAX,
         "max_age": limits.audit_days * _DAY_NS,
         "max_bytes": AUDIT_BYTES_MAX,
     }

@@ -48,8 +48,15 @@ def origin_is_true(subject: str, headers: Mapping[str, str] | None) -> bool:
 
     The server doesn't check it: a hostile leaf can deliver any subject.  It does write which source the message came by:
     ``Nats-Stream-Source: <stream>:<hash> <sequence> <filter> <transform> <subject>`` (nats-server, server/stream.go)."""
+    origin = origin_of(headers)
+    return origin != "" and subject.startswith(f"telemetry.{origin}.")
+
+
+def origin_of(headers: Mapping[str, str] | None) -> str:
+    """The token of the node that a sourced message was fetched from; "" for one that was not sourced."""
     parts = ((headers or {}).get("Nats-Stream-Source") or "").split(" ")
-    return len(parts) >= 3 and parts[2].endswith(".>") and subject.startswith(parts[2][:-1])
+    tokens = parts[2].split(".") if len(parts) >= 3 else []
+    return tokens[1] if len(tokens) == 3 and tokens[0] == "telemetry" and tokens[2] == ">" else ""
 
 
 async def add_telemetry_source(log_: buslog.Log, node: str, public_key: str) -> bool:

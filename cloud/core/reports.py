@@ -47,6 +47,10 @@ from schemas.subjects import ObjectKey
 # one, three times.  A link that ends with a word is lost after some 10 s (cloud/hints.py); Kubernetes waits for 50 s.
 GRACE_US = 360 * times.US_PER_S
 EVENT_TTL_US = 3600 * times.US_PER_S  # Kubernetes keeps Events for an hour (--event-ttl)
+# New Events that a node may tell: each is an object, and a tombstone after.  Clients of Kubernetes let themselves tell 25 of
+# an object at once and one in five minutes (client-go, tools/record, EventSourceObjectSpamFilter); a node has some objects.
+EVENTS_AT_ONCE = 500
+EVENT_EVERY_US = 10 * times.US_PER_S
 WRITES_IN_FLIGHT_MAX = 64  # an API write is one append and one read back; beyond this they only wait in the hub
 CONFLICT_US = 5 * times.US_PER_S  # the API tells of the other write within milliseconds; this is the safety net
 GONE_UNMATCHED_MAX = 4096  # reports that a pod is gone whose pod isn't known (yet): the oldest are forgotten
@@ -72,6 +76,7 @@ class Reports:
         self._twins: dict[tuple[str, ObjectKey], folds.Said[reports.TwinReport]] = {}
         self._twins_on: dict[str, dict[ObjectKey, None]] = {}  # statuses of the devices that are on a node now
         self._events: dict[ObjectKey, folds.Said[reports.EventReport]] = {}
+        self._told: dict[str, int] = {}  # node -> until when its share of new Events is spent, were there one each time
         # node -> what is said of it under a condition of the cloud's own; "" that it is over
         self._marks: dict[str, dict[str, str]] = {mark: {} for mark in status.MARKS}
         # When a Node was deleted, by the log's clock: only a later report registers it again.  One that is told after the
@@ -216,6 +221,12 @@ class Reports:
     def _event_report(self, s: Reported) -> None:
         said = folds.said(reports.EventReport, s)
         key = status.event_key(said.node, f"{s.event.namespace}/{s.event.name}", said.report)
+        if self._loaded and key not in self._events and key not in self._objects:
+            spent = max(self._told.get(said.node, 0), said.time_us - EVENTS_AT_ONCE * EVENT_EVERY_US)
+            if spent >= said.time_us:
+                self._out.append(Complain(s.seq, f"{said.node} event", "tells more Events than a node may"))
+                return
+            self._told[said.node] = spent + EVENT_EVERY_US
         self._events[key] = said
         self._settle(key)
 

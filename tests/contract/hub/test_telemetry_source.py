@@ -191,6 +191,9 @@ def test_a_source_lingers_after_the_last_device_and_goes_with_the_node() -> None
     w.device("b", bound, 1)
     w.device("a", None, 2)
     assert w.now(500) == {"edge-1": "K"} and w.next_s() is None
+    w.pause("edge-1", 530)
+    assert w.now(529) == {} and w.next_s() == 530, "paused: what it measures stays on it"
+    assert w.now(530) == {"edge-1": "K"} and w.next_s() is None
     w.device("b", {"spec": {"nodeName": "edge-2"}}, 500)
     assert w.now(559) == {"edge-1": "K"} and w.next_s() == 560
     assert w.now(560) == {} and w.next_s() is None

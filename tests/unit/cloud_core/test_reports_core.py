@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cloud.core import report_words as words
-from cloud.core.reports import EVENT_TTL_US, GRACE_US, Reports
+from cloud.core.reports import EVENT_EVERY_US, EVENT_TTL_US, EVENTS_AT_ONCE, GRACE_US, Reports
 from cloud.core.writes import Write
 from schemas import event as events
 from schemas import times
@@ -435,6 +435,25 @@ def test_an_event_series_is_one_event_object(joined: World) -> None:
     joined.user(key, None)  # kept for an hour, then swept
     joined.start()
     assert key not in joined.objects
+
+
+def test_a_node_that_tells_events_without_end_makes_no_objects_without_end(joined: World) -> None:
+    pod = {"kind": "Pod", "namespace": "default", "name": "p", "uid": "u-p"}
+    data = {"involved": pod, "type": "Normal", "reason": "R", "message": "", "first": T0, "last": T0}
+
+    def there() -> int:
+        return sum(k.resource == "events" for k in joined.objects)
+
+    for n in range(EVENTS_AT_ONCE + 200):
+        joined.report("edge-1", "event", data, f"p.{n}")
+    assert EVENTS_AT_ONCE <= there() < EVENTS_AT_ONCE + 200
+    full = there()
+    joined.report("edge-1", "event", {**data, "count": 2}, "p.0")
+    assert there() == full, "one that is told again is no new one"
+    joined.now += 3 * EVENT_EVERY_US
+    for n in range(10):
+        joined.report("edge-1", "event", data, f"late.{n}")
+    assert full + 2 <= there() <= full + 4
 
 
 @pytest.mark.parametrize(
