@@ -65,12 +65,16 @@ class Settings:
     leaf_urls: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     store_key: Path | None = None  # a file; then the store is sealed with it (bus/stores/sealed.py)
+    store_key_in: Literal["file", "tpm"] | None = None  # how that file keeps it from now on; None: as it does
+    store_key_pcrs: str = ""  # which PCRs of the TPM must not change, ``sha256:7``
 
 
-def open_store(path: Path, key_file: Path | None = None) -> base.Store:
+def open_store(
+    path: Path, key_file: Path | None = None, kept: Literal["file", "tpm"] | None = None, pcrs: str = ""
+) -> base.Store:
     """The node's store, sealed when there is a key.  A damaged one is moved aside (one is kept, for a look): losing it costs
-    a resync, no container.  Raises BadStoreKey: that is no damage."""
-    key = _store_key(key_file)
+    a resync, no container.  Raises BadStoreKey, TpmError: that is no damage."""
+    key = _store_key(key_file, kept, pcrs)
     try:
         store_check.check(path)
         store = _opened(path, key)
@@ -88,12 +92,12 @@ def open_store(path: Path, key_file: Path | None = None) -> base.Store:
         return _opened(path, key)
 
 
-def _store_key(key_file: Path | None) -> bytes | None:
+def _store_key(key_file: Path | None, kept: Literal["file", "tpm"] | None, pcrs: str) -> bytes | None:
     if key_file is None:
         return None
     from bus.stores import sealed
 
-    return sealed.load_key(key_file, make=True)
+    return sealed.load_key(key_file, make=True, kept=kept, pcrs=pcrs)
 
 
 def _opened(path: Path, key: bytes | None) -> base.Store:
@@ -402,7 +406,7 @@ async def run(settings: Settings) -> None:
 
     The leaf goes on after us: telemetry is kept while the daemon restarts.  ``stop_leaf`` ends it."""
     identity = join.load(settings.data_dir)
-    store = await _patient_store(settings.data_dir / "store", settings.store_key)
+    store = await _patient_store(settings)
     server: supervise.NatsServer | None = None
     leaf_system: connect.ConnectSettings | None = None
     connection: connect.Connection | None = None
@@ -437,11 +441,11 @@ async def run(settings: Settings) -> None:
         store.close()
 
 
-async def _patient_store(path: Path, key_file: Path | None = None) -> base.Store:
+async def _patient_store(s: Settings) -> base.Store:
     """A disk that is full now may have room later; what runs on the node goes on meanwhile."""
     while True:
         try:
-            return open_store(path, key_file)
+            return open_store(s.data_dir / "store", s.store_key, s.store_key_in, s.store_key_pcrs)
         except base.StoreFull as e:
             logger.error("store.full", error=str(e))
             sd_notify.notify(f"STATUS=waiting for disk space: {e}")

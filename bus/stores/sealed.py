@@ -2,7 +2,8 @@
 
 Wraps another store.  XChaCha20-Poly1305 (libsodium through PyNaCl, which the node has loaded for its nkeys anyway); a random
 nonce a value, table and key are authenticated with it, so a value can't be moved to another object.  Keys of the tables stay
-readable: they are addresses, and they must be sorted.  The key is a file of its own that no copy of the store contains.
+readable: they are addresses, and they must be sorted.  The key is a file of its own that no copy of the store contains,
+and a TPM may have sealed it (bus/stores/tpm.py).
 
 A store from before is sealed when it is first opened with a key: what waits in the outbox must not be lost.  A wrong key is
 no damage: the store is left alone, and it is said.
@@ -15,6 +16,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from nacl import bindings
 from nacl.exceptions import CryptoError
@@ -26,33 +28,63 @@ _NONCE_BYTES = 24
 _SEAL = b"\x00sealed"  # in ``state``: proves the key, and that every value is sealed
 _PROOF = b"skerry store, sealed"
 
+Kept = Literal["file", "tpm"]
+
 
 class BadStoreKey(base.StoreError):
     """The key file is missing, readable for others, malformed, or not this store's."""
 
 
-def load_key(path: Path, *, make: bool = False) -> bytes:
-    """The key in a file of mode 0600 (64 hexadecimal digits); with ``make`` a missing one is made.  Raises BadStoreKey."""
+def load_key(path: Path, *, make: bool = False, kept: Kept | None = None, pcrs: str = "") -> bytes:
+    """The key in a file of mode 0600: 64 hexadecimal digits, or what a TPM sealed (bus/stores/tpm.py).  With ``make`` a
+    missing one is made.  ``kept``: how it should be kept from now on; a file that is kept otherwise is written anew, whole
+    or not at all.  Raises BadStoreKey, TpmError."""
+    from bus.stores import tpm  # of no use to a node without
+
     try:
         if make and not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as f:
-                f.write(os.urandom(KEY_BYTES).hex() + "\n")
-                f.flush()
-                os.fsync(f.fileno())
+            _write(path, os.urandom(KEY_BYTES), kept or "file", pcrs)
         found = path.stat()
-        text = path.read_text().strip()
+        text = path.read_bytes()[: tpm.FILE_BYTES_MAX].decode().strip()
     except (OSError, UnicodeDecodeError) as e:
         raise BadStoreKey(f"the key of the store can't be read: {e}") from e
     if not stat.S_ISREG(found.st_mode) or found.st_mode & 0o077 or found.st_uid != os.geteuid():
         raise BadStoreKey(f"{path} must be a file of ours that nobody else can read: chmod 600 (and chown) it")
+    now: Kept = "tpm" if tpm.is_sealed(text) else "file"
     try:
-        key = bytes.fromhex(text)
+        key = tpm.unseal(text) if now == "tpm" else bytes.fromhex(text)
     except ValueError:
         key = b""
+    except tpm.TpmError as e:
+        raise tpm.TpmError(f"{path}: {e}") from e
     if len(key) != KEY_BYTES:
         raise BadStoreKey(f"{path} is no key of a store: {2 * KEY_BYTES} hexadecimal digits are")
+    if kept is not None and (kept != now or (kept == "tpm" and pcrs and pcrs != tpm.pcrs_of(text))):
+        try:
+            _write(path, key, kept, pcrs)
+        except OSError as e:
+            raise BadStoreKey(f"the key of the store can't be written anew: {e}") from e
     return key
+
+
+def _write(path: Path, key: bytes, kept: Kept, pcrs: str) -> None:
+    """In the place of what there is.  What the TPM sealed it has given back once.  Raises OSError, TpmError."""
+    from bus.stores import tpm
+
+    text = tpm.seal(key, pcrs) if kept == "tpm" else key.hex() + "\n"
+    new = path.with_name(path.name + ".new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())
+    new.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def is_sealed(store: base.Reading) -> bool:

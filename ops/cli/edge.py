@@ -7,7 +7,7 @@ import json
 import shutil
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -85,10 +85,21 @@ async def join(
 @click.option("--leaf-port", type=click.IntRange(0, 65535), help="As for join.")
 @click.option("--store-key", type=click.Path(dir_okay=False, path_type=Path), envvar="SKERRY_STORE_KEY",
               help="Encrypt what the node stores with the key in this file (made when missing, mode 0600).")  # fmt: skip
+@click.option("--store-key-in", type=click.Choice(["file", "tpm"]), envvar="SKERRY_STORE_KEY_IN",
+              help="How that file keeps the key from now on: plain, or sealed by this machine's TPM 2.0.")  # fmt: skip
+@click.option("--store-key-pcrs", default="", envvar="SKERRY_STORE_KEY_PCRS", metavar="BANK:LIST",
+              help="With tpm: only while these PCRs are as they were, e.g. sha256:7 (Secure Boot).")  # fmt: skip
 @_data
 @common.is_async
 async def run(
-    link: str, beat: float | None, leaf_urls: tuple[str, ...], leaf_port: int | None, store_key: Path | None, data_dir: Path
+    link: str,
+    beat: float | None,
+    leaf_urls: tuple[str, ...],
+    leaf_port: int | None,
+    store_key: Path | None,
+    store_key_in: Literal["file", "tpm"] | None,
+    store_key_pcrs: str,
+    data_dir: Path,
 ) -> None:
     """Run the node's daemon until it is ended.  Containers and the node's bus go on without it.
 
@@ -99,6 +110,10 @@ async def run(
     from ops import logs  # before structlog is imported by the daemon's modules: it keeps them small
 
     logs.configure()
+    if (store_key_in or store_key_pcrs) and store_key is None:
+        raise click.UsageError("--store-key-in and --store-key-pcrs say how a file keeps the key: name it (--store-key)")
+    if store_key_pcrs and store_key_in != "tpm":
+        raise click.UsageError("--store-key-pcrs is for a key that the TPM keeps: --store-key-in tpm")
     from edge import memory
 
     with memory.without_public_cas():
@@ -115,6 +130,8 @@ async def run(
         leaf_urls=tuple(told.get("leaf_urls", ())) or None,
         leaf_port=told.get("leaf_port"),
         store_key=store_key,
+        store_key_in=store_key_in,
+        store_key_pcrs=store_key_pcrs,
     )
     await daemon.run(settings)
 
