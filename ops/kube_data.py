@@ -1,12 +1,13 @@
 """Makes the API's data files: the types of the built-in kinds, and KubeEdge's resource definitions, compact.
 
     python -m ops.kube_data types                 writes bus/kube/data/builtin.json and descriptions.json.gz
+    python -m ops.kube_data lists FILE...         writes ops/kube_lists.json from OpenAPI v3 documents of an API server
     python -m ops.kube_data kubeedge FOLDER       writes schemas/data/kubeedge.json from KubeEdge's CRD manifests
 
 The types come from the models of the official Python client (Apache-2.0), whose fields are the API's own.  What the
-client doesn't carry (how lists merge) is in the tables below: Kubernetes API reference, "patch merge key" and "map" of each
-field.  KubeEdge's definitions are Apache-2.0 too; their descriptions are left out, those of the types
-are in a file of their own.
+client doesn't carry (how lists and maps merge, what a field is when nobody sets it) comes from the documents that an API
+server serves of itself (/openapi/v3/...), kept in ops/kube_lists.json.  KubeEdge's definitions are Apache-2.0 too; their
+descriptions are left out, those of the types are in a file of their own.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 from schemas import kinds
 
 DATA = Path(__file__).resolve().parent.parent / "bus" / "kube" / "data"
+LISTS = Path(__file__).resolve().parent / "kube_lists.json"
 DEFINITIONS = Path(__file__).resolve().parent.parent / "schemas" / "data"
 
 # Beside the kinds of schemas/kinds.py: what requests and answers are made of.
@@ -58,53 +60,6 @@ PACKAGE = {
     "scheduling": r"PriorityClass$",
 }
 
-# (type, field) -> (patch merge key or "", list-map keys or "set" or (), strategy)
-MERGE: dict[tuple[str, str], tuple[str, tuple[str, ...] | str, str]] = {
-    ("PodSpec", "containers"): ("name", ("name",), "merge"),
-    ("PodSpec", "initContainers"): ("name", ("name",), "merge"),
-    ("PodSpec", "ephemeralContainers"): ("name", ("name",), "merge"),
-    ("PodSpec", "volumes"): ("name", ("name",), "merge,retainKeys"),
-    ("PodSpec", "imagePullSecrets"): ("name", ("name",), "merge"),
-    ("PodSpec", "hostAliases"): ("ip", ("ip",), "merge"),
-    ("PodSpec", "topologySpreadConstraints"): ("topologyKey", ("topologyKey", "whenUnsatisfiable"), "merge"),
-    ("PodSpec", "resourceClaims"): ("name", ("name",), "merge,retainKeys"),
-    ("PodSpec", "schedulingGates"): ("name", ("name",), "merge"),
-    ("PodStatus", "conditions"): ("type", ("type",), "merge"),
-    ("PodStatus", "podIPs"): ("ip", ("ip",), "merge"),
-    ("PodStatus", "hostIPs"): ("ip", (), "merge"),
-    ("PodStatus", "resourceClaimStatuses"): ("name", ("name",), "merge,retainKeys"),
-    ("ServiceSpec", "ports"): ("port", ("port", "protocol"), "merge"),
-    ("ServiceStatus", "conditions"): ("type", ("type",), "merge"),
-    ("NodeSpec", "podCIDRs"): ("", "set", "merge"),
-    ("NodeStatus", "conditions"): ("type", ("type",), "merge"),
-    ("NodeStatus", "addresses"): ("type", ("type",), "merge"),
-    ("NamespaceStatus", "conditions"): ("type", ("type",), "merge"),
-    ("DeploymentStatus", "conditions"): ("type", ("type",), "merge"),
-    ("ReplicaSetStatus", "conditions"): ("type", ("type",), "merge"),
-    ("DaemonSetStatus", "conditions"): ("type", ("type",), "merge"),
-    ("StatefulSetStatus", "conditions"): ("type", ("type",), "merge"),
-    ("JobStatus", "conditions"): ("type", ("type",), "merge"),
-    ("PersistentVolumeClaimStatus", "conditions"): ("type", ("type",), "merge"),
-    ("PodDisruptionBudgetStatus", "conditions"): ("type", ("type",), "merge"),
-    ("ReplicationControllerStatus", "conditions"): ("type", ("type",), "merge"),
-    ("HorizontalPodAutoscalerStatus", "conditions"): ("type", ("type",), "merge"),
-    ("CSINodeSpec", "drivers"): ("name", ("name",), "merge"),
-    ("ServiceAccount", "secrets"): ("name", ("name",), "merge"),
-    ("CustomResourceDefinitionStatus", "conditions"): ("", ("type",), ""),
-    ("ObjectMeta", "ownerReferences"): ("uid", ("uid",), "merge"),
-    ("ObjectMeta", "finalizers"): ("", "set", "merge"),
-    ("ResourceRequirements", "claims"): ("", ("name",), ""),
-}
-for _container in ("Container", "EphemeralContainer"):
-    MERGE[_container, "env"] = ("name", ("name",), "merge")
-    MERGE[_container, "ports"] = ("containerPort", ("containerPort", "protocol"), "merge")
-    MERGE[_container, "volumeMounts"] = ("mountPath", ("mountPath",), "merge")
-    MERGE[_container, "volumeDevices"] = ("devicePath", ("devicePath",), "merge")
-RETAIN_KEYS = {("DeploymentSpec", "strategy")}
-ATOMIC_TYPES = {"LabelSelector", "NodeSelector", "NodeSelectorTerm", "ObjectReference", "LocalObjectReference"}
-ATOMIC_TYPES |= {"ConfigMapKeySelector", "SecretKeySelector", "ObjectFieldSelector", "ResourceFieldSelector"}
-ATOMIC_TYPES |= {"TypedLocalObjectReference", "OwnerReference", "FileKeySelector"}
-ATOMIC_FIELDS = {("PodSpec", "nodeSelector"), ("ServiceSpec", "selector"), ("ReplicationControllerSpec", "selector")}
 QUANTITY_MAPS = {"limits", "requests", "capacity", "allocatable", "allocatedResources", "overhead", "podFixed"}
 QUANTITY_MAPS |= {"hard", "used", "default", "defaultRequest", "max", "min", "maxLimitRequestRatio"}
 QUANTITIES = {"sizeLimit", "divisor", "maximumVolumeSize"}
@@ -113,6 +68,9 @@ QUANTITY_FIELDS |= {("CSIStorageCapacity", "capacity")}
 MICRO_TIMES = {"renewTime", "acquireTime", "eventTime", "lastObservedTime"}
 PRESERVED = {("CustomResourceValidation", "openAPIV3Schema"), ("ManagedFieldsEntry", "fieldsV1")}
 PRESERVED |= {("CustomResourceSubresources", "status"), ("ControllerRevision", "data")}
+TOLD: tuple[str, ...] = ("default", "x-kubernetes-list-map-keys", "x-kubernetes-list-type", "x-kubernetes-map-type")
+TOLD += ("x-kubernetes-patch-merge-key", "x-kubernetes-patch-strategy")
+NOT_OURS = ("io.k8s.apimachinery.pkg.version", "io.k8s.kube-aggregator")
 SCALARS = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 
 
@@ -154,20 +112,19 @@ def _node(type_text: str, owner: str, field: str) -> dict[str, Any]:
     return {"$ref": definition(type_text)}
 
 
-def _field(owner: str, field: str, type_text: str) -> dict[str, Any]:
-    node = _node(type_text, owner, field)
-    key, listing, strategy = MERGE.get((owner, field), ("", (), ""))
-    if key:
-        node["x-kubernetes-patch-merge-key"] = key
-    if strategy or (owner, field) in RETAIN_KEYS:
-        node["x-kubernetes-patch-strategy"] = strategy or "retainKeys"
-    if listing == "set":
-        node["x-kubernetes-list-type"] = "set"
-    elif listing:
-        node |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(listing)}
-    if (owner, field) in ATOMIC_FIELDS:
-        node["x-kubernetes-map-type"] = "atomic"
-    return node
+def _told(node: dict[str, Any]) -> dict[str, Any]:
+    """What a served schema says beyond the type."""
+    return {key: node[key] for key in sorted(node) if key in TOLD}
+
+
+def lists(documents: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """``{definition: {field: {"x-kubernetes-list-type": ...}}}``; what is said of the whole type is under ""."""
+    out: dict[str, dict[str, dict[str, Any]]] = {}
+    for document in documents:
+        for name, schema in document.get("components", {}).get("schemas", {}).items():
+            said = {"": _told(schema), **{f: _told(n) for f, n in schema.get("properties", {}).items()}}
+            out[name] = {field: told for field, told in sorted(said.items()) if told}
+    return {name: out[name] for name in sorted(out) if out[name] and not name.startswith(NOT_OURS)}
 
 
 def types() -> dict[str, Any]:
@@ -176,6 +133,7 @@ def types() -> dict[str, Any]:
     builtin = [(k, v) for k in kinds.BUILTIN if not k.group.endswith("kubeedge.io") for v in k.versions]
     roots = {(k.group, v, k.kind): MODEL_OF.get((k.group, k.kind), f"{v.upper()}{k.kind}") for k, v in builtin}
     todo, done = [*roots.values(), *EXTRA], {}
+    merging = json.loads(LISTS.read_text())
     while todo:
         model = todo.pop()
         if definition(model) in done:
@@ -183,19 +141,19 @@ def types() -> dict[str, Any]:
         cls = getattr(models, model)
         owner = PREFIX.sub("", model)
         out: dict[str, Any] = {"type": "object", "properties": {}}
+        said = merging.get(definition(model), {})
         needed = []
         by_alias = {f.serialization_alias or name: f for name, f in cls.model_fields.items()}
         for attribute, type_text in cls.openapi_types.items():
             field = cls.attribute_map[attribute]
-            out["properties"][field] = _field(owner, field, type_text)
+            out["properties"][field] = {**_node(type_text, owner, field), **said.get(field, {})}
             if by_alias[field].is_required():
                 needed.append(field)
             if (owner, field) not in PRESERVED:
                 todo += [t for t in re.findall(r"\w+", type_text) if re.match(MODELS, t)]
         if needed:
             out["required"] = sorted(needed)
-        if owner in ATOMIC_TYPES:
-            out["x-kubernetes-map-type"] = "atomic"
+        out |= said.get("", {})
         done[definition(model)] = out
     names = {f"{g}/{v}/{k}": definition(m) for (g, v, k), m in roots.items()}
     return {"definitions": done, "kinds": names}
@@ -249,6 +207,8 @@ def main(argv: list[str]) -> int:
         (DATA / "builtin.json").write_text(text_of(made))
         said = text_of(descriptions(list(made["definitions"]))).encode()
         (DATA / "descriptions.json.gz").write_bytes(gzip.compress(said, mtime=0))
+    elif argv[:1] == ["lists"] and len(argv) > 1:
+        LISTS.write_text(text_of(lists([json.loads(Path(file).read_text()) for file in argv[1:]])))
     elif argv[:1] == ["kubeedge"] and len(argv) == 2:
         (DEFINITIONS / "kubeedge.json").write_text(text_of(kubeedge(Path(argv[1]))))
     else:

@@ -46,7 +46,7 @@ class StatusError(Exception):
             "metadata": {},
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
+            **({"reason": self.reason} if self.reason else {}),
             **({"details": self.details} if self.details or self._detailed else {}),
             "code": self.code,
         }
@@ -103,11 +103,16 @@ def conflict(group: str, resource: str, name: str, why: str = "") -> StatusError
     return StatusError(409, "Conflict", message, _details(group, resource, name))
 
 
-def apply_conflict(causes: list[Cause]) -> StatusError:
-    """Server-side apply: other managers own what this one wants to change."""
-    n = len(causes)
-    text = "; ".join(f"{c.message}: {c.field}" for c in causes)
-    message = f"Apply failed with {n} conflict{'s' if n > 1 else ''}: {text}"
+def apply_conflict(owned: list[tuple[str, list[str]]]) -> StatusError:
+    """Server-side apply: other managers own what this one wants to change; ``owned`` says who owns which fields."""
+    causes = [Cause(field, "FieldManagerConflict", f"conflict with {who}") for who, fields in owned for field in fields]
+    if len(causes) == 1:
+        message = f"Apply failed with 1 conflict: {causes[0].message}: {causes[0].field}"
+    else:
+        parts = []
+        for who, fields in sorted(owned):
+            parts += [f"conflicts with {who}:", *(f"- {field}" for field in fields)]
+        message = f"Apply failed with {len(causes)} conflicts: " + "\n".join(parts)
     return StatusError(409, "Conflict", message, {"causes": [c.as_json() for c in causes]})
 
 

@@ -67,17 +67,32 @@ def check_address(meta: Object, resource: Resource, namespace: str, name: str) -
     if given != name:
         raise errors.bad_request(f"the name of the object ({given[:80]}) does not match the name on the URL ({name})")
     if resource.namespaced and space and space != namespace:
-        why = f"the namespace of the object ({space[:80]}) does not match the namespace on the request ({namespace})"
-        raise errors.bad_request(why)
+        raise errors.bad_request("the namespace of the provided object does not match the namespace sent on the request")
     _placed(meta, resource, namespace)
 
 
+# Where the real server keeps a kind, when that isn't under the resource's name: its answer says so.
+_PREFIXES = {"nodes": "minions", "services": "services/specs", "endpoints": "services/endpoints", "ingresses": "ingress"}
+
+
+def check_uid(obj: Object, old: Object, resource: Resource) -> None:
+    """Of a whole object that is sent: raises StatusError 409 when it is about another one of the same name."""
+    uid, have, meta = obj["metadata"].get("uid"), old["metadata"].get("uid"), old["metadata"]
+    if not uid or uid == have:
+        return
+    prefix = f"{resource.group}/{resource.resource}" if resource.custom else resource.resource
+    parts = ["/registry", _PREFIXES.get(prefix, prefix), *([meta["namespace"]] if resource.namespaced else []), meta["name"]]
+    why = f"StorageError: invalid object, Code: 4, Key: {'/'.join(parts)}, ResourceVersion: 0, AdditionalErrorMsg: "
+    why += f"Precondition failed: UID in precondition: {uid}, UID in object meta: {have}"
+    raise errors.conflict(resource.group, resource.resource, meta["name"], why)
+
+
 def for_update(obj: Object, old: Object, resource: Resource) -> None:
-    """What an update may not change is as it was, in place.  Raises StatusError 409 when it is about another object."""
+    """What an update may not change is as it was, in place.  Raises StatusError 422 when a patch changes the UID."""
     meta, before = obj["metadata"], old["metadata"]
     if meta.get("uid") and meta["uid"] != before.get("uid"):
-        why = f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {before.get('uid')}"
-        raise errors.conflict(resource.group, resource.resource, before["name"], why)
+        cause = errors.bad_value("metadata.uid", meta["uid"], "field is immutable")
+        raise errors.invalid(resource.group, resource.kind, before["name"], [cause, cause])
     fixed = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "generateName")
     for field in (*fixed, "name", "namespace"):
         if field in before:

@@ -24,7 +24,7 @@ from bus.kube.decoding import clone
 from bus.kube.deletion import Deleted, DeleteOptions
 from bus.kube.errors import StatusError
 from bus.kube.kinds import base, strategy
-from bus.kube.patches import apply, choose, fieldsets
+from bus.kube.patches import apply, checks, choose, managers
 from bus.kube.storage import (
     AlreadyExists,
     Conflict,
@@ -194,9 +194,11 @@ class Registry:
         if res.namespaced:
             self._check_namespace(res, namespace, draft["metadata"].get("name", ""))
         rules.defaults(draft, ctx)
-        if how.user is not None and "managedFields" not in draft["metadata"]:
-            me = apply.Entry(how.manager, "Update", "", draft["apiVersion"], ctx.now, frozenset())
-            apply.created(draft, apply.type_of(res, ver), me)
+        if not draft["metadata"].get("managedFields", True):
+            del draft["metadata"]["managedFields"]
+        elif how.user is not None and "managedFields" not in draft["metadata"]:
+            me = managers.Entry(how.manager, "Update", "", draft["apiVersion"], ctx.now, frozenset())
+            managers.created(draft, managers.kind_of(res, ver), me)
         for plugin in self._plugins:
             await plugin.fill(target, draft, how)
         if self._plugins:
@@ -278,6 +280,9 @@ class Registry:
             self.stored(target)
             cause = errors.bad_value("metadata.resourceVersion", 0, "must be specified for an update")
             raise errors.invalid(target.resource.group, target.resource.resource, name, [cause])
+        found = self.reader.get(target.key)
+        if found is not None:
+            objectmeta.check_uid(new, found.object, target.resource)
         return await self.change(target, lambda _: clone(new), how)
 
     async def patch(
@@ -316,20 +321,14 @@ class Registry:
         res, ver, sub = target.resource, target.version, target.subresource
         if sub not in ("", "status"):
             raise errors.unsupported_media_type(choose.PATCH_TYPES[:3])
-        if not isinstance(patch, dict):
-            raise errors.bad_request("what is applied is an object")
-        meta = patch.get("metadata")
-        if isinstance(meta, dict) and not meta.get("name"):
-            patch = {**patch, "metadata": {**meta, "name": target.name}}
-        config = apply.wanted(self._readable(patch, target, how), res, sub)
-        node, asked = apply.type_of(res, ver), config["metadata"].pop("resourceVersion", "")
-        me = apply.Entry(how.manager, "Apply", sub, config["apiVersion"], times.of_micros(self._clock()), frozenset())
+        kind = managers.kind_of(res, ver)
+        said = checks.applied(patch, res.api_version(ver.name), res.kind, target.name, kind.node)
+        config = apply.wanted(self._readable(said, target, how), res, sub)
+        said, asked = apply.wanted(said, res, sub), config["metadata"].pop("resourceVersion", "")
+        me = managers.Entry(how.manager, "Apply", sub, config["apiVersion"], times.of_micros(self._clock()), frozenset())
         if self.reader.get(target.key) is None and not sub:
-            if asked:
-                raise target.conflict()
-            fields = fieldsets.of(config, node)
             new = clone(config)
-            new["metadata"]["managedFields"] = apply.write([dataclasses.replace(me, fields=fields)])
+            new["metadata"]["managedFields"] = apply.first(said, kind, me)
             try:
                 return await self._create(target, new, how)
             except StatusError as e:
@@ -337,8 +336,9 @@ class Registry:
                     raise
 
         def make(current: Object) -> Object:
-            merged = apply.apply(current, config, node, me, force=how.force)
+            merged = apply.apply(current, config, said, kind, me, force=how.force)
             new = decoding.read(merged, res, ver)  # what fields left behind (an empty map) goes
+            new["metadata"]["managedFields"] = merged["metadata"]["managedFields"]
             new["metadata"]["resourceVersion"] = asked
             return new
 
@@ -372,10 +372,12 @@ class Registry:
             ours = (
                 how.user is None and target.subresource == "status"
             )  # our own reports: their ownership is nobody's question
+            if not new["metadata"].get("managedFields", True):
+                del new["metadata"]["managedFields"]
             if tracked and not ours and "managedFields" in new["metadata"]:
                 now = times.of_micros(self._clock())
-                me = apply.Entry(how.manager, "Update", target.subresource, new["apiVersion"], now, frozenset())
-                apply.updated(new, current, apply.type_of(res, inner), me)
+                me = managers.Entry(how.manager, "Update", target.subresource, new["apiVersion"], now, frozenset())
+                managers.updated(new, current, managers.kind_of(res, inner), me)
             if new == current:
                 return self.present(res, ver, stored)
             if target.subresource in ("", "resize"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from bus.kube import errors
+from bus.kube import errors, gotext
 from bus.kube.auth.denials import Denials
 from bus.kube.auth.requests import require
 from bus.kube.auth.reviews import Reviews
@@ -141,8 +141,13 @@ class Context:
         if len(named.encode()) > MANAGER_CHARS_MAX:
             said = f"Too long: may not be more than {MANAGER_CHARS_MAX} bytes"
             causes.append(errors.Cause("fieldManager", "FieldValueTooLong", said))
-        if not named.isprintable():
-            causes.append(errors.bad_value("fieldManager", named, "should only contain printable characters"))
+        for at, letter in enumerate(named):
+            if not letter.isprintable():
+                why = f"invalid character U+{ord(letter):04X} (at position {at})"
+                causes.append(
+                    errors.Cause("fieldManager", "FieldValueInvalid", f"Invalid value: {gotext.quoted(named)}: {why}")
+                )
+                break
         if causes:
             raise errors.invalid("meta.k8s.io", _OPTIONS.get(self.request.method, "CreateOptions"), "", causes)
         manager = named or "".join(c for c in agent if c.isprintable())[:MANAGER_CHARS_MAX] or "unknown"

@@ -1,92 +1,33 @@
 """Server-side apply: merge what a manager wants into what is there, by who owns which field.
 
 A field that another manager owns and that would change is a conflict (409), unless forced.  A field that this manager
-applied before and leaves out now goes, unless another manager owns it too.  Who creates an object over HTTP owns what it
-said ("Update"); what our own components create carries no ownership (it would double its size in the log): the first apply
-finds one manager, "before-first-apply", that owns all.
-Source: API concepts, "Server-Side Apply".
+applied before and leaves out now goes, unless another manager owns it too.  The merge is here, the bookkeeping of other
+writes in managers.py.  Source: API concepts, "Server-Side Apply".
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from bus.kube import errors, typed
-from bus.kube.catalog import Resource, Version
+from bus.kube import errors
+from bus.kube.catalog import Resource
 from bus.kube.decoding import clone
-from bus.kube.patches import fieldsets
-from bus.kube.patches.fieldsets import ABSENT, FieldSet
+from bus.kube.patches import fieldsets, managers
+from bus.kube.patches.fieldsets import FieldSet
+from bus.kube.patches.managers import Entry, Kind
 from bus.kube.storage import Object
 from bus.kube.typed import Node
 
-FIRST = "before-first-apply"
-MANAGERS_MAX = 50  # more are folded into one, so that ownership can't outgrow the object
-ANCIENT = "ancient-changes"
 CLIENT_SIDE = "kubectl"  # the manager of kubectl apply --server-side
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One manager's line in ``managedFields``."""
-
-    manager: str
-    operation: str
-    subresource: str
-    api_version: str
-    time: str
-    fields: FieldSet
-
-    @property
-    def who(self) -> tuple[str, str, str]:
-        return self.manager, self.operation, self.subresource
-
-
-def type_of(resource: Resource, version: Version) -> Node:
-    """The type to walk an object by."""
-    if not resource.custom:
-        return version.schema
-    fields = {**version.schema.get("properties", {}), "metadata": {"$ref": typed.META + "ObjectMeta"}}
-    return {**version.schema, "properties": fields}
-
-
-def read(meta: Object) -> list[Entry]:
-    out = []
-    for raw in meta.get("managedFields", []):
-        fields = fieldsets.read(raw.get("fieldsV1"))
-        who = (raw.get("manager", ""), raw.get("operation", "Update"), raw.get("subresource", ""))
-        out.append(Entry(*who, raw.get("apiVersion", ""), raw.get("time", ""), fields))
-    return out
-
-
-def write(entries: list[Entry]) -> list[Object]:
-    kept = sorted((e for e in entries if e.fields), key=lambda e: (e.operation, e.time, e.manager, e.subresource))
-    updates = [e for e in kept if e.operation == "Update"]
-    if len(updates) > MANAGERS_MAX:
-        old = updates[: len(updates) - MANAGERS_MAX + 1]
-        merged = replace(old[-1], manager=ANCIENT, fields=frozenset().union(*(e.fields for e in old)))
-        kept = [merged, *(e for e in kept if e not in old)]
-    return [
-        {
-            "manager": e.manager,
-            "operation": e.operation,
-            "apiVersion": e.api_version,
-            **({"time": e.time} if e.time else {}),
-            "fieldsType": "FieldsV1",
-            "fieldsV1": fieldsets.write(e.fields),
-            **({"subresource": e.subresource} if e.subresource else {}),
-        }
-        for e in kept
-    ]
+_ESCAPED = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})  # as Go writes JSON
 
 
 def wanted(config: Object, resource: Resource, subresource: str) -> Object:
-    """The part of what was applied that this (sub)resource may change.  Raises StatusError 400."""
-    if config["metadata"].get("managedFields"):
-        raise errors.bad_request("metadata.managedFields must be nil")
+    """The part of what was applied that this (sub)resource may change."""
     out: Object = {k: v for k, v in config.items() if k != "status"}
     if subresource == "status":
         meta = {k: v for k, v in config["metadata"].items() if k in ("name", "namespace", "resourceVersion", "uid")}
@@ -96,80 +37,83 @@ def wanted(config: Object, resource: Resource, subresource: str) -> Object:
     return out
 
 
-def apply(live: Object, config: Object, node: Node, me: Entry, *, force: bool) -> Object:
-    """The next object, with its ``managedFields``.  ``me`` says who applies (its fields are filled in).
+def first(said: Object, kind: Kind, me: Entry) -> list[Object]:
+    """The ``managedFields`` of an object that is made by applying it."""
+    return managers.write([replace(me, fields=_said(said, kind, me))])
 
-    Raises StatusError 409 with every conflict."""
-    mine = fieldsets.of(config, node)
-    entries = read(live["metadata"])
-    if not entries:
-        entries = _first(live, node, me)
+
+def apply(live: Object, config: Object, said: Object, kind: Kind, me: Entry, *, force: bool) -> Object:
+    """The next object, with its ``managedFields`` (an empty list where nobody owns anything any more).
+
+    ``config`` is what is applied in the form of its kind, ``said`` the same as it was sent; ``me`` says who applies (its
+    fields are filled in).  Raises StatusError 409 with every conflict."""
+    node = kind.node
+    entries = managers.read(live["metadata"]) or managers.before_first_apply(live, kind, me)
     before = next((e for e in entries if e.who == me.who), None)
     others = [e for e in entries if e.who != me.who]
+    mine = _said(said, kind, me)
     out = _merge(live, config, node)
-    differing = {p for p in mine if _differs(live, out, p, node)}
-    conflicts = [(e, p) for e in others for p in sorted(e.fields & differing)]
-    if me.manager == CLIENT_SIDE and {p for _, p in conflicts} <= _noted(live, node):
-        conflicts = []  # it was kubectl's own before, applied by itself
+    if before is not None and before.fields:
+        owned = fieldsets.with_parents(fieldsets.of(said, node).union(mine, *(e.fields for e in others)), node)
+        out = _pruned(out, fieldsets.with_parents(before.fields, node), owned, kind)
+    changed = managers.compare(live, out, kind, me.subresource)
+    taken = changed.added | changed.modified
+    conflicts = [(e, e.fields & taken) for e in others if e.fields & taken]
+    if me.manager == CLIENT_SIDE and conflicts:  # it was kubectl's own before, applied by itself
+        noted = _noted(live, kind)
+        conflicts = [] if all(paths <= noted for _, paths in conflicts) else _without(conflicts, noted)
     if conflicts and not force:
-        raise errors.apply_conflict([_cause(e, fieldsets.said(p)) for e, p in conflicts])
-    others = [replace(e, fields=e.fields - differing) for e in others]
-    if before is not None:
-        owned = mine.union(*(e.fields for e in others))
-        gone = before.fields - owned
-        for path in sorted(gone, key=len):  # an element before its key fields, by which it is found
-            if not any(o[: len(path)] == path for o in owned):
-                fieldsets.remove(out, path, node)
-    now = replace(me, fields=mine)
-    if before is not None and before.fields == mine and before.api_version == me.api_version:
-        now = before  # the same again: not even its time changes, so that nothing is written
-    meta = {**out["metadata"], "managedFields": write([*others, now])}
+        raise errors.apply_conflict([(e.named, [*map(fieldsets.said, fieldsets.ordered(paths))]) for e, paths in conflicts])
+    others = [replace(e, fields=e.fields - taken - changed.removed) for e in others]
+    same = not (taken or changed.removed)
+    now = replace(me, fields=mine, time=(before.time if before else "") if same else me.time)
+    meta = {**out["metadata"], "managedFields": managers.write([*others, now])}
+    note = (live["metadata"].get("annotations") or {}).get(LAST_APPLIED)
+    if me.manager == CLIENT_SIDE and note:  # kept up, for who goes back to applying by itself
+        meta["annotations"] = {**meta["annotations"], LAST_APPLIED: _note(said)}
     return {**out, "metadata": meta}
 
 
-def _first(live: Object, node: Node, me: Entry) -> list[Entry]:
-    """Who owns an object that nobody applied by the server.  What kubectl applied by itself (it left a note) is its own, so
-    that it can change over; kube-apiserver reads the same note, for the same manager only."""
-    everything, mine = fieldsets.of(live, node), frozenset[fieldsets.Path]()
-    if me.manager == CLIENT_SIDE and not me.subresource:
-        mine = _noted(live, node) & everything
-    born = live["metadata"].get("creationTimestamp", "")
-    found = [Entry(FIRST, "Update", "", live["apiVersion"], born, everything - mine)]
-    return [*found, replace(me, fields=mine)] if mine else found
+def _said(said: Object, kind: Kind, me: Entry) -> FieldSet:
+    fields = fieldsets.of(said, kind.node) - fieldsets.STRIPPED
+    return frozenset(p for p in fields if kind.may_own(p, me.subresource))
 
 
-def _noted(live: Object, node: Node) -> fieldsets.FieldSet:
-    """What ``kubectl apply`` applied by itself: it left a note."""
+def _pruned(merged: Object, last: FieldSet, owned: FieldSet, kind: Kind) -> Object:
+    """Without what was applied last time, but what somebody still owns, and what nobody applied stays."""
+    node = kind.node
+    everything = fieldsets.with_parents(fieldsets.of(merged, node), node)
+    out = fieldsets.without(merged, last, node)
+    left = fieldsets.with_parents(fieldsets.of(out, node), node)
+    out = fieldsets.without(merged, everything - (left | owned), node)
+    left = fieldsets.with_parents(fieldsets.of(out, node), node)
+    found: Object = fieldsets.without(merged, (everything - left) & last, node)
+    return found
+
+
+def _without(conflicts: list[tuple[Entry, FieldSet]], noted: FieldSet) -> list[tuple[Entry, FieldSet]]:
+    return [(e, paths - noted) for e, paths in conflicts if paths - noted]
+
+
+def _noted(live: Object, kind: Kind) -> FieldSet:
+    """What ``kubectl apply`` applied by itself and is still so: it left a note."""
     note = (live["metadata"].get("annotations") or {}).get(LAST_APPLIED)
     if note is not None:
         with contextlib.suppress(ValueError, RecursionError):
             noted = json.loads(note)
-            if isinstance(noted, dict):
-                return fieldsets.of(noted, node)
+            if isinstance(noted, dict) and noted.get("apiVersion") == live["apiVersion"]:
+                differing = fieldsets.compare(noted, kind.whole(live), kind.node)
+                return fieldsets.of(noted, kind.node) - differing.added - differing.modified - differing.removed
     return frozenset()
 
 
-def created(new: Object, node: Node, me: Entry) -> None:
-    """Who makes an object without applying it owns all that it said, in place."""
-    new["metadata"]["managedFields"] = write([replace(me, fields=fieldsets.of(new, node))])
-    if not new["metadata"]["managedFields"]:
-        del new["metadata"]["managedFields"]
-
-
-def _differs(live: Object, out: Object, path: fieldsets.Path, node: Node) -> bool:
-    old = fieldsets.find(live, path, node)
-    if path[-1].startswith("f:"):
-        return bool(old is ABSENT or old != fieldsets.find(out, path, node))
-    return old is ABSENT  # an element with keys is there or not; its fields are compared one by one
-
-
-def _cause(entry: Entry, field: str) -> errors.Cause:
-    who = f'conflict with "{entry.manager}"'
-    if entry.subresource:
-        who += f' with subresource "{entry.subresource}"'
-    if entry.operation == "Update":
-        who += f" using {entry.api_version}" + (f" at {entry.time}" if entry.time else "")
-    return errors.Cause(field, "FieldManagerConflict", who)
+def _note(said: Object) -> str:
+    """What is applied, as ``kubectl apply`` would have noted it."""
+    meta = said["metadata"]
+    annotations = {k: v for k, v in (meta.get("annotations") or {}).items() if k != LAST_APPLIED}
+    said = {**said, "metadata": {**meta, "annotations": annotations}} if "annotations" in meta else said
+    text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.translate(_ESCAPED) + "\n"
 
 
 def _merge(old: Any, new: Any, node: Node | None) -> Any:
@@ -182,28 +126,45 @@ def _merge(old: Any, new: Any, node: Node | None) -> Any:
         return out
     if kind == "keyed" and isinstance(old, list) and fieldsets.shape(old, node) == "keyed":
         assert node is not None
-        items = {fieldsets.key_step(o, node): clone(o) for o in old}
-        for item in new:
-            step = fieldsets.key_step(item, node)
-            items[step] = _merge(items.get(step), item, fieldsets.element(node))
-        return list(items.values())
+        left, right = [fieldsets.key_step(o, node) for o in old], {fieldsets.key_step(n, node): n for n in new}
+        found = {step: item for step, item in reversed([*zip(left, old, strict=True)])}
+        inner = fieldsets.element(node)
+        items = {s: _merge(found.get(s), item, inner) for s, item in right.items()}
+        return [clone(old[i]) if step not in right else items[step] for step, i in _interleaved(left, [*right])]
     if kind == "set" and isinstance(old, list):
-        have = {fieldsets.text(o) for o in old}
-        return clone(old) + [v for v in new if fieldsets.text(v) not in have]
+        left, right = [fieldsets.text(o) for o in old], {fieldsets.text(n): n for n in new}
+        return [clone(old[i]) if step not in right else right[step] for step, i in _interleaved(left, [*right])]
     return clone(new)
 
 
-def updated(new: Object, old: Object, node: Node, me: Entry) -> None:
-    """After any other write: what it changed is its writer's now, in place.  Nothing to do where nobody applies."""
-    entries = read(new["metadata"])
-    if not entries:
-        new["metadata"].pop("managedFields", None)
-        return
-    touched, removed = fieldsets.changed(old, new, node)
-    if not touched and not removed:
-        return
-    before = next((e for e in entries if e.who == me.who), None)
-    others = [replace(e, fields=e.fields - touched - removed) for e in entries if e.who != me.who]
-    mine = ((before.fields if before else frozenset()) | touched) - removed
-    now = before if before is not None and before.fields == mine else replace(me, fields=mine)
-    new["metadata"]["managedFields"] = write([*others, now])
+def _interleaved(left: list[str], right: list[str]) -> list[tuple[str, int]]:
+    """Two lists of names as one, each name of ``right`` once: in the order of ``right``, and what only ``left`` has where
+    it stood before what follows it.  With each its place in ``left``, -1 for one of ``right``."""
+    had, wanted = set(left), set(right)
+    shared = [name for name in right if name in had]
+    out: list[tuple[str, int]] = []
+    done: set[str] = set()
+    i = j = k = 0
+    while i < len(left) or j < len(right):
+        if i < len(left) and j < len(right):
+            if left[i] == right[j]:
+                out.append((right[j], -1))
+                done.add(right[j])
+                i, j, k = i + 1, j + 1, k + 1
+                continue
+            if left[i] in wanted and k < len(shared) and shared[k] != left[i]:
+                i += 1
+                continue
+        if i < len(left):
+            if left[i] not in wanted:
+                out.append((left[i], i))
+                i += 1
+                continue
+            if left[i] in done:
+                i += 1
+        if j < len(right):
+            out.append((right[j], -1))
+            done.add(right[j])
+            k += k < len(shared) and shared[k] == right[j]
+            j += 1
+    return out

@@ -19,9 +19,14 @@ KINDS = {
 PATCH_TYPES = tuple(KINDS)
 
 
+def go_kind(value: Any) -> str:
+    """What Go's JSON decoder calls it."""
+    names = {bool: "bool", int: "number", float: "number", str: "string", list: "array", dict: "object"}
+    return names.get(type(value), "null")
+
+
 def _unmarshal(value: Any) -> str:
-    names = {bool: "bool", int: "number", float: "number", str: "string", list: "array"}
-    return f"json: cannot unmarshal {names.get(type(value), 'null')}"
+    return f"json: cannot unmarshal {go_kind(value)}"
 
 
 def patcher(patch: Any, kind: str, resource: Resource, version: Version) -> Callable[[Object], Any]:

@@ -1,13 +1,14 @@
 """Who owns which field: sets of field paths, as ``metadata.managedFields`` keeps them (FieldsV1).
 
 A path is a tuple of steps: ``f:name`` a field, ``k:{"name":"x"}`` an element of a list with keys, ``v:"x"`` a member of a
-set.  An element with keys is in a set itself too (``.`` in FieldsV1).  Which lists and maps are one value (atomic) and
-which are taken apart is in the types.  Source: sigs.k8s.io/structured-merge-diff and the API concept "Server-Side Apply".
+set.  What is in a set itself, beside something in it, has a ``.`` in FieldsV1.  Which lists and maps are one value (atomic)
+and which are taken apart is in the types.  Source: sigs.k8s.io/structured-merge-diff, the API concept "Server-Side Apply".
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from bus.kube import typed
@@ -18,11 +19,11 @@ Path = tuple[str, ...]
 FieldSet = frozenset[Path]
 
 # Never owned: the server's own, and the address.
-_STRIPPED = {("f:apiVersion",), ("f:kind",), ("f:metadata",)} | {
+STRIPPED = {("f:apiVersion",), ("f:kind",), ("f:metadata",)} | {
     ("f:metadata", f"f:{name}")
     for name in (
-        *("name", "namespace", "creationTimestamp", "selfLink", "uid", "generation", "managedFields", "resourceVersion"),
-        *("deletionTimestamp", "deletionGracePeriodSeconds", "generateName"),
+        *("name", "namespace", "creationTimestamp", "selfLink", "uid", "clusterName", "generation", "managedFields"),
+        "resourceVersion",
     )
 }
 ABSENT = object()
@@ -70,76 +71,181 @@ def key_step(item: Object, node: Node) -> str:
     return "k:" + text(key)
 
 
+def named(node: Node | None, name: str) -> bool:
+    """Whether a type says that it has a field; the keys of maps are not said."""
+    return node is not None and name in node.get("properties", {})
+
+
 def of(obj: Any, node: Node | None) -> FieldSet:
-    """Every field that an object holds."""
+    """Every field that somebody who says ``obj`` owns: leaves, elements, keys of maps; not the structs on the way."""
     out: set[Path] = set()
     _collect(obj, node, (), out)
-    return frozenset(out - _STRIPPED)
+    return frozenset(out)
 
 
 def _collect(value: Any, node: Node | None, path: Path, out: set[Path]) -> None:
     kind = shape(value, node)
-    if kind == "map" and value:
+    if kind == "map":
         for name, item in value.items():
-            _collect(item, child(node, name), (*path, f"f:{name}"), out)
-    elif kind == "keyed" and value:
-        assert node is not None
-        for item in value:
-            at = (*path, key_step(item, node))
+            at = (*path, f"f:{name}")
+            _collect(item, child(node, name), at, out)
+            if item is None or item == {} or not named(node, name):
+                out.add(at)
+    elif kind == "keyed":
+        for step, items in _by_key(value, node or {}).items():
+            at = (*path, step)
             out.add(at)
-            for name, field in item.items():
-                _collect(field, child(element(node), name), (*at, f"f:{name}"), out)
-    elif kind == "set" and value:
+            if len(items) == 1:
+                _collect(items[0], element(node), at, out)
+    elif kind == "set":
         out.update((*path, "v:" + text(item)) for item in value)
     elif path:
         out.add(path)
 
 
-def find(obj: Any, path: Path, node: Node | None) -> Any:
-    """The value at a path, ABSENT when there is none."""
-    value = obj
-    for step in path:
-        if step.startswith("f:"):
-            if not isinstance(value, dict) or step[2:] not in value:
-                return ABSENT
-            value, node = value[step[2:]], child(node, step[2:])
-        elif not isinstance(value, list):
-            return ABSENT
-        elif step.startswith("k:"):
-            parent = node or {}
-            value = next((v for v in value if isinstance(v, dict) and key_step(v, parent) == step), ABSENT)
-            node = element(node)
+def _by_key(items: list[Any], node: Node) -> dict[str, list[Any]]:
+    """The elements of a keyed list under their steps; of equal ones there are several."""
+    out: dict[str, list[Any]] = {}
+    for item in items:
+        out.setdefault(key_step(item, node), []).append(item)
+    return out
+
+
+class Comparison:
+    """What differs between two objects."""
+
+    def __init__(self) -> None:
+        self.added: set[Path] = set()
+        self.modified: set[Path] = set()
+        self.removed: set[Path] = set()
+
+    def keep(self, wanted: Callable[[Path], bool]) -> Comparison:
+        """Only the paths that ``wanted`` takes."""
+        for paths in (self.added, self.modified, self.removed):
+            paths.intersection_update([p for p in paths if wanted(p)])
+        return self
+
+
+def compare(old: Any, new: Any, node: Node | None) -> Comparison:
+    """From one object to the next.  A struct, map or list that comes or goes is a member itself, beside what is in it;
+    what is empty on both sides counts as one value."""
+    out = Comparison()
+    _compare(old, new, node, (), out)
+    return out
+
+
+def _compare(old: Any, new: Any, node: Node | None, path: Path, out: Comparison) -> None:
+    kinds = {shape(v, node) for v in (old, new) if v is not ABSENT and v is not None}
+    kind = kinds.pop() if len(kinds) == 1 else "atom"
+    empty: tuple[Any, ...] = (ABSENT, None, {}, [])
+    if kind == "atom" or (old in empty and new in empty):
+        if old is ABSENT:
+            out.added.add(path)
+        elif new is ABSENT:
+            out.removed.add(path)
+        elif old != new:
+            out.modified.add(path)
+        return
+    left = old if old is not ABSENT and old is not None else type(new)()
+    right = new if new is not ABSENT and new is not None else type(old)()
+    if kind == "map":
+        for name in {**left, **right}:
+            pair = left.get(name, ABSENT), right.get(name, ABSENT)
+            _compare(*pair, child(node, name), (*path, f"f:{name}"), out)
+    elif kind == "keyed":
+        _compare_elements(_by_key(left, node or {}), _by_key(right, node or {}), element(node), path, out)
+    else:
+        before, after = {"v:" + text(v) for v in left}, {"v:" + text(v) for v in right}
+        out.added.update((*path, step) for step in after - before)
+        out.removed.update((*path, step) for step in before - after)
+    if path and old is ABSENT:
+        out.added.add(path)
+    elif path and new is ABSENT:
+        out.removed.add(path)
+
+
+def _compare_elements(
+    old: dict[str, list[Any]], new: dict[str, list[Any]], node: Node | None, path: Path, out: Comparison
+) -> None:
+    """Elements that have the same key as another are one value together."""
+    for step in {**old, **new}:
+        left, right, at = old.get(step, []), new.get(step, []), (*path, step)
+        if len(left) <= 1 and len(right) <= 1:
+            _compare(left[0] if left else ABSENT, right[0] if right else ABSENT, node, at, out)
+        elif len(left) > 1 and len(right) > 1:
+            if left != right:
+                out.modified.add(at)
+        elif len(left) > 1:
+            if right:
+                _compare(ABSENT, right[0], node, at, out)
+            out.removed.add(at)
         else:
-            value = next((v for v in value if "v:" + text(v) == step), ABSENT)
-        if value is ABSENT:
-            return ABSENT
-    return value
+            if left:
+                _compare(left[0], ABSENT, node, at, out)
+            out.added.add(at)
 
 
-def changed(old: Any, new: Any, node: Node | None) -> tuple[FieldSet, FieldSet]:
-    """(added or modified, removed) from one object to the next."""
-    before, after = of(old, node), of(new, node)
-    differs = set()
-    for path in after:
-        if path not in before or (path[-1].startswith("f:") and find(old, path, node) != find(new, path, node)):
-            differs.add(path)
-    return frozenset(differs), before - after
+def whole(value: Any, node: Node | None) -> Any:
+    """A built-in object with what the real server's types always say: structs that are there though nobody set them, and
+    fields whose zero value is written.  Their ``default`` in the types tells which."""
+    if isinstance(value, list):
+        items = element(node)
+        return [whole(v, items) for v in value] if items is not None else value
+    if not isinstance(value, dict) or node is None:
+        return value
+    out = {name: whole(item, child(node, name)) for name, item in value.items()}
+    needed = node.get("required", ())
+    for name, field in node.get("properties", {}).items():
+        if name in out:
+            continue
+        zero = field.get("default")
+        if zero == {}:
+            out[name] = whole({}, child(node, name))
+        elif zero in ("", 0, False) and zero is not None:
+            out[name] = zero
+        elif name in needed:
+            out[name] = None
+    return out
 
 
-def remove(obj: Any, path: Path, node: Node | None) -> None:
-    """Take a field away, in place; what is absent already is fine."""
-    parent = find(obj, path[:-1], node)
-    last = path[-1]
-    if last.startswith("f:") and isinstance(parent, dict):
-        parent.pop(last[2:], None)
-    elif isinstance(parent, list):
+def with_parents(fields: FieldSet, node: Node | None) -> FieldSet:
+    """And every struct's field on the way to one."""
+    out = set(fields)
+    for path in fields:
         at = node
-        for step in path[:-1]:
-            at = child(at, step[2:]) if step.startswith("f:") else element(at)
-        if last.startswith("k:"):
-            parent[:] = [v for v in parent if not (isinstance(v, dict) and key_step(v, at or {}) == last)]
-        else:
-            parent[:] = [v for v in parent if "v:" + text(v) != last]
+        for i, step in enumerate(path[:-1]):
+            if step.startswith("f:"):
+                if named(at, step[2:]):
+                    out.add(path[: i + 1])
+                at = child(at, step[2:])
+            else:
+                at = element(at)
+    return frozenset(out)
+
+
+def without(value: Any, fields: FieldSet, node: Node | None) -> Any:
+    """``value`` without what is in ``fields``.  A copy; what gets empty stays."""
+    inner: dict[str, set[Path]] = {}
+    for path in fields:
+        inner.setdefault(path[0], set()).add(path[1:])
+    kind = shape(value, node)
+    if kind == "map":
+        out = {}
+        for name, item in value.items():
+            below = inner.get(f"f:{name}", set())
+            if () not in below:
+                out[name] = without(item, frozenset(below), child(node, name)) if below else item
+        return out
+    if kind == "keyed":
+        items = []
+        for item in value:
+            below = inner.get(key_step(item, node or {}), set())
+            if () not in below:
+                items.append(without(item, frozenset(below), element(node)) if below else item)
+        return items
+    if kind == "set":
+        return [item for item in value if () not in inner.get("v:" + text(item), ())]
+    return value
 
 
 def write(fields: FieldSet) -> Object:
@@ -150,7 +256,7 @@ def write(fields: FieldSet) -> Object:
         at = root
         for step in path:
             at = at.setdefault(step, {})
-        if path in inner or path[-1].startswith("k:"):
+        if path in inner:
             at["."] = {}
     return root
 
@@ -167,6 +273,11 @@ def read(fields: Any) -> FieldSet:
             out.add(path)
         todo += [((*path, step), inner) for step, inner in node.items() if step[:2] in ("f:", "k:", "v:")]
     return frozenset(out)
+
+
+def ordered(paths: FieldSet) -> list[Path]:
+    """As the real server goes through a set: at each level first its members, then what is deeper."""
+    return sorted(paths, key=lambda path: tuple((i < len(path) - 1, step) for i, step in enumerate(path)))
 
 
 def said(path: Path) -> str:

@@ -161,7 +161,7 @@ async def test_puts_elsewhere(http: Http) -> None:
         ({}, "the name of the object (x based on URL) was undeterminable: name must be provided"),
         (
             {"name": "x", "namespace": "other"},
-            "the namespace of the object (other) does not match the namespace on the request (default)",
+            "the namespace of the provided object does not match the namespace sent on the request",
         ),
     ):
         code, status = await http.call("PUT", CM + "/x", {"metadata": meta})

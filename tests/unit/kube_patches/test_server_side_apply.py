@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bus.kube import typed, upkeep
 from bus.kube.errors import StatusError
+from bus.kube.patches import apply as merging
 from bus.kube.patches import fieldsets
 from tests.unit.kube_registry.conftest import ME, Api, config_map, deployment
 
@@ -110,12 +111,14 @@ async def test_status_is_applied_apart(api: Api) -> None:
 async def test_bad_applies(api: Api) -> None:
     own = config_map(a="1")
     own["metadata"]["managedFields"] = [{"manager": "x", "operation": "Apply"}]
-    for obj, code in ((own, 400), ([], 400), ({**config_map(), "kind": "Secret"}, 400)):
+    bad = ((own, 400), ([], 400), ({**config_map(), "kind": "Secret"}, 400), ({**config_map(), "nope": 1}, 500))
+    for obj, code in bad:
         with pytest.raises(StatusError) as e:
             await api.patch("configmaps", "x", obj, "apply", manager="one")
         assert e.value.code == code
     stale = config_map(a="1")
     stale["metadata"]["resourceVersion"] = "1"
+    await apply(api, stale, "one")  # nothing there to be of another revision
     with pytest.raises(StatusError) as e:
         await apply(api, stale, "one")
     assert e.value.code == 409
@@ -147,16 +150,23 @@ def test_any_fields_v1_can_be_read(raw: Any) -> None:
 PODS = typed.types().of_kind("", "v1", "Pod")
 
 
-def test_every_owned_field_can_be_found_and_removed() -> None:
+def test_every_owned_field_can_be_taken_away() -> None:
     pod = {
         "metadata": {"name": "p", "labels": {"a": "b"}, "finalizers": ["x/y"]},
         "spec": {"containers": [{"name": "c", "args": ["1"], "ports": [{"containerPort": 80}]}], "nodeSelector": {"k": "v"}},
     }
     fields = fieldsets.of(pod, PODS)
-    assert ("f:metadata", "f:name") not in fields and ("f:spec", "f:nodeSelector") in fields
+    assert ("f:spec", "f:nodeSelector") in fields and ("f:spec", "f:containers", 'k:{"name":"c"}') in fields
     assert ("f:spec", "f:containers", 'k:{"name":"c"}', "f:ports", 'k:{"containerPort":80,"protocol":"TCP"}') in fields
     for path in fields:
-        assert fieldsets.find(pod, path, PODS) is not fieldsets.ABSENT
-    for path in sorted(fields, key=len):
-        fieldsets.remove(pod, path, PODS)
-        assert fieldsets.find(pod, path, PODS) is fieldsets.ABSENT
+        left = fieldsets.of(fieldsets.without(pod, frozenset([path]), PODS), PODS)
+        below = {f for f in fields if f[: len(path)] == path}
+        element = path[:-1] if path[-1] in ("f:name", "f:containerPort") else path  # it has another key then
+        below |= {f for f in fields if f[: len(element)] == element}
+        assert path not in left and fields - left <= below
+
+
+def test_the_order_of_lists_is_the_applier_s() -> None:
+    order = [name for name, _ in merging._interleaved(["a", "b", "c", "d"], ["x", "d", "y", "b"])]
+    assert order == ["a", "c", "x", "d", "y", "b"]
+    assert [name for name, _ in merging._interleaved(["a", "b"], ["b", "c"])] == ["a", "b", "c"]
