@@ -79,6 +79,7 @@ class Settings:
     controllers: Sequence[str] = ("*",)  # switches, as cloud/standalone/switches.py reads them
     issuers: Sequence[str] = ()  # of service account tokens; none: the one that every cluster has by default
     grace_s: float = reports_core.GRACE_US / 1e6
+    credentials_s: int = joining.JWT_S_DEFAULT  # how long a node's credentials live; it renews them at two thirds of it
     hosts: Sequence[str] = ()
     cluster: Path | None = None
     in_cluster: bool = False
@@ -172,7 +173,7 @@ class CloudProcess:
             parts.create_task(sourcing.run(fetch), name="telemetry")
             keeper = revoking.Revoking(store, hub, sys, lambda: [d.public_key for d in gate.shut().values()])
             parts.create_task(leases.Campaign(store, "revocations", me).run(keeper.run), name="revocations")
-            joins = joining.JoinService(core, store, hub, sys=sys)
+            joins = joining.JoinService(core, store, hub, sys=sys, jwt_s=s.credentials_s)
             await joins.start()
             stack.push_async_callback(joins.stop)
         if "dispatcher" in s.parts:

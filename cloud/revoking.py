@@ -48,9 +48,10 @@ def changes(
     """What is to be changed in (JOIN, EDGE).  Pure.
 
     ``out``: keys that are refused for good, with the second of it; ``shut``: those that are for a while; ``edge`` and
-    ``join``: what the server refuses now.  Old ones are forgotten in EDGE, whose JWTs have all expired."""
+    ``join``: what the server refuses now, with the second until which.  Old ones are forgotten in EDGE, whose JWTs have all
+    expired."""
     since = now_s - accounts.REVOCATION_KEPT_S
-    young = {k for k, at in out.items() if at > since} | {k for k, at in join.items() if at > since}
+    young = {k for k, at in out.items() if at > since} | {k for k, until in join.items() if until > now_s}
     keep = set(shut)
     return (
         Change(add=frozenset(out.keys() - join.keys())),

@@ -206,6 +206,7 @@ class Daemon:
         self.connection.on_change(self.link.nudge)
         if self.uplink is not None:
             self.connection.on_doubt(self.uplink.doubt)
+        renewer = join.Renewer(self.settings.data_dir, self.connection, linked=lambda: self.link.state == "up")
         try:
             async with asyncio.TaskGroup() as parts:
                 for name, part in (
@@ -217,7 +218,7 @@ class Daemon:
                     ("node", self._reporting()),
                     ("watchdog", self._watchdog()),
                     ("memory", memory.keep_small()),
-                    ("renewer", join.Renewer(self.settings.data_dir, self.connection).run()),
+                    ("renewer", renewer.run()),
                 ):
                     parts.create_task(part, name=name)
                 if self.uplink is not None:

@@ -22,6 +22,9 @@ from bus.identity import jwt
 PUSH_TIMEOUT_S = 10.0
 # An account's revocations travel in its JWT: a thousand make it 95 kB, 1 MB is the limit (NATS-FACTS.md).  A node's JWT dies
 # by itself, so a revocation is forgotten once every JWT that it could concern has expired.
+#
+# Servers refuse JWTs that were issued up to the second that a revocation names.  It names the last one in which it counts:
+# a JWT that was signed a moment later by who had not heard yet, or by a machine whose clock is ahead, is refused as well.
 REVOCATION_KEPT_S = 40 * 24 * 3600
 
 Account = Literal["edge", "join", "core", "sys"]
@@ -32,7 +35,7 @@ class PushFailed(Exception):
 
 
 async def revoke(hub: Hub, sys: connect.Connection, public_key: str) -> None:
-    """Ends every connection of a user, in EDGE and JOIN, and refuses its JWTs issued until now.
+    """Ends every connection of a user, in EDGE and JOIN, and refuses its JWTs.
     Raises PushFailed, HubError."""
     await change(hub, sys, "join", add=[public_key])
     await change(hub, sys, "edge", add=[public_key])
@@ -76,8 +79,8 @@ def changed(
     old: Mapping[str, int], now_s: int, *, forget: bool, add: Iterable[str] = (), remove: Iterable[str] = ()
 ) -> dict[str, int]:
     """Revocations as they should be after a change.  Pure."""
-    kept = {k: t for k, t in old.items() if not forget or t > now_s - REVOCATION_KEPT_S}
-    kept.update((k, now_s) for k in add)
+    kept = {k: t for k, t in old.items() if not forget or t > now_s}
+    kept.update((k, now_s + REVOCATION_KEPT_S) for k in add)
     for k in remove:
         kept.pop(k, None)
     return kept

@@ -16,7 +16,7 @@ import contextlib
 import hmac
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import nats.errors
@@ -36,6 +36,14 @@ ANSWER_S_MAX = 15.0
 RENEW_AT = 2 / 3  # of the JWT's life: a third is left for a hub that is being repaired
 RENEW_RETRY_S = 60.0
 RENEW_RETRY_S_MAX = 900.0
+# A node without a link whose JWT is over can do nothing else: it asks with the late credentials as soon as the hub is there.
+LATE_RETRY_S = 2.0
+LATE_CONNECT_S_MAX = 8.0  # of one try: in a longer one the kernel repeats its SYN ever more rarely
+# ... and one whose clock says that the JWT is still good, too, now and then: a machine without a battery for its clock may
+# wake up in the past, and be refused by the hub for hours before it knows why.
+UNLINKED_RETRY_S = 300.0
+LOOK_S = 2.0
+CLOCKS_APART_S = 300  # of two machines with a working NTP
 ANSWER_BYTES_MAX = 256 << 10
 
 
@@ -194,9 +202,12 @@ def _answer(data: bytes) -> NodeIdentity:
     return answer.identity
 
 
-async def renew(data_dir: Path, connection: connect.Connection | None = None) -> NodeIdentity:
+async def renew(
+    data_dir: Path, connection: connect.Connection | None = None, *, wait_s: float | None = None
+) -> NodeIdentity:
     """A fresh JWT, asked for over ``connection`` (the node's own) or, without or failing that, directly with the late
-    credentials.  The files are replaced; a leaf server reads them when it reconnects.  Raises JoinError."""
+    credentials, for which the hub is waited for ``wait_s`` [CONNECT_S_MAX].  The files are replaced; a leaf server reads
+    them when it reconnects.  Raises JoinError."""
     known = load(data_dir)
     key = _own_key(data_dir)
     subject = subjects.renew_request(known.node)
@@ -212,7 +223,7 @@ async def renew(data_dir: Path, connection: connect.Connection | None = None) ->
             credentials=late_creds_path(data_dir),
             ca=ca_path(data_dir),
             inbox=subjects.inbox(known.node),
-            wait_s=CONNECT_S_MAX,
+            wait_s=CONNECT_S_MAX if wait_s is None else wait_s,
             refusal_is_final=True,
         )
         identity = await _ask(settings, subject, payload)
@@ -223,36 +234,80 @@ async def renew(data_dir: Path, connection: connect.Connection | None = None) ->
 
 
 class Renewer:
-    """Keeps a node's JWT fresh for as long as ``run`` runs."""
+    """Keeps a node's JWT fresh for as long as ``run`` runs.  ``linked``: whether the cloud answers over the node's own
+    link; what it asks the hub itself is only asked when it does not."""
 
-    def __init__(self, data_dir: Path, connection: connect.Connection | None = None) -> None:
-        self._dir, self._connection = data_dir, connection
-        self._began: float | None = None
+    def __init__(
+        self,
+        data_dir: Path,
+        connection: connect.Connection | None = None,
+        *,
+        linked: Callable[[], bool] = lambda: True,
+        look_s: float = LOOK_S,
+    ) -> None:
+        self._dir, self._connection, self._linked, self._look_s = data_dir, connection, linked, look_s
+        self._over_at: float | None = None  # by the monotonic clock, of a JWT that came while we ran
         self.last_error = ""
 
     async def run(self) -> None:
         failures = 0
+        wait_s = self.due_s()
         while True:
+            await self._wait(wait_s)
+            linked = self._linked()
             try:
-                await asyncio.sleep(self.due_s() if failures == 0 else self._retry_s(failures))
-                await renew(self._dir, self._connection)
+                if linked:
+                    got = await renew(self._dir, self._connection)
+                else:
+                    got = await renew(self._dir, wait_s=LATE_CONNECT_S_MAX)
             except JoinError as e:
                 failures += 1
                 if failures == 1:
                     log.warning("identity.renew_failed", reason=str(e))
                 self.last_error = str(e)
+                wait_s = self._retry_s(failures)
+                if isinstance(e, HubUnreachable) and self._over():
+                    wait_s = LATE_RETRY_S * random.uniform(0.5, 1.0)
             else:
-                if failures:
-                    log.info("identity.renewed")
+                if failures or not linked:
+                    log.info("identity.renewed", linked=linked)
                 failures, self.last_error = 0, ""
+                issued, expires = _life(got)
+                self._over_at = time.monotonic() + expires - issued
+                wait_s = (expires - issued) * RENEW_AT * random.uniform(0.95, 1.0)  # whatever our clock says
+
+    async def _wait(self, wait_s: float) -> None:
+        """So long, or until the JWT is over, or there was no link for long."""
+        now = unlinked = time.monotonic()
+        until = now + wait_s
+        while now < until:
+            await asyncio.sleep(min(self._look_s, until - now))
+            now = time.monotonic()
+            if self._linked():
+                unlinked = now
+            elif now - unlinked >= (LATE_RETRY_S if self._over() else UNLINKED_RETRY_S):
+                return
+
+    def _over(self) -> bool:
+        """By this machine's clocks: the wall clock may be wrong, and then a JWT from the future is as good as one that has
+        ended; the other one stands still while a machine sleeps."""
+        issued, expires = _life(load(self._dir))
+        mono = self._over_at is not None and time.monotonic() >= self._over_at
+        return mono or not issued - CLOCKS_APART_S <= time.time() < expires
 
     def due_s(self) -> float:
-        """Seconds until the JWT should be renewed; 0 when it is late."""
-        identity = load(self._dir)
-        issued = int(jwt.claims_of(identity.jwt).get("iat", 0))
-        due = issued + (identity.expires - issued) * RENEW_AT
+        """Seconds until the JWT of a node that was just started should be renewed; 0 when it is over."""
+        issued, expires = _life(load(self._dir))
+        if self._over():
+            return 0.0
+        due = issued + (expires - issued) * RENEW_AT
         return max(0.0, due - time.time()) * random.uniform(0.95, 1.0)
 
     @staticmethod
     def _retry_s(failures: int) -> float:
         return float(min(RENEW_RETRY_S_MAX, RENEW_RETRY_S * 2 ** min(failures - 1, 8)) * random.uniform(0.5, 1.0))
+
+
+def _life(identity: NodeIdentity) -> tuple[int, int]:
+    """When its JWT was issued, and when it ends, by the hub's clock."""
+    return int(jwt.claims_of(identity.jwt).get("iat", 0)), identity.expires

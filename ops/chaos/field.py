@@ -12,11 +12,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ops.chaos import disk
+from ops.chaos import clocks, disk
 from ops.lab import setting
 from ops.lab.links import Links
 from ops.lab.nodes import BEAT_S, Containers, Lab
@@ -59,8 +58,8 @@ class NodeFacts:
 class Field:
     """``wild`` is the node that most faults happen to, ``calm`` the one that must not notice them."""
 
-    def __init__(self, lab: Lab, hub_disk: disk.Disk, api_port: int) -> None:
-        self.lab, self.hub_disk, self._api_port = lab, hub_disk, api_port
+    def __init__(self, lab: Lab, hub_disk: disk.Disk, api_port: int, day: clocks.Day | None = None) -> None:
+        self.lab, self.hub_disk, self._api_port, self._day = lab, hub_disk, api_port, day
         self.wild, self.calm = f"wild-{lab.tail}", f"calm-{lab.tail}"
         self.nodes = [self.wild, self.calm]
         self.facts: dict[str, NodeFacts] = {}
@@ -72,12 +71,18 @@ class Field:
     def links(self) -> Links:
         return self.lab.links
 
+    @property
+    def day(self) -> clocks.Day:
+        """Of a field whose clocks can be set."""
+        assert self._day is not None
+        return self._day
+
     # --- making it
 
     def settle(self) -> None:
         for node in self.nodes:
             self._disks.append(small := disk.small(self.lab.node_dir(node), NODE_DISK))
-            self.lab.join(node.partition("-")[0])
+            self.lab.join(node.partition("-")[0], **({} if self._day is None else self._day.nodes.env))
             self.lab.start_daemon(node)
             self._device(node)
             self.lab.answers(node)
@@ -105,7 +110,8 @@ class Field:
 
     def _mapper(self, node: str) -> Mapper:
         argv = [sys.executable, "-m", "ops.chaos.writer", str(self.lab.node_dir(node)), self.subject(node)]
-        child = self.lab.processes.start(mapper_name(node), [*self.links.inside(node), *argv], pipes=True)
+        env = self.lab.node_env[node]
+        child = self.lab.processes.start(mapper_name(node), [*self.links.inside(node), *argv], env=env, pipes=True)
         assert child.stdout is not None
         words = child.stdout.readline().decode().split()
         if words[:1] != ["ready"]:
@@ -221,7 +227,7 @@ class Field:
                         pipe.close()
                 n.mapper = self._mapper(node)
             case _:
-                start_cloud(self.lab, what, self._api_port)
+                start_cloud(self.lab, what, self._api_port, day=self._day)
                 if what == "api":
                     setting.api_answers(self.lab)
 
@@ -231,7 +237,7 @@ class Field:
 
     def spare(self, part: str) -> None:
         """A second process of a part, ready to take over."""
-        start_cloud(self.lab, part, self._api_port, name=SPARE)
+        start_cloud(self.lab, part, self._api_port, name=SPARE, day=self._day)
         log = self.lab.processes.logs / f"{SPARE}.log"
         self.lab.until("the spare is ready", lambda: log.exists() and "cloud.ready" in log.read_text())
 
@@ -260,15 +266,18 @@ def process_name(what: str, node: str) -> str:
             return what
 
 
-def start_cloud(lab: Lab, part: str, api_port: int, *, name: str = "", options: Sequence[str] = ()) -> None:
+def start_cloud(lab: Lab, part: str, api_port: int, *, name: str = "", day: clocks.Day | None = None) -> None:
     parts = [word for p in CLOUD[part] for word in ("--part", p)]
-    setting.start_cloud(lab, name or part, *parts, "--grace", lab.grace_s, *options, listen=f"127.0.0.1:{api_port}")
+    options = () if day is None else ("--credentials-life", clocks.CREDENTIALS_LIFE)
+    env = None if day is None else day.cloud.env
+    listen = f"127.0.0.1:{api_port}"
+    setting.start_cloud(lab, name or part, *parts, "--grace", lab.grace_s, *options, listen=listen, env=env)
 
 
-def start_whole_cloud(lab: Lab) -> int:
+def start_whole_cloud(lab: Lab, day: clocks.Day | None = None) -> int:
     """The API's port."""
     port = free_port()
     for part in CLOUD:
-        start_cloud(lab, part, port)
+        start_cloud(lab, part, port, day=day)
     setting.api_answers(lab)
     return port

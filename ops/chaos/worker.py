@@ -20,7 +20,7 @@ from typing import TextIO
 
 import structlog
 
-from ops.chaos import disk, faults, leftovers, measure, netns, scorecard
+from ops.chaos import clocks, disk, faults, leftovers, measure, netns, scorecard
 from ops.chaos.faults.fault import Fault
 from ops.chaos.field import HUB_DISK, HUB_OF_THREE_DISK, SETTLE_S, Field, start_whole_cloud
 from ops.chaos.looks import Looks
@@ -36,29 +36,31 @@ class Ground:
     def __init__(self, links: str) -> None:
         self._wanted = links
         self._stack = contextlib.ExitStack()
-        self._servers = 0
+        self._kind = (0, False)
         self.words = ""
         self._found: tuple[Field, Looks] | None = None
 
-    def field(self, servers: int) -> tuple[Field, Looks]:
+    def field(self, fault: Fault) -> tuple[Field, Looks]:
         """Raises StepFailed and others when none can be made."""
-        if self._found is not None and self._servers == servers:
+        kind = (fault.servers, fault.clocks)
+        if self._found is not None and self._kind == kind:
             return self._found
         self.end()
         try:
-            self._servers = servers
-            self._found = self._make(servers)
+            self._kind = kind
+            self._found = self._make(*kind)
         except BaseException:
             self.end()
             raise
         return self._found
 
-    def _make(self, servers: int) -> tuple[Field, Looks]:
+    def _make(self, servers: int, clocks_: bool) -> tuple[Field, Looks]:
         folder = Path(tempfile.mkdtemp(prefix=leftovers.PREFIX))
         self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
         leftovers.claim(folder)
         hub_disk = disk.small(folder / "hub-disk", HUB_DISK if servers == 1 else HUB_OF_THREE_DISK)
         self._stack.callback(hub_disk.close)
+        day = clocks.Day(folder) if clocks_ else None
         port = 0
 
         def link(made: nodes.Lab) -> Links:
@@ -71,10 +73,10 @@ class Ground:
 
         def cloud(made: nodes.Lab) -> None:
             nonlocal port
-            port = start_whole_cloud(made)
+            port = start_whole_cloud(made, day)
 
         lab = nodes.started(folder, link, servers=servers, cloud=cloud)
-        f = Field(lab, hub_disk, port)
+        f = Field(lab, hub_disk, port, day)
         self._stack.callback(f.close)
         self._stack.callback(setting.down, lab)
         self._stack.callback(lab.processes.end_all_soon)
@@ -94,7 +96,7 @@ def row(ground: Ground, fault: Fault) -> scorecard.Row:
     for left in range(SETTLE_TRIES - 1, -1, -1):
         try:
             with measure.bounded(fault.settle_s):
-                f, looks = ground.field(fault.servers)
+                f, looks = ground.field(fault)
             break
         except (Exception, measure.TooLong) as e:  # a busy machine: once more, from the beginning
             ground.end()
@@ -103,7 +105,7 @@ def row(ground: Ground, fault: Fault) -> scorecard.Row:
                 return scorecard.stamped(scorecard.Row(fault.key, fault.title, list(fault.kubeedge), failure=why))
     found = measure.measure(f, looks, fault)
     found.links = f.links.kind
-    if found.failure and not fault.keeps:
+    if (found.failure and not fault.keeps) or fault.clocks:
         ground.end()
     return found
 

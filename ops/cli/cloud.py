@@ -54,6 +54,10 @@ def kubelet_options(f: Callable[..., Any]) -> Callable[..., Any]:
     "--kubeconfig", type=click.Path(dir_okay=False, path_type=Path), help="Write an administrator's kubeconfig here."
 )
 @click.option("--grace", type=click.FloatRange(min=0.1), help="Seconds a node may be silent before it is NotReady.")
+@click.option(
+    "--credentials-life",
+    help="How long a node's credentials live; it renews them at two thirds of that [default: 24h, at least 1m].",
+)
 @click.option("--part", "parts", multiple=True, help="Only these parts (repeat): api, controllers, dispatcher, ...")
 @click.option(
     "--controllers",
@@ -82,6 +86,7 @@ async def run(
     hosts: tuple[str, ...],
     kubeconfig: Path | None,
     grace: float | None,
+    credentials_life: str | None,
     parts: tuple[str, ...],
     controllers: str,
     cluster: Path | None,
@@ -126,7 +131,12 @@ async def run(
         switches.enabled(chosen, run_controllers.CONTROLLERS)
     except ValueError as e:
         raise click.BadParameter(str(e), param_hint="--controllers") from e
-    settings = common.replaced(settings, controllers=chosen, kubeconfig=kubeconfig, grace_s=grace, parts=parts or None)
+    life_s = None if credentials_life is None else common.duration_s(credentials_life)
+    if life_s == 0:
+        raise click.BadParameter("at least 1m", param_hint="--credentials-life")
+    settings = common.replaced(
+        settings, controllers=chosen, kubeconfig=kubeconfig, grace_s=grace, credentials_s=life_s, parts=parts or None
+    )
     cloud = process.CloudProcess(settings, whole=True)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(cloud.run(), name="cloud")

@@ -42,9 +42,10 @@ def facts(w: World) -> dict[str, Any]:
     return found
 
 
-def start_cloud(w: World, name: str, *options: str, listen: str = "127.0.0.1:0") -> None:
+def start_cloud(w: World, name: str, *options: str, listen: str = "127.0.0.1:0", env: dict[str, str] | None = None) -> None:
     """A cloud process under a name; does not wait for it."""
-    w.start(name, "cloud", "run", "--hub", str(w.hub), "--listen", listen, "--kubeconfig", str(w.kubeconfig), *options)
+    argv = ("cloud", "run", "--hub", str(w.hub), "--listen", listen, "--kubeconfig", str(w.kubeconfig), *options)
+    w.start(name, *argv, env=env)
 
 
 def cloud(w: World, *options: str) -> None:

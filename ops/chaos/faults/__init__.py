@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 
-from ops.chaos.faults import cloud, hubs, links, processes, stores, three
+from ops.chaos.faults import cloud, day, hubs, links, processes, stores, three
 from ops.chaos.faults.fault import Fault, nothing
 
 FAULTS: list[Fault] = [
@@ -22,6 +22,7 @@ FAULTS: list[Fault] = [
     *stores.FAULTS,
     *hubs.FAULTS,
     *three.FAULTS,
+    *day.FAULTS,
 ]
 SHORT = ("cut-3", "kill-leaf", "no-store")  # one of each kind, for every run of the tests
 # Not on the card: shows that a row which never ends ends all the same.

@@ -42,6 +42,7 @@ class Fault:
     heals: bool = False  # it ends with the link being there again: how soon the node is in sync is measured
     keeps: bool = False  # the field is as it was, also when the row failed
     servers: int = 1  # of the hub
+    clocks: bool = False  # its field, which is its own, has clocks that it sets (ops/chaos/clocks.py)
     bound: float = 0.0  # seconds for the whole row; 0: what a row needs at most
 
     @property

@@ -33,17 +33,20 @@ def _both_at_node(f: Field) -> None:
     f.kill("leaf", f.wild)
 
 
-def _reboot(*, linked: bool) -> Act:
+def reboot(f: Field) -> None:
     """Power lost: daemon, leaf and every container are gone, and the node comes back by itself."""
+    f.kill("daemon", f.wild)
+    f.lab.kill_leaf_for_good(f.wild)
+    f.lab.remove_containers(f.wild)
+    f.start("daemon", f.wild)
+    f.lab.until("the pods are back from the replica", lambda: len(f.steady(f.wild)) == 2 * len(STEADY))
 
+
+def _reboot(*, linked: bool) -> Act:
     def act(f: Field) -> None:
         if not linked:
             f.links.cut(f.wild)
-        f.kill("daemon", f.wild)
-        f.lab.kill_leaf_for_good(f.wild)
-        f.lab.remove_containers(f.wild)
-        f.start("daemon", f.wild)
-        f.lab.until("the pods are back from the replica", lambda: len(f.steady(f.wild)) == 2 * len(STEADY))
+        reboot(f)
         if not linked and f.lab.node_status(f.wild)["link"] == "up":
             raise StepFailed("the link should be cut")
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
 
-from bus import connect, stamp
+from bus import connect, stamp, tasks
 from bus.hub import init
 from bus.identity import creds, join, jwt, keys, permissions, tokens
 from cloud import joining
 from schemas import codec, event, identity, subjects
-from schemas.joining import JoinAnswer, JoinRequest
+from schemas.joining import JoinAnswer, JoinRequest, NodeIdentity
 from tests.contract import node_fixture
 from tests.contract.hub_fixture import RunningHub
 
@@ -194,6 +195,64 @@ async def test_renewing_over_the_link_and_after_the_jwt_expired(hub: RunningHub,
         await own.close()
 
 
+async def test_a_node_that_comes_back_after_its_jwt_ended_renews_as_soon_as_it_is_answered(
+    hub: RunningHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited for up to a quarter of an hour, by the back-off for a hub that is being repaired."""
+    monkeypatch.setattr(join, "LATE_RETRY_S", 0.05)
+    async with node_fixture.join_service(hub, jwt_s=1):
+        first = await node_fixture.join_node(hub, tmp_path / "n", "edge-1")
+    renewer = join.Renewer(tmp_path / "n", linked=lambda: False, look_s=0.02)
+    running = asyncio.create_task(renewer.run())
+    async with asyncio.timeout(60):
+        while "does not run" not in renewer.last_error:
+            await asyncio.sleep(0.02)
+        async with node_fixture.join_service(hub, jwt_s=3600):
+            while join.load(tmp_path / "n").expires == first.expires:
+                await asyncio.sleep(0.02)
+    await tasks.end(running)
+
+
+async def test_without_a_link_a_jwt_is_renewed_though_the_clock_calls_it_good(
+    hub: RunningHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that wakes up in the past is refused by the hub, and its own clock sees no reason."""
+    monkeypatch.setattr(join, "UNLINKED_RETRY_S", 0.05)
+    async with node_fixture.join_service(hub, jwt_s=3600):
+        first = await node_fixture.join_node(hub, tmp_path / "n", "edge-1")
+        running = asyncio.create_task(join.Renewer(tmp_path / "n", linked=lambda: False, look_s=0.02).run())
+        async with asyncio.timeout(60):
+            while join.load(tmp_path / "n").jwt == first.jwt:
+                await asyncio.sleep(0.02)
+        await tasks.end(running)
+
+
+@pytest.mark.parametrize("off_s", [-30 * 86400, 2 * 86400], ids=["clock behind", "clock ahead"])
+async def test_a_clock_that_is_days_off_renews_once_and_not_in_a_loop(
+    hub: RunningHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off_s: int
+) -> None:
+    async with node_fixture.join_service(hub, jwt_s=3600):
+        await node_fixture.join_node(hub, tmp_path / "n", "edge-1")
+    known, renewed = join.load(tmp_path / "n"), 0
+
+    async def renew(*_: object, **__: object) -> NodeIdentity:
+        nonlocal renewed
+        renewed += 1
+        return known
+
+    real = time.time
+    monkeypatch.setattr(join, "renew", renew)
+    monkeypatch.setattr(join.time, "time", lambda: real() + off_s)
+    running = asyncio.create_task(join.Renewer(tmp_path / "n", look_s=0.001).run())
+    async with asyncio.timeout(60):
+        while not renewed:
+            await asyncio.sleep(0.001)
+        for _ in range(30):
+            await asyncio.sleep(0.002)
+    await tasks.end(running)
+    assert renewed == 1
+
+
 async def test_a_revoked_node_is_cut_off_and_stays_out(hub: RunningHub, tmp_path: Path) -> None:
     async with node_fixture.join_service(hub) as service:
         await node_fixture.join_node(hub, tmp_path / "n", "edge-1")
@@ -220,6 +279,30 @@ async def test_a_revoked_node_is_cut_off_and_stays_out(hub: RunningHub, tmp_path
     again = init.init_hub(hub.hub.dir)
     claims = jwt.claims_of(again.account_jwt(again.accounts.edge).read_text())
     assert join.public_key(tmp_path / "n") in claims["nats"]["revocations"]
+
+
+async def test_a_jwt_that_was_signed_after_its_key_was_revoked_opens_nothing(hub: RunningHub, tmp_path: Path) -> None:
+    """A renewal that had read the node's state before, or was signed by a machine whose clock is ahead: a revocation up to
+    its own second let such a JWT in, for its whole life."""
+    async with node_fixture.join_service(hub) as service:
+        await node_fixture.join_node(hub, tmp_path / "n", "edge-1")
+        before = (await hub.log.last_of("IDENTITY", subjects.identity_node("edge-1"))).event()  # type: ignore[union-attr]
+        sys = service._sys
+        assert sys is not None
+        await joining.revoke_node(hub.log, hub.hub, sys, "edge-1", reason="stolen", actor="tester")
+        clock = stamp.now_us
+        try:
+            stamp.now_us = lambda: clock() + 3600 * 1_000_000
+            late = service._identity("edge-1", codec.validate(identity.NodeState, before.data or {}))
+        finally:
+            stamp.now_us = clock
+        seed = creds.read(join.creds_path(tmp_path / "n")).seed
+        for path, token in ((join.creds_path, late.jwt), (join.late_creds_path, late.late_jwt)):
+            creds.Credentials(token, seed).write(path(tmp_path / "n"))
+        with pytest.raises(connect.ConnectFailed, match="Authorization"):
+            await connect.connect(node_fixture.direct_settings(tmp_path / "n", inbox="_INBOX.edge-1", wait_s=3))
+        with pytest.raises(join.JoinRefused):
+            await join.renew(tmp_path / "n")
 
 
 async def test_a_foreign_event_in_identity_refuses_and_the_service_goes_on(hub: RunningHub, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from bus.kube.errors import StatusError
 from bus.kube.storage import Stored, Unavailable
 from cloud import api
-from cloud.standalone import run_controllers
+from cloud.standalone import attending, run_controllers
 from cloud.standalone.controllers import garbage, podgc
 from cloud.standalone.run_controllers import CONTROLLERS, ControllerRunner
 from schemas.subjects import ObjectKey
@@ -265,8 +265,8 @@ async def test_a_log_that_was_restored_is_listed_anew(cluster: Cluster) -> None:
 
 async def test_what_can_not_be_stored_is_never_given_up(cluster: Cluster, monkeypatch: Any) -> None:
     """The hub may be away for longer than any number of tries; nothing else changes when it is back."""
-    monkeypatch.setattr(run_controllers, "RETRIES_MAX", 2)
-    monkeypatch.setattr(run_controllers, "RETRY_S", 0.001)
+    monkeypatch.setattr(attending, "RETRIES_MAX", 2)
+    monkeypatch.setattr(attending, "RETRY_S", 0.001)
     a = await make(cluster, "a")
     await make(cluster, "b", a)
     await cluster.quiet()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bus.identity import accounts
 from cloud import gatekeeper, revoking
 from cloud.core import attempts, gates, status
 from cloud.core.lanes import Lanes
@@ -72,14 +73,17 @@ def test_a_door_is_shut_for_longer_each_time_until_it_is_forgiven() -> None:
 
 def test_the_claims_follow_the_log() -> None:
     now = 100 * 86_400
-    old = now - 50 * 86_400
+    old, kept = now - 50 * 86_400, accounts.REVOCATION_KEPT_S
     out, shut = {"REVOKED": now - 10, "LONG": old}, ["FLOODS"]
-    join, edge = revoking.changes(out, shut, {"OPENED": now - 99, "CUT": now}, {"CUT": now, "FORGOTTEN": old}, now)
+    join, edge = revoking.changes(
+        out, shut, {"OPENED": now + 99, "CUT": now + kept}, {"CUT": now + kept, "FORGOTTEN": old + kept}, now
+    )
     assert (join.add, join.remove) == ({"REVOKED", "LONG"}, frozenset())
     assert edge.add == {"REVOKED", "FLOODS"}, "what is old enough has expired, and is forgotten in EDGE"
     assert edge.remove == {"OPENED"}, "only who is in JOIN, or in the log, is out for good"
-    after = {"REVOKED": now, "FLOODS": now, "CUT": now}
-    assert revoking.changes(out, shut, after, {"CUT": now, "REVOKED": now, "LONG": old}, now) == (
+    after = dict.fromkeys(("REVOKED", "FLOODS", "CUT"), now + kept)
+    known = {"CUT": now + kept, "REVOKED": now + kept, "LONG": old + kept}
+    assert revoking.changes(out, shut, after, known, now) == (
         revoking.Change(),
         revoking.Change(),
     )
