@@ -24,6 +24,9 @@ VERSIONS_DEFAULT = 8  # H: what a replica that lags can still read one by one; t
 # A history that loses its leader, or its origin's, reads on 7 to 17 s later (measured), and what its origin has dropped by
 # then it lacks for ever: an object may change three times a second meanwhile.
 VERSIONS_OF_THREE = 64
+# A node that was away for long sends up to RUN_MAX (bus/outbox.py) reports of one subject at once: the history must get to
+# read them before the stream drops them.  What the stream keeps more the history has anyway.
+VERSIONS_OF_REPORTS = 64
 HISTORY_DAYS_DEFAULT = 30
 TELEMETRY_DAYS_DEFAULT = 7
 TELEMETRY_BYTES_DEFAULT = 8 << 30
@@ -113,7 +116,10 @@ def wanted(shards: int, limits: Limits | None = None) -> list[Config]:
         meta["republish"] = {"src": f"meta.{n}.>", "dest": "live.>"}
         state.append(meta)
     # What nodes write is bounded by the stream itself: a reader that asks for many must not be sent gigabytes.
-    report = {"max_msg_size": REPORT_BYTES_MAX + REPORT_HEADER_ROOM}
+    report = {
+        "max_msg_size": REPORT_BYTES_MAX + REPORT_HEADER_ROOM,
+        "max_msgs_per_subject": max(limits.versions, VERSIONS_OF_REPORTS),
+    }
     state += [{**_state(f"REPORT-{n}", [f"report.{n}.>"], limits), **report} for n in range(shards)]
     identity = _state("IDENTITY", ["identity.>"], limits)
     audit = {

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bus import connect, log
+from bus import connect, log, outbox, stamp
 from bus.hub import init, pulse, streams, supervise
 from schemas import event, subjects
 from tests.contract import hub_fixture
@@ -65,6 +65,20 @@ async def test_meta_is_republished_to_live_and_history_keeps_every_version(hub: 
     # mirror_direct is off: the history must not answer for the stream
     state = await hub.log.last(stream, [subjects.meta_scope("edge-1", hub.hub.shards)])
     assert [r.stream for r in state.records] == [stream]
+
+
+async def test_what_a_node_reports_at_once_after_a_day_is_in_the_history(hub: RunningHub) -> None:
+    """The stream had dropped most of a run before its history could read it."""
+    subject = subjects.report("edge-1", "twin", hub.hub.shards, "default", "d")
+    stream = subjects.stream_of(subject)
+    history = f"HISTORY-{stream}"
+    for _ in range(2):
+        await hub.log.append_run(subject, [(b"x", stamp.new_id()) for _ in range(outbox.RUN_MAX)])
+        last = (await hub.log.info(stream)).last_seq
+        async with asyncio.timeout(60):
+            while (await hub.log.info(history)).last_seq < last:
+                await asyncio.sleep(0.02)
+    assert (await hub.log.info(history)).messages == 2 * outbox.RUN_MAX
 
 
 async def test_a_second_init_keeps_the_hub_and_takes_new_host_names(tmp_path: Path) -> None:
