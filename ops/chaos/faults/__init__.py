@@ -2,9 +2,10 @@
 
 Of the fifteen failures of KubeEdge that the rows name by number, these have a row: 1 what was queued for an offline node is
 thrown away; 3 a crash between two writes; 4 the edge database is lost; 5 reports lost, reordered or stale after a reconnect;
-7 offline writes are refused; 8 credentials run out while a node is away; 9 NotReady until a manual restart; 10 delete and recreate of one name, zombies, doubles, pods
-not recovered after an offline reboot; 15 what a deleted pod used stays, and a fixed wait of 30 s after each reconnect.  The
-others are not faults that come and go (2, 6: scale; 11: idle traffic; 12: logs; 13, 14).
+7 offline writes are refused; 8 credentials run out while a node is away; 9 NotReady until a manual restart; 10 delete and
+recreate of one name, zombies, doubles, pods not recovered after an offline reboot; 15 what a deleted pod used stays, and a
+fixed wait of 30 s after each reconnect.  The others are not faults that come and go (2, 6: scale; 11: idle traffic;
+12: logs; 13, 14).
 """
 
 from __future__ import annotations
