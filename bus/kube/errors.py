@@ -220,8 +220,13 @@ def not_permitted(field: str, message: str) -> Cause:
 VALUE_CHARS_MAX = 4096  # of a bad value in a message
 
 
+class Shown(dict[str, Any]):
+    """A bad value whose fields a message shows in this order: a struct's, not a map's."""
+
+
 def show(value: Any) -> str:
     """A value in a message: as JSON, cut short."""
     if isinstance(value, str):
         value = value[:VALUE_CHARS_MAX]
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)[: VALUE_CHARS_MAX + 2]
+    ordered = not isinstance(value, Shown)
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=ordered)[: VALUE_CHARS_MAX + 2]

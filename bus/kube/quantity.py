@@ -67,6 +67,15 @@ def canonical(text: str | int | float) -> str:
     return render(*_split(str(text)))
 
 
+def thousandths(text: str) -> str:
+    """A canonical quantity rounded up to thousandths; raises QuantityError."""
+    value, family = _split(text)
+    scaled = value * 1000
+    if scaled.denominator == 1:
+        return text
+    return render(Fraction(-(-scaled.numerator // scaled.denominator), 1000), family)
+
+
 def render(value: Fraction, family: str) -> str:
     """The canonical text; raises QuantityError for what has none."""
     if family == "binary" and abs(value) >= 1024:

@@ -22,6 +22,11 @@ META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 INT_MAX = (1 << 63) - 1
 
 
+# Key in a definition: its fields whose zero ("", 0, false) is the same as their absence (Go's ``omitempty`` of what is no
+# pointer), so that no answer has it.
+ZEROS = "x-zeros"
+
+
 class DecodeError(ValueError):
     """A value of the wrong type, with its path."""
 
@@ -50,7 +55,11 @@ class Types:
 
 @functools.cache
 def types() -> Types:
-    raw = json.loads(resources.files("bus.kube").joinpath("data/builtin.json").read_text())
+    data = resources.files("bus.kube").joinpath("data")
+    raw = json.loads(data.joinpath("builtin.json").read_text())
+    for name, fields in json.loads(data.joinpath("zeros.json").read_text()).items():
+        if name in raw["definitions"]:
+            raw["definitions"][name][ZEROS] = frozenset(fields)
     return Types(raw["definitions"], raw["kinds"])
 
 
@@ -172,7 +181,7 @@ def _object(value: Any, node: Node, where: _Where | None, unknown: list[str], kn
     more = node.get("additionalProperties")
     if more is not None:
         return {k: _value(v, more, (where, _KEY, k, ""), unknown, known) for k, v in value.items()}
-    fields, required = node["properties"], node.get("required", ())
+    fields, required, zeros = node["properties"], node.get("required", ()), node.get(ZEROS, ())
     out = {}
     for name, item in value.items():
         field = fields.get(name)
@@ -180,6 +189,8 @@ def _object(value: Any, node: Node, where: _Where | None, unknown: list[str], kn
             unknown.append(_path((where, _KEY, name, "")))
         elif item is not None:
             decoded = _value(item, field, (where, _FIELD, name, owner), unknown, known)
+            if name in zeros and not decoded:
+                continue
             if name in required or not _is_empty(decoded, field):
                 out[name] = decoded
     return out

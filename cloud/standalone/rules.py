@@ -17,6 +17,7 @@ from bus.kube.admission.limits import LimitRanger
 from bus.kube.admission.node_restriction import NodeRestriction
 from bus.kube.admission.priority import Priority
 from bus.kube.admission.quota import Quota
+from bus.kube.admission.runtime_class import RuntimeClasses
 from bus.kube.admission.tolerations import DefaultTolerations
 from bus.kube.auth import policy
 from bus.kube.auth.account_tokens import Issuer, Keys
@@ -40,7 +41,7 @@ def plugins(api: registry.Registry) -> Sequence[Plugin]:
     """In their order."""
     reader = api.reader
     tokens = (PodTokens(reader, api.issuer),) if api.issuer is not None and isinstance(reader, Storage) else ()
-    filling = (LimitRanger(reader), ServiceAccounts(reader), Priority(reader), DefaultTolerations())
+    filling = (LimitRanger(reader), ServiceAccounts(reader), Priority(reader), DefaultTolerations(), RuntimeClasses(reader))
     return (NodeRestriction(reader), *filling, Escalation(Rbac(reader)), Quota(api), *tokens)
 
 

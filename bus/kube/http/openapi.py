@@ -147,7 +147,7 @@ def _node(node: Any, todo: list[str]) -> Any:
             out[word] = {k: _node(v, todo) for k, v in value.items()}
         elif word in ("items", "additionalProperties"):
             out[word] = _node(value, todo)
-        else:
+        elif word != typed.ZEROS:
             out[word] = value
     return {"$ref": out["allOf"][0]["$ref"]} if set(out) == {"allOf"} else out
 

@@ -4,7 +4,8 @@ base.py           the contract, and what most kinds do
 core.py           namespaces, nodes, config maps, secrets
 services.py       services
 events.py         events, in both their forms
-pods.py           pods; pod_defaults.py and pod_rules.py, which templates share
+pods.py           pods; pod_defaults.py and pod_rules.py (and what that names), which templates share; pod_created.py
+checks.py         checks that many kinds share; claim_spec.py, what claims and what makes them share
 workloads.py      deployments and replica sets; what kinds with a template share
 daemonsets.py     daemon sets, controller revisions
 statefulsets.py   stateful sets

@@ -46,7 +46,7 @@ class DaemonSets(workloads.ReplicaSets):
         spec = obj["spec"]
         out = workloads.selector_rules(spec.get("selector"), at(spec, "template", "metadata", "labels") or {}, "daemonset")
         pod = spec["template"]["spec"]
-        out += pod_rules.pod_spec(pod, "spec.template.spec")
+        out += pod_rules.template(spec["template"], "spec.template")
         if pod["restartPolicy"] != "Always":
             out.append(errors.not_supported("spec.template.spec.restartPolicy", pod["restartPolicy"], ("Always",)))
         if pod.get("activeDeadlineSeconds") is not None:

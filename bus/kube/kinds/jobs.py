@@ -78,7 +78,7 @@ def job_spec(spec: Object, path: str) -> list[Cause]:
     pod = spec["template"]["spec"]
     if pod["restartPolicy"] == "Always":
         out.append(errors.required(f"{path}.template.spec.restartPolicy", 'valid values: "OnFailure", "Never"'))
-    return out + pod_rules.pod_spec(pod, f"{path}.template.spec")
+    return out + pod_rules.template(spec["template"], f"{path}.template")
 
 
 class CronJobs(Strategy):

@@ -1,250 +1,327 @@
-"""What is invalid in a pod's specification, of pods and of templates (pkg/apis/core/validation)."""
+"""What is invalid in a pod's specification, of pods and of templates (pkg/apis/core/validation, ValidatePodSpec).
+
+pod_volumes.py     volumes of every source
+pod_containers.py  containers of every kind; pod_probes.py, pod_fields.py (environment), pod_resources.py
+pod_security.py    security contexts, Windows
+pod_placing.py     affinities, tolerations, spread
+"""
 
 from __future__ import annotations
 
-from bus.kube import errors, names, quantity
+import re
+
+from bus.kube import errors, names, pod_references
 from bus.kube.errors import Cause
+from bus.kube.kinds import checks, pod_containers, pod_placing, pod_resources, pod_security, pod_volumes
 from bus.kube.storage import Object
 
-PORT_MAX = 65535
 RESTART_POLICIES = ("Always", "OnFailure", "Never")
 DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
-PULL_POLICIES = ("Always", "IfNotPresent", "Never")
-HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc", "sleep")
-ENV_SOURCES = ("fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef")
+NAMESERVERS_MAX, SEARCHES_MAX, SEARCH_CHARS_MAX = 3, 32, 2048
+HOSTNAME_CHARS_MAX = 64
+SECONDS_MAX = (1 << 31) - 1
+DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+_APP_ARMOR = "container.apparmor.security.beta.kubernetes.io/"
+_SECCOMP_POD, _SECCOMP_CONTAINER = (
+    "seccomp.security.alpha.kubernetes.io/pod",
+    "container.seccomp.security.alpha.kubernetes.io/",
+)
 
 
-def pod_spec(spec: Object, path: str) -> list[Cause]:
-    out: list[Cause] = []
-    volumes = _volumes(spec.get("volumes") or [], f"{path}.volumes", out)
-    containers = spec.get("containers") or []
-    if not containers:
-        out.append(errors.required(f"{path}.containers"))
-    seen: set[str] = set()
-    for field, listed in (("containers", containers), ("initContainers", spec.get("initContainers") or [])):
-        for i, container in enumerate(listed):
-            _container(container, f"{path}.{field}[{i}]", volumes, seen, out, init=field == "initContainers")
-    if spec["restartPolicy"] not in RESTART_POLICIES:
-        out.append(errors.not_supported(f"{path}.restartPolicy", spec["restartPolicy"], RESTART_POLICIES))
-    if spec["dnsPolicy"] not in DNS_POLICIES:
-        out.append(errors.not_supported(f"{path}.dnsPolicy", spec["dnsPolicy"], DNS_POLICIES))
-    if spec["terminationGracePeriodSeconds"] < 0:
-        value = spec["terminationGracePeriodSeconds"]
-        out.append(errors.bad_value(f"{path}.terminationGracePeriodSeconds", value, "must be greater than or equal to 0"))
-    deadline = spec.get("activeDeadlineSeconds")
-    if deadline is not None and deadline < 1:
-        out.append(
-            errors.bad_value(f"{path}.activeDeadlineSeconds", deadline, "must be between 1 and 2147483647, inclusive")
-        )
-    if spec.get("nodeName") and (problem := names.dns_subdomain(spec["nodeName"])):
-        out.append(errors.bad_value(f"{path}.nodeName", spec["nodeName"], problem))
-    for field, rule in (("hostname", names.dns_label), ("subdomain", names.dns_label)):
-        if spec.get(field) and (problem := rule(spec[field])):
-            out.append(errors.bad_value(f"{path}.{field}", spec[field], problem))
-    for key, value in (spec.get("nodeSelector") or {}).items():
-        if problem := names.label_key(key) or names.label_value(value):
-            out.append(errors.bad_value(f"{path}.nodeSelector", key, problem))
-    _tolerations(spec.get("tolerations") or [], f"{path}.tolerations", out)
+def pod(obj: Object, *, created: bool) -> list[Cause]:
+    """A pod, without its metadata; ``created`` just now."""
+    meta, spec = obj["metadata"], obj["spec"]
+    out = pod_annotations(meta.get("annotations") or {}, spec, "metadata.annotations")
+    out += pod_spec(spec, "spec", pod=obj)
+    if not spec.get("serviceAccountName"):
+        for i, volume in enumerate(spec.get("volumes") or []):
+            for j, source in enumerate((volume.get("projected") or {}).get("sources") or []):
+                if source.get("serviceAccountToken") is not None:
+                    at = f"spec.volumes[{i}].projected.sources[{j}].serviceAccountToken"
+                    out.append(errors.not_permitted(at, "must not be specified when serviceAccountName is not set"))
+    for field in ("containers", "initContainers"):
+        for i, container in enumerate(spec.get(field) or []):
+            out += pod_containers.untrimmed(container, f"spec.{field}[{i}]")
+    if not created:
+        return out
+    if spec.get("ephemeralContainers"):
+        out.append(errors.not_permitted("spec.ephemeralContainers", "cannot be set on create"))
+    if spec.get("nodeName") and spec.get("schedulingGates"):
+        why = "cannot be set until all schedulingGates have been cleared"
+        out.append(errors.not_permitted("spec.nodeName", why))
+    return out + _profiles(meta, spec, "spec")
+
+
+def template(given: Object, path: str) -> list[Cause]:
+    """A pod template: its metadata and its specification."""
+    meta, spec = given.get("metadata") or {}, given["spec"]
+    out = checks.labels(f"{path}.labels", meta.get("labels"))
+    out += checks.annotation_keys(f"{path}.annotations", meta.get("annotations"))
+    out += pod_annotations(meta.get("annotations") or {}, spec, f"{path}.annotations")
+    out += pod_spec(spec, f"{path}.spec") + _profiles(meta, spec, f"{path}.spec")
+    if spec.get("ephemeralContainers"):
+        why = "ephemeral containers not allowed in pod template"
+        out.append(errors.not_permitted(f"{path}.spec.ephemeralContainers", why))
     return out
 
 
-# What makes no sense for a container that may end at any time (pkg/apis/core/validation, allowedEphemeralContainerFields)
-EPHEMERAL_FORBIDDEN = (
-    "lifecycle",
-    "livenessProbe",
-    "ports",
-    "readinessProbe",
-    "resizePolicy",
-    "restartPolicy",
-    "startupProbe",
-)
+def pod_spec(spec: Object, path: str, pod: Object | None = None) -> list[Cause]:
+    """``pod`` is whose specification it is; without it, a template's."""
+    name = (pod["metadata"].get("name") or "") if pod is not None else ""
+    owner = pod_volumes.Owner(name, pod is not None)
+    volumes, out = pod_volumes.volumes(spec.get("volumes") or [], f"{path}.volumes", owner)
+    mirrored = pod is not None and pod_references.mirrors(pod)
+    out += _claims(spec.get("resourceClaims") or [], f"{path}.resourceClaims", mirrored)
+    around = _around(spec, volumes)
+    out += pod_containers.regular(spec.get("containers") or [], f"{path}.containers", around)
+    regular = {c.get("name") or "" for c in spec.get("containers") or []}
+    out += pod_containers.init(spec.get("initContainers") or [], f"{path}.initContainers", around, regular)
+    out += pod_containers.ephemeral(spec, f"{path}.ephemeralContainers", around)
+    out += pod_resources.pod_level(spec, f"{path}.resources", around.claims)
+    out += _host_network(spec, path, pod is not None)
+    out += checks.one_of(f"{path}.restartPolicy", spec.get("restartPolicy"), RESTART_POLICIES)
+    out += checks.one_of(f"{path}.dnsPolicy", spec.get("dnsPolicy"), DNS_POLICIES)
+    out += checks.labels(f"{path}.nodeSelector", spec.get("nodeSelector"))
+    out += pod_security.pod(spec, path)
+    out += pod_placing.affinity(spec.get("affinity"), f"{path}.affinity")
+    out += _dns(spec, f"{path}.dnsConfig")
+    for i, gate in enumerate(spec.get("readinessGates") or []):
+        at = f"{path}.readinessGates[{i}].conditionType"
+        out += checks.text(at, gate.get("conditionType") or "", names.label_key)
+    out += _gates(spec.get("schedulingGates") or [], f"{path}.schedulingGates")
+    out += pod_placing.spread(spec.get("topologySpreadConstraints") or [], f"{path}.topologySpreadConstraints")
+    out += pod_security.host_process(spec, path) + pod_security.host_users(spec, path)
+    out += _host_name(spec, f"{path}.hostnameOverride")
+    out += _names(spec, path)
+    out += pod_placing.tolerations(spec.get("tolerations") or [], f"{path}.tolerations")
+    for i, alias in enumerate(spec.get("hostAliases") or []):
+        at = f"{path}.hostAliases[{i}]"
+        out += checks.address(f"{at}.ip", alias.get("ip") or "")
+        for j, name in enumerate(alias.get("hostnames") or []):
+            out += checks.text(f"{at}.hostnames[{j}]", name, names.dns_subdomain)
+    for field in ("priorityClassName", "runtimeClassName"):
+        if spec.get(field) or (field == "runtimeClassName" and spec.get(field) is not None):
+            out += checks.text(f"{path}.{field}", spec[field], names.dns_subdomain)
+    if spec.get("preemptionPolicy") is not None:
+        policies = ("PreemptLowerPriority", "Never")
+        out += checks.one_of(f"{path}.preemptionPolicy", spec["preemptionPolicy"], policies)
+    if spec.get("overhead"):
+        out += pod_resources.requirements({"limits": spec["overhead"]}, f"{path}.overhead", set())
+    return out + pod_security.system(spec, path) + _file_keys(spec, path)
 
 
 def ephemeral_containers(spec: Object, path: str) -> list[Cause]:
     """The ephemeral containers of a pod that runs; the rest of the specification is taken as it is."""
+    volumes, _ = pod_volumes.volumes(spec.get("volumes") or [], "", pod_volumes.Owner())
+    return pod_containers.ephemeral(spec, path, _around(spec, volumes))
+
+
+def _around(spec: Object, volumes: dict[str, Object]) -> pod_containers.Around:
+    return pod_containers.Around(
+        volumes=volumes,
+        claims={c["name"] for c in spec.get("resourceClaims") or [] if c.get("name")},
+        grace_s=spec.get("terminationGracePeriodSeconds", 0),
+        restart_policy=spec.get("restartPolicy") or "",
+        host_users=spec.get("hostUsers") is not False,
+        system=(spec["os"].get("name") or "") if spec.get("os") is not None else None,
+    )
+
+
+def _claims(listed: list[Object], path: str, mirrored: bool) -> list[Cause]:
     out: list[Cause] = []
-    volumes = {v["name"] for v in spec.get("volumes") or []}
-    others = [c["name"] for field in ("containers", "initContainers") for c in spec.get(field) or []]
-    seen = set(others)
-    for i, container in enumerate(spec.get("ephemeralContainers") or []):
-        at = f"{path}[{i}]"
-        _container(container, at, volumes, seen, out, init=False)
-        out += [
-            errors.not_permitted(f"{at}.{field}", "cannot be set for an Ephemeral Container")
-            for field in EPHEMERAL_FORBIDDEN
-            if container.get(field)
-        ]
-        if container.get("resources"):
-            out.append(errors.not_permitted(f"{at}.resources", "cannot be set for an Ephemeral Container"))
-        if any(m.get("subPath") or m.get("subPathExpr") for m in container.get("volumeMounts") or []):
-            out.append(errors.not_permitted(f"{at}.volumeMounts", "cannot be set for an Ephemeral Container"))
-        target = container.get("targetContainerName")
-        if target and target not in others:
-            out.append(errors.Cause(f"{at}.targetContainerName", "FieldValueNotFound", f'Not found: "{target}"'))
+    seen: set[str] = set()
+    for i, claim in enumerate(listed):
+        if mirrored:
+            out.append(errors.not_permitted("", "static pods do not support resource claims"))
+            continue
+        at, name = f"{path}[{i}]", claim.get("name") or ""
+        if not name:
+            out.append(errors.required(f"{at}.name"))
+        elif name in seen:
+            out.append(errors.duplicate(f"{at}.name", name))
+        else:
+            out += checks.text(f"{at}.name", name, names.dns_label)
+            seen.add(name)
+        own, made = claim.get("resourceClaimName"), claim.get("resourceClaimTemplateName")
+        shown = errors.Shown({"Name": name, "ResourceClaimName": own, "ResourceClaimTemplateName": made})
+        if own is not None and made is not None:
+            why = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
+            out.append(errors.bad_value(at, shown, why))
+        if own is None and made is None:
+            why = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"
+            out.append(errors.bad_value(at, shown, why))
+        for field, value in (("resourceClaimName", own), ("resourceClaimTemplateName", made)):
+            if value is not None:
+                out += checks.text(f"{at}.{field}", value, names.dns_subdomain)
     return out
 
 
-def _tolerations(tolerations: list[Object], path: str, out: list[Cause]) -> None:
-    operators = ("Equal", "Exists", "Gt", "Lt")
-    for i, t in enumerate(tolerations):
-        operator = t.get("operator") or "Equal"
-        if operator not in operators:
-            out.append(errors.not_supported(f"{path}[{i}].operator", operator, operators))
-        if not t.get("key") and operator != "Exists":
-            out.append(errors.bad_value(f"{path}[{i}].operator", operator, "operator must be Exists when `key` is empty"))
-        if operator == "Exists" and t.get("value"):
-            out.append(
-                errors.bad_value(f"{path}[{i}].operator", t["value"], "value must be empty when `operator` is 'Exists'")
-            )
+def _host_network(spec: Object, path: str, pod: bool) -> list[Cause]:
+    if not spec.get("hostNetwork"):
+        return []
+    out: list[Cause] = []
+    for i, container in enumerate(spec.get("containers") or []):
+        for j, port in enumerate(container.get("ports") or []):
+            host, own = port.get("hostPort") or 0, port.get("containerPort") or 0
+            if (pod or host) and host != own:
+                why = "must match `containerPort` when `hostNetwork` is true"
+                out.append(errors.bad_value(f"{path}.containers[{i}].ports[{j}].hostPort", host, why))
+    return out
 
 
-def _volumes(volumes: list[Object], path: str, out: list[Cause]) -> set[str]:
-    known: set[str] = set()
-    for i, volume in enumerate(volumes):
-        name = volume.get("name", "")
-        if not name:
-            out.append(errors.required(f"{path}[{i}].name"))
-        elif problem := names.dns_label(name):
-            out.append(errors.bad_value(f"{path}[{i}].name", name, problem))
-        elif name in known:
-            out.append(errors.duplicate(f"{path}[{i}].name", name))
-        known.add(name)
-        if len(volume) > 2:
-            out.append(errors.not_permitted(f"{path}[{i}]", "may not specify more than 1 volume type"))
-        if "hostPath" in volume and not volume["hostPath"].get("path"):
-            out.append(errors.required(f"{path}[{i}].hostPath.path"))
-        if "secret" in volume and not volume["secret"].get("secretName"):
-            out.append(errors.required(f"{path}[{i}].secret.secretName"))
-        if "configMap" in volume and not volume["configMap"].get("name"):
-            out.append(errors.required(f"{path}[{i}].configMap.name"))
-    return known
+def _dns(spec: Object, path: str) -> list[Cause]:
+    config = spec.get("dnsConfig")
+    if spec.get("dnsPolicy") == "None":
+        if config is None:
+            return [errors.required(path, "must provide `dnsConfig` when `dnsPolicy` is None")]
+        if not config.get("nameservers"):
+            why = "must provide at least one DNS nameserver when `dnsPolicy` is None"
+            return [errors.required(f"{path}.nameservers", why)]
+    if config is None:
+        return []
+    servers, searches = config.get("nameservers") or [], config.get("searches") or []
+    out: list[Cause] = []
+    if len(servers) > NAMESERVERS_MAX:
+        why = f"must not have more than {NAMESERVERS_MAX} nameservers"
+        out.append(errors.bad_value(f"{path}.nameservers", servers, why))
+    for i, server in enumerate(servers):
+        out += checks.address(f"{path}.nameservers[{i}]", server)
+    if len(searches) > SEARCHES_MAX:
+        why = f"must not have more than {SEARCHES_MAX} search paths"
+        out.append(errors.bad_value(f"{path}.searches", searches, why))
+    if len(" ".join(searches)) > SEARCH_CHARS_MAX:
+        why = f"must not have more than {SEARCH_CHARS_MAX} characters (including spaces) in the search list"
+        out.append(errors.bad_value(f"{path}.searches", searches, why))
+    for i, search in enumerate(searches):
+        if search != ".":
+            out += checks.text(f"{path}.searches[{i}]", search.removesuffix("."), names.dns_subdomain_underscore)
+    for i, option in enumerate(config.get("options") or []):
+        if not option.get("name"):
+            out.append(errors.required(f"{path}.options[{i}]", "must not be empty"))
+    return out
 
 
-def _container(container: Object, path: str, volumes: set[str], seen: set[str], out: list[Cause], *, init: bool) -> None:
-    name = container.get("name", "")
-    if not name:
-        out.append(errors.required(f"{path}.name"))
-    elif problem := names.dns_label(name):
-        out.append(errors.bad_value(f"{path}.name", name, problem))
-    elif name in seen:
-        out.append(errors.duplicate(f"{path}.name", name))
-    seen.add(name)
-    image = container.get("image", "")
-    if not image:
-        out.append(errors.required(f"{path}.image"))
-    elif image != image.strip():
-        out.append(errors.bad_value(f"{path}.image", image, "must not have leading or trailing whitespace"))
-    if container["imagePullPolicy"] not in PULL_POLICIES:
-        out.append(errors.not_supported(f"{path}.imagePullPolicy", container["imagePullPolicy"], PULL_POLICIES))
-    _ports(container.get("ports") or [], f"{path}.ports", out)
-    for i, env in enumerate(container.get("env") or []):
-        _env(env, f"{path}.env[{i}]", out)
-    mounts: set[str] = set()
-    for i, mount in enumerate(container.get("volumeMounts") or []):
-        _mount(mount, f"{path}.volumeMounts[{i}]", volumes, mounts, out)
-    _resources(container.get("resources") or {}, f"{path}.resources", out)
-    for field in ("livenessProbe", "readinessProbe", "startupProbe"):
-        if container.get(field) is not None:
-            if init and container.get("restartPolicy") != "Always":
-                out.append(
-                    errors.not_permitted(
-                        f"{path}.{field}", "may not be set for init containers without restartPolicy=Always"
-                    )
-                )
-            _probe(container[field], f"{path}.{field}", field, out)
-    for field, handler in (container.get("lifecycle") or {}).items():
-        if isinstance(handler, dict):
-            _handler(handler, f"{path}.lifecycle.{field}", out)
+def _gates(listed: list[Object], path: str) -> list[Cause]:
+    out: list[Cause] = []
+    seen: set[str] = set()
+    for i, gate in enumerate(listed):
+        name = gate.get("name") or ""
+        out += checks.text(f"{path}[{i}]", name, names.label_key)
+        if name in seen:
+            out.append(errors.duplicate(f"{path}[{i}]", name))
+        seen.add(name)
+    return out
 
 
-def _ports(ports: list[Object], path: str, out: list[Cause]) -> None:
-    named: set[str] = set()
-    for i, port in enumerate(ports):
-        at = f"{path}[{i}]"
-        if not port.get("containerPort"):
-            out.append(errors.required(f"{at}.containerPort"))
-        elif not 1 <= port["containerPort"] <= PORT_MAX:
-            out.append(
-                errors.bad_value(f"{at}.containerPort", port["containerPort"], "must be between 1 and 65535, inclusive")
-            )
-        if not 0 <= port.get("hostPort", 0) <= PORT_MAX:
-            out.append(errors.bad_value(f"{at}.hostPort", port["hostPort"], "must be between 1 and 65535, inclusive"))
-        if port.get("protocol") not in ("SCTP", "TCP", "UDP"):
-            out.append(errors.not_supported(f"{at}.protocol", port.get("protocol"), ("SCTP", "TCP", "UDP")))
-        if port.get("name"):
-            if port["name"] in named:
-                out.append(errors.duplicate(f"{at}.name", port["name"]))
-            named.add(port["name"])
+def _host_name(spec: Object, path: str) -> list[Cause]:
+    name = spec.get("hostnameOverride")
+    if name is None:
+        return []
+    why = "may not be specified when {} is true"
+    out = [
+        errors.not_permitted(path, why.format(field)) for field in ("setHostnameAsFQDN", "hostNetwork") if spec.get(field)
+    ]
+    if len(name) > HOSTNAME_CHARS_MAX:
+        out.append(checks.too_long(path, HOSTNAME_CHARS_MAX))
+    return out + checks.text(path, name, names.dns_subdomain)
 
 
-def _env(env: Object, path: str, out: list[Cause]) -> None:
-    name = env.get("name", "")
-    if not name:
-        out.append(errors.required(f"{path}.name"))
-    elif problem := names.env_name(name):
-        out.append(errors.bad_value(f"{path}.name", name, problem))
-    source = env.get("valueFrom")
-    if source is not None:
-        found = [s for s in ENV_SOURCES if s in source]
-        if env.get("value"):
-            out.append(errors.bad_value(f"{path}.valueFrom", "", "may not be specified when `value` is not empty"))
-        if len(found) != 1:
-            why = "must specify one of: " if not found else "may not have more than one field specified at a time: "
-            out.append(errors.bad_value(f"{path}.valueFrom", "", why + ", ".join(ENV_SOURCES)))
-        for ref in ("configMapKeyRef", "secretKeyRef"):
-            if ref in source and not source[ref].get("key"):
-                out.append(errors.required(f"{path}.valueFrom.{ref}.key"))
+def _names(spec: Object, path: str) -> list[Cause]:
+    out: list[Cause] = []
+    for field in ("serviceAccountName", "nodeName"):
+        if spec.get(field):
+            out += checks.text(f"{path}.{field}", spec[field], names.dns_subdomain)
+    deadline = spec.get("activeDeadlineSeconds")
+    if deadline is not None:
+        out += checks.between(f"{path}.activeDeadlineSeconds", deadline, 1, SECONDS_MAX)
+    for field in ("hostname", "subdomain"):
+        if spec.get(field):
+            out += checks.text(f"{path}.{field}", spec[field], names.dns_label)
+    return out
 
 
-def _mount(mount: Object, path: str, volumes: set[str], seen: set[str], out: list[Cause]) -> None:
-    if not mount.get("name"):
-        out.append(errors.required(f"{path}.name"))
-    elif mount["name"] not in volumes:
-        out.append(Cause(f"{path}.name", "FieldValueNotFound", f'Not found: "{mount["name"]}"'))
-    where = mount.get("mountPath", "")
-    if not where:
-        out.append(errors.required(f"{path}.mountPath"))
-    elif where in seen:
-        out.append(errors.bad_value(f"{path}.mountPath", where, "must be unique"))
-    seen.add(where)
-    sub = mount.get("subPath", "")
-    if sub.startswith("/"):
-        out.append(errors.bad_value(f"{path}.subPath", sub, "must be a relative path"))
-    if ".." in sub.split("/"):
-        out.append(errors.bad_value(f"{path}.subPath", sub, "must not contain '..'"))
+def _file_keys(spec: Object, path: str) -> list[Cause]:
+    """References of the environment to files of volumes."""
+    sources = {v.get("name") or "": v for v in spec.get("volumes") or []}
+    out: list[Cause] = []
+    for container, at in pod_security.containers(spec, path):
+        for i, env in enumerate(container.get("env") or []):
+            ref = (env.get("valueFrom") or {}).get("fileKeyRef")
+            if ref is None:
+                continue
+            where, name = f"{at}.env[{i}].valueFrom.fileKeyRef.volumeName", ref.get("volumeName") or ""
+            if name not in sources:
+                out.append(checks.not_found(where, name))
+            elif sources[name].get("emptyDir") is None:
+                out.append(errors.bad_value(where, name, "referenced volume must be of type emptyDir"))
+    return out
 
 
-def _resources(resources: Object, path: str, out: list[Cause]) -> None:
-    limits = resources.get("limits") or {}
-    for field in ("limits", "requests"):
-        for name, amount in (resources.get(field) or {}).items():
-            if quantity.parse(amount) < 0:
-                out.append(errors.bad_value(f"{path}.{field}[{name}]", amount, "must be greater than or equal to 0"))
-    for name, amount in (resources.get("requests") or {}).items():
-        if name in limits and quantity.parse(amount) > quantity.parse(limits[name]):
-            out.append(
-                errors.bad_value(f"{path}.requests", amount, f"must be less than or equal to {name} limit of {limits[name]}")
-            )
+def pod_annotations(annotations: dict[str, str], spec: Object, path: str) -> list[Cause]:
+    """Annotations that mean something in a pod."""
+    out: list[Cause] = []
+    mirror = annotations.get(pod_references.MIRROR)
+    if mirror is not None and not spec.get("nodeName"):
+        why = "must set spec.nodeName if mirror pod annotation is set"
+        out.append(errors.bad_value(f"{path}[{pod_references.MIRROR}]", mirror, why))
+    cost = annotations.get(DELETION_COST)
+    if cost is not None and not (re.fullmatch(r"(0|[1-9][0-9]*|-[1-9][0-9]*)", cost) and abs(int(cost)) <= SECONDS_MAX):
+        out.append(errors.bad_value(f"{path}[{DELETION_COST}]", cost, "must be a 32bit integer"))
+    for key, value in annotations.items():
+        if key == _SECCOMP_POD or key.startswith(_SECCOMP_CONTAINER):
+            out += _seccomp(f"{path}.{key}", value)
+    every = [c.get("name") for c, _ in pod_security.containers(spec, "")]
+    for key, value in annotations.items():
+        if not key.startswith(_APP_ARMOR):
+            continue
+        if key.removeprefix(_APP_ARMOR) not in every:
+            out.append(errors.bad_value(f"{path}[{key}]", key.removeprefix(_APP_ARMOR), "container not found"))
+        if value not in ("", "runtime/default", "unconfined") and not value.startswith("localhost/"):
+            why = f"invalid AppArmor profile name: {errors.show(value)}"
+            out.append(errors.bad_value(f"{path}[{key}]", value, why))
+    return out
 
 
-def _probe(probe: Object, path: str, field: str, out: list[Cause]) -> None:
-    _handler(probe, path, out)
-    for name in ("initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"):
-        if probe.get(name, 0) < 0:
-            out.append(errors.bad_value(f"{path}.{name}", probe[name], "must be greater than or equal to 0"))
-    if field != "readinessProbe" and probe.get("successThreshold", 1) != 1:
-        out.append(errors.bad_value(f"{path}.successThreshold", probe["successThreshold"], "must be 1"))
+def _seccomp(path: str, value: str) -> list[Cause]:
+    if value in ("runtime/default", "docker/default", "unconfined"):
+        return []
+    if value.startswith("localhost/"):
+        return checks.relative_path(path, value.removeprefix("localhost/"))
+    return [errors.bad_value(path, value, "must be a valid seccomp profile")]
 
 
-def _handler(handler: Object, path: str, out: list[Cause]) -> None:
-    found = [h for h in HANDLERS if h in handler]
-    if not found:
-        out.append(errors.required(path, "must specify a handler type"))
-    for extra in found[1:]:
-        out.append(errors.not_permitted(f"{path}.{extra}", "may not specify more than 1 handler type"))
-    if "exec" in handler and not handler["exec"].get("command"):
-        out.append(errors.required(f"{path}.exec.command"))
-    for name in ("httpGet", "tcpSocket"):
-        port = (handler.get(name) or {}).get("port")
-        if name in handler and (port is None or (isinstance(port, int) and not 1 <= port <= PORT_MAX)):
-            out.append(errors.bad_value(f"{path}.{name}.port", port, "must be between 1 and 65535, inclusive"))
+def _profiles(meta: Object, spec: Object, path: str) -> list[Cause]:
+    """Profiles that are given as fields and, differently, as annotations of old."""
+    annotations, out = meta.get("annotations") or {}, []
+    whole = spec.get("securityContext") or {}
+    if whole.get("seccompProfile") is not None and _SECCOMP_POD in annotations:
+        out += _same("seccomp", whole["seccompProfile"], annotations[_SECCOMP_POD], f"{path}.securityContext.seccompProfile")
+    windows = (spec.get("os") or {}).get("name") == "windows"
+    for kind, prefix in (("seccomp", _SECCOMP_CONTAINER), ("apparmor", _APP_ARMOR)):
+        field = "seccompProfile" if kind == "seccomp" else "appArmorProfile"
+        if kind == "apparmor" and windows:
+            continue
+        for container, at in pod_security.containers(spec, path):
+            profile = (container.get("securityContext") or {}).get(field)
+            if profile is None and kind == "apparmor":
+                profile = whole.get(field)
+            key = prefix + (container.get("name") or "")
+            if profile is not None and key in annotations:
+                out += _same(kind, profile, annotations[key], f"{at}.securityContext.{field}")
+    return out
+
+
+def _same(kind: str, profile: Object, annotation: str, path: str) -> list[Cause]:
+    differ = [errors.not_permitted(f"{path}.type", f"{kind} type in annotation and field must match")]
+    if profile.get("type") == "Unconfined":
+        return [] if annotation == "unconfined" else differ
+    if profile.get("type") == "RuntimeDefault":
+        known = ("runtime/default", "docker/default") if kind == "seccomp" else ("runtime/default",)
+        return [] if annotation in known else differ
+    if profile.get("type") == "Localhost":
+        if not annotation.startswith("localhost/"):
+            return differ
+        if annotation.removeprefix("localhost/") != profile.get("localhostProfile"):
+            why = f"{kind} profile in annotation and field must match"
+            return [errors.not_permitted(f"{path}.localhostProfile", why)]
+    return []

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from bus.kube import errors, pod_references
 from bus.kube.errors import Cause
-from bus.kube.kinds import pod_defaults, pod_rules
+from bus.kube.kinds import pod_created, pod_defaults, pod_rules
 from bus.kube.kinds.base import Context, Strategy, at
 from bus.kube.selectors import FieldGetter
 from bus.kube.storage import Object
@@ -17,6 +17,16 @@ IMMUTABLE = (
     "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
     "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
 )
+
+
+GATED = {
+    "type": "PodScheduled",
+    "status": "False",
+    "lastProbeTime": None,
+    "lastTransitionTime": None,
+    "reason": "SchedulingGated",
+    "message": "Scheduling is blocked due to non-empty scheduling gates",
+}
 
 
 class Pods(Strategy):
@@ -32,13 +42,9 @@ class Pods(Strategy):
 
     def defaults(self, obj: Object, ctx: Context) -> None:
         spec = obj.setdefault("spec", {})
-        pod_defaults.pod_spec(spec)
-        spec.setdefault("enableServiceLinks", True)
+        pod_defaults.pod(spec)
 
     def prepare_create(self, obj: Object, ctx: Context) -> None:
-        if obj["spec"].get("ephemeralContainers"):
-            cause = errors.not_permitted("spec.ephemeralContainers", "cannot be set on create")
-            raise errors.invalid("", "Pod", obj["metadata"].get("name", ""), [cause])
         spec = obj["spec"]
         account = (
             spec.get("serviceAccountName")
@@ -48,12 +54,16 @@ class Pods(Strategy):
         if account:
             spec["serviceAccountName"] = spec["serviceAccount"] = account
         obj["status"] = {"phase": "Pending", "qosClass": pod_defaults.qos_class(obj["spec"])}
+        if spec.get("schedulingGates"):
+            obj["status"]["conditions"] = [{**GATED, "lastTransitionTime": ctx.now}]
+        pod_created.merge_label_keys(obj)
+        pod_created.profiles(obj)
 
     def validate(self, obj: Object, ctx: Context) -> list[Cause]:
-        return pod_rules.pod_spec(obj["spec"], "spec")
+        return pod_rules.pod(obj, created=True)
 
     def validate_update(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
-        out = self.validate(obj, ctx)
+        out = pod_rules.pod(obj, created=False)
         if _but_mutable(obj["spec"], old["spec"]) != old["spec"]:
             out.append(errors.not_permitted("spec", IMMUTABLE))
         had = old["spec"].get("tolerations") or []
@@ -83,7 +93,7 @@ def _lasting(toleration: Object) -> Object:
 def ephemeral(new: Object, old: Object) -> list[Object]:
     """What a write of ``ephemeralcontainers`` makes of the pod's: more, never other or fewer.  Raises StatusError 422."""
     spec = new["spec"]
-    pod_defaults.pod_spec(spec)
+    pod_defaults.pod(spec)
     wanted: list[Object] = spec.get("ephemeralContainers") or []
     by_name = {c.get("name"): c for c in wanted}
     causes = pod_rules.ephemeral_containers({**old["spec"], "ephemeralContainers": wanted}, "spec.ephemeralContainers")
@@ -105,7 +115,7 @@ RESIZED = ("cpu", "memory")
 def resized(new: Object, old: Object) -> Object:
     """The pod after a write of ``resize``: the CPU and memory of its containers, nothing else.  Raises StatusError 422."""
     spec = new["spec"]
-    pod_defaults.pod_spec(spec)
+    pod_defaults.pod(spec)
     out = {**old, "spec": dict(old["spec"])}
     causes: list[Cause] = []
     for field in ("containers", "initContainers"):

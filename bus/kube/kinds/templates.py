@@ -22,7 +22,7 @@ class PodTemplates(Strategy):
         pod_defaults.pod_spec(template.setdefault("spec", {}))
 
     def validate(self, obj: Object, ctx: Context) -> list[Cause]:
-        return pod_rules.pod_spec(obj["template"]["spec"], "template.spec")
+        return pod_rules.template(obj["template"], "template")
 
     def validate_update(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
         return self.validate(obj, ctx)
@@ -62,7 +62,7 @@ class ReplicationControllers(Strategy):
             why = "`selector` does not match template `labels`"
             out.append(errors.bad_value("spec.template.metadata.labels", labels, why))
         pod = spec["template"]["spec"]
-        out += pod_rules.pod_spec(pod, "spec.template.spec")
+        out += pod_rules.template(spec["template"], "spec.template")
         if pod["restartPolicy"] in ("OnFailure", "Never"):
             out.append(errors.not_supported("spec.template.spec.restartPolicy", pod["restartPolicy"], ("Always",)))
         return out

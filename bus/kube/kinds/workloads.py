@@ -31,7 +31,7 @@ class ReplicaSets(Strategy):
         out = selector_rules(spec.get("selector"), at(spec, "template", "metadata", "labels") or {}, "deployment")
         out += not_negative(spec, ("replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"))
         pod = spec["template"]["spec"]
-        out += pod_rules.pod_spec(pod, "spec.template.spec")
+        out += pod_rules.template(spec["template"], "spec.template")
         if pod["restartPolicy"] in ("OnFailure", "Never"):
             out.append(errors.not_supported("spec.template.spec.restartPolicy", pod["restartPolicy"], ("Always",)))
         return out

@@ -106,7 +106,7 @@ async def test_what_people_taint_is_left_at_once(cluster: Cluster) -> None:
     await cluster.node("a")
     for name, tolerations in (
         ("p", []),
-        ("hour", [{"key": "repair", "operator": "Exists", "tolerationSeconds": 3600}]),
+        ("hour", [{"key": "repair", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 3600}]),
         ("other", [{"key": "repair", "value": "x", "effect": "NoExecute"}]),
         ("all", [{"operator": "Exists"}]),
     ):

@@ -263,8 +263,8 @@ async def test_the_first_of_a_group_may_go_anywhere_and_the_rest_go_there(cluste
         ({"namespaces": ["kube-system"]}, "b1"),
         ({"namespaceSelector": {}}, "b1"),
         ({"namespaceSelector": {"matchLabels": {"team": "x"}}}, None),
-        ({"namespaceSelector": {}, "matchLabelKeys": ["app"]}, None),
-        ({"namespaceSelector": {}, "mismatchLabelKeys": ["app"]}, "b1"),
+        ({"namespaceSelector": {}, "matchLabelKeys": ["none"]}, "b1"),
+        ({"namespaceSelector": {}, "labelSelector": {}, "mismatchLabelKeys": ["app"]}, "b1"),
     ],
 )
 async def test_where_company_is_looked_for(cluster: Cluster, more: dict[str, Any], node: str | None) -> None:

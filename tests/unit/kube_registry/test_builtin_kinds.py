@@ -73,7 +73,7 @@ C = {"name": "a", "image": "i"}
         ({"containers": [{**C, "env": [{"name": ""}]}]}, "spec.containers[0].env[0].name"),
         ({"containers": [{**C, "env": [{"name": "A", "valueFrom": {}}]}]}, "spec.containers[0].env[0].valueFrom"),
         ({"volumes": [{"name": "v"}, {"name": "v"}]}, "spec.volumes[1].name"),
-        ({"volumes": [{"name": "v", "emptyDir": {}, "hostPath": {"path": "/"}}]}, "spec.volumes[0]"),
+        ({"volumes": [{"name": "v", "emptyDir": {}, "hostPath": {"path": "/"}}]}, "spec.volumes[0].hostPath"),
         (
             {"containers": [{**C, "resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "2"}}}]},
             "spec.containers[0].resources.requests",
