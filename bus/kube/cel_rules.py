@@ -8,12 +8,16 @@ Source: Kubernetes "Extend the Kubernetes API with CustomResourceDefinitions", "
 
 from __future__ import annotations
 
+import base64
+import datetime
 import functools
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from bus.kube import errors, times
+from bus.kube import cel_library, errors, times
 from bus.kube.errors import Cause
+from bus.kube.validity import ABSENT, NOWHERE, elders, same, shown
 
 if TYPE_CHECKING:
     from cel import Program
@@ -22,7 +26,6 @@ Node = dict[str, Any]
 
 RULE_CHARS_MAX = 5 << 10
 STEPS_MAX = 1_000_000  # of one rule on one value: about a second at the worst
-ABSENT = object()
 _MACRO = re.compile(r"\.(all|exists|exists_one|map|filter)\s*\Z")
 _WORDS = frozenset(
     {
@@ -52,7 +55,6 @@ _WORDS = frozenset(
 _REASONS = {
     "FieldValueForbidden": "Forbidden: ",
     "FieldValueRequired": "Required value: ",
-    "FieldValueDuplicate": "Duplicate value: ",
 }
 
 
@@ -107,10 +109,11 @@ def problems(rules: Any, path: str) -> list[Cause]:
 
 
 def check(value: Any, node: Node, path: str = "", old: Any = ABSENT) -> list[Cause]:
-    """Every rule that ``value`` breaks; it is valid by its schema otherwise.  ``old``: the value before an update."""
+    """Every rule that ``value`` breaks; it is valid by its schema otherwise.  ``old``: the value before an update.  What is
+    as it was breaks no rule but those that compare."""
     out: list[Cause] = []
     if has_rules(node):
-        _walk(value, node, path, old, out)
+        _walk(value, node, path, old, old is not ABSENT and same(value, old), out)
     return out
 
 
@@ -120,29 +123,27 @@ def has_rules(node: Any) -> bool:
     return isinstance(node, list) and any(has_rules(v) for v in node)
 
 
-def _walk(value: Any, node: Node, path: str, old: Any, out: list[Cause]) -> None:
+def _walk(value: Any, node: Node, path: str, old: Any, kept: bool, out: list[Cause]) -> None:
+    """``kept``: the value, or what it is in when there is no telling, is as it was."""
     if len(out) >= errors.CAUSES_SHOWN_MAX or value is None:
         return
     for rule in node.get("x-kubernetes-validations") or ():
         cause = _ask(rule, value, node, path, old)
-        if cause is not None:
+        if cause is not None and not (kept and "oldSelf" not in compiled(rule["rule"]).variables()):
             out.append(cause)
+    for branch in node.get("allOf") or ():
+        _walk(value, branch, path, old, kept, out)
     if isinstance(value, dict):
         fields, more = node.get("properties", {}), node.get("additionalProperties")
         for name, item in value.items():
             inner = fields.get(name, more)
             if isinstance(inner, dict):
                 before = old.get(name, ABSENT) if isinstance(old, dict) else ABSENT
-                _walk(item, inner, f"{path}.{name}" if path else name, before, out)
+                at = (f"{path}.{name}" if path else name) if name in fields else f"{path}[{name}]"
+                _walk(item, inner, at, before, kept if before is ABSENT else same(item, before), out)
     elif isinstance(value, list) and isinstance(node.get("items"), dict):
-        keys = node.get("x-kubernetes-list-map-keys") or [] if node.get("x-kubernetes-list-type") == "map" else []
-        known = {_key(o, keys): o for o in old} if keys and isinstance(old, list) else {}
-        for i, item in enumerate(value):
-            _walk(item, node["items"], f"{path}[{i}]", known.get(_key(item, keys), ABSENT), out)
-
-
-def _key(item: Any, keys: list[str]) -> str:
-    return repr([item.get(k) for k in keys]) if isinstance(item, dict) else repr(item)
+        for i, (item, before) in enumerate(zip(value, elders(value, node, old), strict=True)):
+            _walk(item, node["items"], f"{path}[{i}]", before, kept if before is ABSENT else same(item, before), out)
 
 
 def _ask(rule: Node, value: Any, node: Node, path: str, old: Any) -> Cause | None:
@@ -153,31 +154,60 @@ def _ask(rule: Node, value: Any, node: Node, path: str, old: Any) -> Cause | Non
     if _size(value) ** nesting(text) > STEPS_MAX:
         return errors.bad_value(path, node.get("type", ""), "call cost limit exceeded: the value is too large for this rule")
     try:
-        variables = {"self": _typed(value, node)}
-        if compared and old is not ABSENT:
+        variables: dict[str, Any] = {"self": _typed(value, node)}
+        if rule.get("optionalOldSelf"):
+            variables["oldSelf"] = _maybe(old, node)
+        elif compared and old is not ABSENT:
             variables["oldSelf"] = _typed(old, node)
         if _run(text, variables) is True:
             return None
         said = f"failed rule: {text}"
+        if rule.get("message"):
+            said = rule["message"].strip()
         if rule.get("messageExpression"):
-            said = str(_run(rule["messageExpression"], variables))
-        elif rule.get("message"):
-            said = rule["message"]
+            said = _composed(rule["messageExpression"], variables) or said
     except Exception as e:  # whatever a rule may raise on a value is that value's fault
-        said = f"{str(e)[:300]} evaluating rule: {rule.get('message') or text}"
+        return errors.bad_value(
+            path or NOWHERE, node.get("type", ""), f"{_said(e)} evaluating rule: {rule.get('message') or text}"
+        )
     at = path + rule.get("fieldPath", "") if path else rule.get("fieldPath", "").lstrip(".")
-    reason = rule.get("reason", "FieldValueInvalid")
+    reason, of = rule.get("reason") or "FieldValueInvalid", "" if isinstance(value, dict | list) else f": {shown(value)}"
+    if reason == "FieldValueDuplicate":
+        return Cause(at or NOWHERE, reason, f"Duplicate value{of}")
     if reason in _REASONS:
-        return Cause(at, reason, _REASONS[reason] + said)
-    return errors.bad_value(at, node.get("type", ""), said)
+        return Cause(at or NOWHERE, reason, _REASONS[reason] + said)
+    return Cause(at or NOWHERE, reason, f"Invalid value{of}: {said}")
+
+
+def _maybe(old: Any, node: Node) -> Any:
+    from cel import OptionalValue
+
+    return OptionalValue.none() if old is ABSENT else OptionalValue.of(_typed(old, node))
+
+
+def _composed(text: str, variables: dict[str, Any]) -> str:
+    """What a messageExpression makes; empty for what is no message: the rule's other words are said then."""
+    try:
+        made = _run(text, variables)
+    except Exception:  # as above
+        return ""
+    said = made.strip() if isinstance(made, str) else ""
+    return "" if "\n" in said or len(said) > RULE_CHARS_MAX else said
 
 
 def _run(text: str, variables: dict[str, Any]) -> Any:
-    from cel import Context, stdlib
+    return compiled(text).execute(cel_library.context(variables))
 
-    context = Context(variables=variables)
-    stdlib.add_stdlib_to_context(context)
-    return compiled(text).execute(context)
+
+def _said(e: Exception) -> str:
+    """What a rule raised, as the real server's evaluator says it."""
+    if isinstance(e, KeyError):
+        return f"no such key: {str(e.args[0] if e.args else '').strip(chr(39))}"
+    if isinstance(e, ZeroDivisionError):
+        return "division by zero"
+    if isinstance(e, TypeError):
+        return "no such overload"
+    return str(e)[:300]
 
 
 def _size(value: Any) -> int:
@@ -198,9 +228,26 @@ def _typed(value: Any, node: Node) -> Any:
         return [_typed(v, items if isinstance(items, dict) else {}) for v in value]
     if node.get("type") == "number" and not isinstance(value, bool) and isinstance(value, int):
         return float(value)
-    if node.get("format") == "date-time" and isinstance(value, str):
-        return times.parse(value)
+    if isinstance(value, str) and node.get("format") in _READ:
+        return _READ[node["format"]](value)
     return value
+
+
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
+_PART = re.compile(r"([0-9.]+)(ns|us|µs|μs|ms|s|m|h)")
+
+
+def _duration(text: str) -> datetime.timedelta:
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    return datetime.timedelta(seconds=-seconds if text.startswith("-") else seconds)
+
+
+_READ: dict[str, Callable[[str], Any]] = {
+    "date-time": times.parse,
+    "date": lambda text: times.parse(text + "T00:00:00Z"),
+    "duration": _duration,
+    "byte": lambda text: base64.b64decode(text),
+}
 
 
 @functools.lru_cache(maxsize=4096)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from bus.kube import catalog, conversions, errors, jsontext, structural, typed
+from bus.kube import catalog, conversions, errors, invariants, jsontext, structural, typed
 from bus.kube.catalog import Resource, Version
 from bus.kube.storage import Object
 
 _META_NODE = {"$ref": typed.META + "ObjectMeta"}
 UNKNOWN_SHOWN_MAX = 20
 SCHEME = "pkg/api/legacyscheme/scheme.go:30"  # what the real server calls the list of what it knows
+DOUBLE_PLAIN_MAX = 1e21  # from which on Go writes doubles with an exponent
 SYSTEM_FIELDS = {"apiVersion", "kind", "metadata"}
 
 
@@ -67,6 +68,12 @@ def read(
     return obj
 
 
+def require_version(raw: Any, resource: Resource, version: Version) -> None:
+    """A custom resource says itself what it is; a built-in kind may leave that to the path.  Raises StatusError 400."""
+    if resource.custom and isinstance(raw, dict) and not raw.get("apiVersion"):
+        raise errors.bad_request(_mismatch("", resource.api_version(version.name)))
+
+
 def _other_kind(version: str, kind: str, resource: Resource, expected: str) -> errors.StatusError:
     """For an object that is not what belongs to its address."""
     group, _, name = version.rpartition("/")
@@ -92,13 +99,30 @@ def _mismatch(given: str, expected: str) -> str:
 
 
 def _custom(raw: Object, version: Version, unknown: list[str]) -> Object:
-    obj: Object = clone(raw)
+    obj: Object = _numbers(raw)
     meta = obj.pop("metadata", None)
     schema = version.schema
     own = {k: v for k, v in schema.get("properties", {}).items() if k not in SYSTEM_FIELDS}
     structural.prune(obj, {**schema, "properties": {**own, "apiVersion": {}, "kind": {}}}, "", unknown)
-    obj["metadata"] = typed.decode({} if meta is None else meta, _META_NODE, "metadata", unknown)
+    invariants.coerce(obj, schema)
+    dropped: list[str] = []
+    obj["metadata"] = typed.decode({} if meta is None else meta, _META_NODE, "", dropped)
+    unknown += [f"metadata.{field}" for field in dropped]
+    unknown.sort()
     return obj
+
+
+def _numbers(value: Any) -> Any:
+    """A deep copy in which whole doubles are written as whole numbers, and too long ones are as near as doubles come."""
+    if isinstance(value, dict):
+        return {k: _numbers(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_numbers(v) for v in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < DOUBLE_PLAIN_MAX:
+        return int(value)
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        return _numbers(float(value)) if abs(value) < DOUBLE_PLAIN_MAX else float(value)
+    return value
 
 
 def convert(obj: Object, resource: Resource, version: str) -> Object:

@@ -104,12 +104,12 @@ def for_update(obj: Object, old: Object, resource: Resource) -> None:
         meta["managedFields"] = before["managedFields"]
 
 
-def validate(obj: Object, strategy: Strategy) -> list[Cause]:
+def validate(obj: Object, name_problem: Callable[[str], str]) -> list[Cause]:
     meta, out = obj["metadata"], []
     name = meta.get("name", "")
     if not name:
         out.append(errors.required("metadata.name", "name or generateName is required"))
-    elif problem := strategy.name_problem(name):
+    elif problem := name_problem(name):
         out.append(errors.bad_value("metadata.name", name, problem))
     for key, value in meta.get("labels", {}).items():
         if problem := names.label_key(key):

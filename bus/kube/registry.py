@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bus.kube import decoding, deletion, errors, objectmeta, subresources, times, withdrawal
+from bus.kube import decoding, deletion, errors, objectmeta, subresources, times, validity, withdrawal
 from bus.kube.admission.base import Plugin
 from bus.kube.catalog import CRD_GROUP, CRD_RESOURCE, Catalog, Resource, Version
 from bus.kube.decoding import clone
@@ -203,10 +203,10 @@ class Registry:
             await plugin.fill(target, draft, how)
         if self._plugins:
             rules.defaults(draft, ctx)  # of what they filled in
-        causes = objectmeta.validate(draft, rules)
-        if not causes:
+        causes = objectmeta.validate(draft, rules.name_problem)
+        if draft["metadata"].get("name"):
             rules.prepare_create(draft, ctx)
-            causes = rules.validate(draft, ctx)
+            causes += rules.validate(draft, ctx)
         if causes:
             raise errors.invalid(res.group, res.kind, draft["metadata"].get("name", ""), causes)
         for plugin in self._plugins:
@@ -378,7 +378,7 @@ class Registry:
                 now = times.of_micros(self._clock())
                 me = managers.Entry(how.manager, "Update", target.subresource, new["apiVersion"], now, frozenset())
                 managers.updated(new, current, managers.kind_of(res, inner), me)
-            if new == current:
+            if new == current and (not res.custom or validity.same(new, current)):
                 return self.present(res, ver, stored)
             if target.subresource in ("", "resize"):
                 for plugin in self._plugins:
@@ -404,7 +404,7 @@ class Registry:
         else:
             rules.defaults(new, ctx)
             rules.prepare_update(new, old, ctx)
-            causes = objectmeta.validate(new, rules) + objectmeta.validate_update(new, old)
+            causes = objectmeta.validate(new, rules.name_problem) + objectmeta.validate_update(new, old)
             causes += rules.validate_update(new, old, ctx)
             if rules.generation and not rules.same_spec(new, old, ctx):
                 new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1

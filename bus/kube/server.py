@@ -215,7 +215,7 @@ async def _answer(request: web.Request) -> web.StreamResponse:
             server.require(requests.of_resource(user, "POST", address, request.query))
         return await connect(request, target, user.actor)
     if address.subresource and address.subresource not in ver.subresources and not address.watch:
-        raise errors.no_such_path()
+        raise target.not_found() if res.custom else errors.no_such_path()
     if made is not None:
         return await made.serve(request, target, user.actor)
     ctx = Context(request, server, address, target, user, negotiation.choose(request.headers.get("Accept", "")))

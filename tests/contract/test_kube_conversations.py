@@ -1,6 +1,6 @@
 """Conversations recorded from a real Kubernetes API server, replayed against ours: every answer is equal, whole.
 
-The recorded server ran with the few controllers named here, so ours does."""
+The recorded server ran with the few controllers named here, so ours does, and with KubeEdge's definitions applied."""
 
 from __future__ import annotations
 

@@ -58,6 +58,8 @@ async def listing(ctx: Context) -> web.Response:
         meta["continue"] = _token(rev, page[-1])
         if not wanted:
             meta["remainingItemCount"] = len(matching) - len(page)
+    elif res.custom:
+        meta["continue"] = ""  # lists of custom resources always say it
     items = [registry.show(res, ver, s) for s in page]
     out = ctx.output
     if out.form == "table":

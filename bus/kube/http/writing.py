@@ -20,6 +20,7 @@ from bus.kube.storage import Object
 async def create(ctx: Context) -> web.Response:
     target = ctx.target
     how, body = ctx.write(), await bodies.read_object(ctx.request, ctx.target.resource.kind)
+    decoding.require_version(body, target.resource, target.version)
     obj = await ctx.server.registry.create(
         target.resource.group,
         target.resource.resource,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from bus.kube import cel_rules, errors, names, structural
+from bus.kube import cel_rules, errors, names, validity
 from bus.kube.errors import Cause
 from bus.kube.kinds.base import Context, Strategy, at
 from bus.kube.storage import Object, Stored
@@ -222,7 +222,7 @@ def _schema(node: Any, path: str, out: list[Cause], depth: int, junctor: bool = 
         out.append(errors.required(f"{path}.items", "must be specified"))
     if "pattern" in node:
         try:
-            structural.compiled(node["pattern"])
+            validity.compiled(node["pattern"])
         except (re.error, TypeError, OverflowError) as e:
             out.append(errors.bad_value(f"{path}.pattern", node["pattern"], f"must be a valid regular expression: {e}"))
     out += _extensions(node, path)
@@ -241,7 +241,7 @@ def _schema(node: Any, path: str, out: list[Cause], depth: int, junctor: bool = 
         _schema(node["not"], f"{path}.not", out, depth + 1, True)
     _keywords(node, path, out)
     if "default" in node and not junctor:
-        for cause in structural.validate(node["default"], node, f"{path}.default") if not out else ():
+        for cause in validity.validate(node["default"], node, f"{path}.default") if not out else ():
             out.append(cause)
 
 

@@ -35,17 +35,15 @@ def said(value: dict[str, Any], old: Any = cel_rules.ABSENT, schema: dict[str, A
 
 def test_messages_and_paths() -> None:
     assert said({}) == []
-    assert said({"low": 3}) == ['spec.low: Invalid value: "object": low is above high']
-    assert said({"ratio": 1}) == [] and said({"ratio": 0}) == [
-        'spec.ratio: Invalid value: "number": failed rule: self > 0.5'
-    ]
+    assert said({"low": 3}) == ["spec.low: Invalid value: low is above high"]
+    assert said({"ratio": 1}) == [] and said({"ratio": 0}) == ["spec.ratio: Invalid value: 0: failed rule: self > 0.5"]
     assert said({"names": ["a", "b"]}) == []
-    assert said({"names": ["a", "a"]}) == ['spec.names: Invalid value: "array": twice in 2']
+    assert said({"names": ["a", "a"]}) == ["spec.names: Invalid value: twice in 2"]
 
 
 def test_what_may_not_change() -> None:
     assert said({"fixed": "a"}) == [] and said({"fixed": "a"}, {"fixed": "a"}) == []
-    assert said({"fixed": "b"}, {"fixed": "a"}) == ['spec.fixed: Invalid value: "string": is immutable']
+    assert said({"fixed": "b"}, {"fixed": "a"}) == ['spec.fixed: Invalid value: "b": is immutable']
     assert said({"fixed": "b"}, {}) == []  # it was not there before
 
 

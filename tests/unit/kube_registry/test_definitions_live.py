@@ -141,5 +141,5 @@ async def test_embedded_resources_are_some(api: Api, refused: Callable[..., Any]
     await install(api, definition(schema={"type": "object", "properties": {"template": inner}}))
     e = await refused(api.create("boats", boat(template={"kind": "Pod"}), G), 422, "Invalid")
     assert e.details["causes"] == [
-        {"reason": "FieldValueRequired", "message": "Required value: must not be empty", "field": "spec.template.apiVersion"}
+        {"reason": "FieldValueRequired", "message": "Required value", "field": "spec.template.apiVersion"}
     ]
