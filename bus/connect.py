@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import random
 import ssl
 import time
@@ -34,7 +33,7 @@ from nats.aio.client import RawCredentials, Server
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from bus import tasks, wire
+from bus import resuming, tasks, wire
 from bus.client import PERMISSIONS, Client
 
 log = structlog.get_logger("bus.connect")
@@ -94,13 +93,6 @@ def keep_cancellation() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
-
-
-@functools.lru_cache(maxsize=8)
-def _trust(ca: str, changed_ns: int) -> ssl.SSLContext:
-    """One context for all connections that trust this file as it was written then: a context is 18 kB and 0.3 ms, which an
-    edge node has once and a process with thousands of connections thousands of times."""
-    return ssl.create_default_context(cafile=ca)
 
 
 def _netloc(url: str) -> str:
@@ -275,7 +267,7 @@ class Connection:
         if s.nkey_seed is not None:
             options["nkeys_seed"] = str(s.nkey_seed)
         if s.ca is not None:
-            options["tls"] = _trust(str(s.ca), s.ca.stat().st_mtime_ns)
+            options["tls"] = resuming.trust(s.ca, web=any(url.startswith("wss:") for url in s.urls))
         return options
 
     def _next(self, servers: list[Server], _info: dict[str, Any]) -> tuple[Server | None, float]:

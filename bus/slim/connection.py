@@ -24,7 +24,8 @@ from typing import Any, cast
 import nats.errors
 from nats.aio.client import Client
 
-from bus import connect, tasks
+from bus import connect, resuming, tasks
+from bus.client import CONNECT, PROTOCOL
 from bus.connect import Callback, ConnectSettings, Message, NotConnected
 from bus.identity import creds, keys
 from bus.slim import protocol
@@ -36,7 +37,7 @@ _ERR_STAYS = b"permissions violation"
 @functools.lru_cache(maxsize=8)
 def _trust(ca: Path) -> ssl.SSLContext:
     """Once a process: a storm is no time to look at a file for each connection."""
-    return ssl.create_default_context(cafile=str(ca))
+    return resuming.lean(ca)
 
 
 class SlimError(Exception):
@@ -107,6 +108,7 @@ class SlimConnection(connect.Connection):
         self._asked_at = 0.0  # of a round trip under way
         self._out: list[bytes] = []
         self._payload_bytes_max = 1 << 20
+        self._tickets = resuming.Tickets()
 
     # --- what connect.Connection offers
 
@@ -218,11 +220,14 @@ class SlimConnection(connect.Connection):
                 info = await greeted
                 if info.get("tls_required"):
                     assert self.settings.ca is not None
-                    secured = await loop.start_tls(transport, wire, _trust(self.settings.ca), server_hostname=url.hostname)
+                    trust = _trust(self.settings.ca)
+                    with self._tickets.dialing(url.netloc):
+                        secured = await loop.start_tls(transport, wire, trust, server_hostname=url.hostname)
                     if secured is None:
                         raise SlimError("closed in the TLS handshake")
                     transport = secured
                 self._hello(transport, info)
+                said = dict(self._subscribed)
                 await ready
                 if wire.lost:
                     raise SlimError(self.last_error or "closed after the greeting")
@@ -231,8 +236,12 @@ class SlimConnection(connect.Connection):
                 raise
             self._out = []
             self._transport = transport
-            for sid, (subject, _callback) in self._subscribed.items():
-                self._write(self._sub_line(subject, sid))
+            for sid, (subject, _) in said.items():  # what changed while the greeting was under way
+                if sid not in self._subscribed:
+                    self._write(self._unsub_line(subject, sid))
+            for sid, (subject, _) in self._subscribed.items():
+                if sid not in said:
+                    self._write(self._sub_line(subject, sid))
         self._attempts = 0
         self.last_error = ""
         self._payload_bytes_max = int(info.get("max_payload", self._payload_bytes_max))
@@ -246,8 +255,12 @@ class SlimConnection(connect.Connection):
 
     def _hello(self, transport: asyncio.Transport, info: dict[str, Any]) -> None:
         options = {"verbose": False, "pedantic": False, "name": self.settings.name, "lang": "python3", "version": "slim",
-                   "protocol": 1, "headers": True, "no_responders": True, "echo": True, **self._proof_of(info)}  # fmt: skip
-        transport.write(b"CONNECT " + json.dumps(options).encode() + b"\r\nPING\r\n")
+                   "protocol": PROTOCOL, "headers": True, "no_responders": True, **self._proof_of(info)}  # fmt: skip
+        lines = [CONNECT + json.dumps(options, separators=(",", ":")).encode() + b"\r\n", *self._sub_lines(), b"PING\r\n"]
+        transport.write(b"".join(lines))  # in one packet
+
+    def _sub_lines(self) -> list[bytes]:
+        return [self._sub_line(subject, sid) for sid, (subject, _callback) in self._subscribed.items()]
 
     def _proof_of(self, info: dict[str, Any]) -> dict[str, Any]:
         """JWT and signed nonce (ADR-14)."""

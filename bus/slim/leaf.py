@@ -36,7 +36,8 @@ class SlimLeaf(SlimConnection):
             **self._proof_of(info),
         }
         transport.write(b"CONNECT " + json.dumps(options).encode() + b"\r\nPING\r\n")
-        transport.write(b"LS+ $LDS.%s\r\n" % secrets.token_hex(11).encode())  # by which two servers notice a loop
+        loop = b"LS+ $LDS.%s\r\n" % secrets.token_hex(11).encode()  # by which two servers notice one
+        transport.write(b"".join([loop, *self._sub_lines()]))
 
     def _pub(self, subject: str, reply: str, payload: bytes, headers: dict[str, str] | None) -> bytes:
         return protocol.publish("LMSG", subject, reply, payload, headers)

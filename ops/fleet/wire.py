@@ -39,7 +39,12 @@ class Wire:
 def of(connection: SlimConnection) -> Wire:
     """Since this TCP connection was made; nothing when there is none."""
     sock = connection.sock
-    if sock is None or sock.fileno() < 0:
+    return Wire() if sock is None else of_socket(sock)
+
+
+def of_socket(sock: socket.socket) -> Wire:
+    """The same of any TCP connection."""
+    if sock.fileno() < 0:
         return Wire()
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
     if len(info) < _SEGMENTS_IN + 4:
