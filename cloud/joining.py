@@ -239,17 +239,13 @@ class JoinService:
         hub = self._hub
         now_s = stamp.now_us() // 1_000_000
         expires = now_s + self._jwt_s
-        member = {
-            **permissions.node(node, state.public_key, hub.shards),
-            "issuer_account": hub.accounts.edge,
-        }
         late = {**permissions.late_renewal(node), "issuer_account": hub.accounts.join}
         key = state.public_key
         return NodeIdentity(
             node=node,
             hub=hub.id,
             shards=hub.shards,
-            jwt=jwt.sign(key, node, member, hub.key("edge-signing"), now_s=now_s, expires_s=expires),
+            jwt=hub.node_signer().sign(node, key, now_s=now_s, expires_s=expires),
             late_jwt=jwt.sign(key, node, late, hub.key("join-signing"), now_s=now_s),
             expires=expires,
             urls=hub.urls,

@@ -1,7 +1,9 @@
 """The four accounts of a hub and the few doors between them.  Pure.
 
 CORE  owns the streams; cloud processes live here.
-EDGE  holds the nodes.  No JetStream: a reply that a node aims at ``$JS.API...`` reaches nobody (confused deputy).
+EDGE  holds the nodes.  No JetStream: a reply that a node aims at ``$JS.API...`` reaches nobody (confused deputy).  What a
+      node may do is in the role that the key which signs for it is bound to (``bus.hub.signers``).  A user of whom
+      neither a role nor its JWT says what it may do may do nothing: without this, it might do everything.
 JOIN  holds who has only a join token, or an expired JWT: they may ask to join or renew, nothing else.
 SYS   the server's own: account claims and revocations are pushed here.
 
@@ -74,7 +76,7 @@ def _import(subject: str, kind: _Kind, account: str) -> Claims:
     return {"name": subject, "subject": subject, "account": account, "type": kind}
 
 
-def _account(limits: Claims, exports: list[Claims], imports: list[Claims], signing_keys: Sequence[str]) -> Claims:
+def _account(limits: Claims, exports: list[Claims], imports: list[Claims], signing_keys: Sequence[str | Claims]) -> Claims:
     claims: dict[str, Any] = {"type": "account", "limits": limits, "default_permissions": {"pub": {}, "sub": {}}}
     if exports:
         claims["exports"] = exports
@@ -102,16 +104,17 @@ def core(accounts: Accounts) -> Claims:
     )
 
 
-def edge(accounts: Accounts, signing_keys: Sequence[str]) -> Claims:
-    return _account(
+def edge(accounts: Accounts, signing_keys: Sequence[str | Claims]) -> Claims:
+    claims = _account(
         dict(_LIMITS),
         [_export(s, "service", response) for s, response in _COMMANDS] + [_export(s, "stream") for s in _NODES],
         [_import(s, "service", accounts.core) for s in _SYNC] + [_import(s, "stream", accounts.core) for s in _LIVE],
         signing_keys,
     )
+    return {**claims, "default_permissions": {"pub": {"deny": [">"]}, "sub": {"deny": [">"]}}}
 
 
-def join(accounts: Accounts, signing_keys: Sequence[str]) -> Claims:
+def join(accounts: Accounts, signing_keys: Sequence[str | Claims]) -> Claims:
     return _account({**_LIMITS, "leaf": 0}, [], [_import(s, "service", accounts.core) for s in _JOIN], signing_keys)
 
 

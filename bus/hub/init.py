@@ -159,6 +159,13 @@ class Hub:
     def account_jwt(self, public: str) -> Path:
         return self.dir / "accounts" / f"{public}.jwt"
 
+    def node_signer(self) -> signers.NodeSigner:
+        """Raises HubError."""
+        try:
+            return signers.NodeSigner(self.dir, self.key("edge-signing"), self.accounts.edge, self.shards)
+        except (OSError, ValueError) as e:
+            raise HubError(f"can't read which keys of the hub in {self.dir} are bound to a role: {e}") from e
+
     def key(self, name: str) -> keys.Key:
         """``operator``, ``core``, ``edge``, ``edge-signing``, ``join``, ``join-signing`` or ``sys``; read each time."""
         path = self.dir / "keys" / f"{name}.seed"
@@ -270,6 +277,7 @@ def _make(
         made["operator"] = keys.generate("operator")
         for name, key in made.items():
             keys.write_private(work / "keys" / f"{name}.seed", key.seed + "\n")
+        signers.scope(work, made["edge-signing"].public)
         file = HubFile(
             id=secrets.token_hex(5),
             epoch=secrets.token_hex(8),
@@ -343,7 +351,10 @@ def _write_accounts(hub: Hub) -> None:
     operator = hub.key("operator")
     names = hub.accounts
     now_s = int(_now().timestamp())
-    signing = {n: signers.believed(hub.dir, n, hub.key(f"{n}-signing").public, now_s) for n in signers.SIGNERS}
+    signing = {
+        n: [signers.entry(hub.dir, k) for k in signers.believed(hub.dir, n, hub.key(f"{n}-signing").public, now_s)]
+        for n in signers.SIGNERS
+    }
     wanted = {
         "CORE": (names.core, accounts.core(names)),
         "EDGE": (names.edge, accounts.edge(names, signing["edge"])),

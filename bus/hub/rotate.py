@@ -3,6 +3,7 @@
 A signing key is replaced in steps, each of which may be the last one before a crash; beginning again goes on:
 
     keys/<name>-signing.new.seed    the new key
+    keys/scoped.json                that it is bound to the role of a node, when it signs for EDGE
     the servers                     are told to believe both
     keys/rotated.json               until when the old one is believed
     keys/<name>-signing.seed        becomes the new one: whoever signs reads it each time
@@ -39,7 +40,9 @@ async def signing_keys(hub: init.Hub, sys: connect.Connection, *, grace_s: float
         if not coming.exists():
             keys.write_private(coming, keys.generate("account").seed + "\n")
         old, new = hub.key(f"{account}-signing"), hub.key(f"{account}-signing.new")
-        await accounts.change(hub, sys, account, add_signers=[new.public])
+        if account == "edge":
+            signers.scope(hub.dir, new.public)
+        await accounts.change(hub, sys, account, add_signers=[signers.entry(hub.dir, new.public)])
         if old.public != new.public:
             until_s = _now_s() + int(grace_s)
             signers.remember(hub.dir, signers.Rotated(account=account, public=old.public, until_s=until_s))

@@ -18,6 +18,7 @@ import nats.errors
 from bus import connect, stamp
 from bus.hub.init import Hub
 from bus.identity import jwt
+from bus.identity.jwt import Claims
 
 PUSH_TIMEOUT_S = 10.0
 # An account's revocations travel in its JWT: a thousand make it 95 kB, 1 MB is the limit (NATS-FACTS.md).  A node's JWT dies
@@ -48,7 +49,17 @@ async def revocations(hub: Hub, sys: connect.Connection, account: Account) -> di
 
 async def signers(hub: Hub, sys: connect.Connection, account: Account) -> list[str]:
     """Public keys whose signature under a user's JWT is believed, beside the account's own.  Raises PushFailed."""
-    return [k for k in (await _claims(hub, sys, account))["nats"].get("signing_keys", []) if isinstance(k, str)]
+    return list(signing_keys((await _claims(hub, sys, account))["nats"]))
+
+
+def signing_keys(nats: Claims) -> dict[str, str | Claims]:
+    """Of an account's claims: by public key what they say of it, the key alone or a role that it is bound to."""
+    entries = nats.get("signing_keys", [])
+    return {_signer(e): e for e in entries if isinstance(e, str) or (isinstance(e, dict) and isinstance(e.get("key"), str))}
+
+
+def _signer(entry: str | Claims) -> str:
+    return entry if isinstance(entry, str) else str(entry["key"])
 
 
 async def change(
@@ -58,7 +69,7 @@ async def change(
     *,
     add: Iterable[str] = (),
     remove: Iterable[str] = (),
-    add_signers: Iterable[str] = (),
+    add_signers: Iterable[str | Claims] = (),
     remove_signers: Iterable[str] = (),
 ) -> None:
     """Revokes keys from now on, takes revocations back, believes signing keys or no longer.  Raises PushFailed, HubError."""
@@ -67,7 +78,8 @@ async def change(
     new = dict(claims["nats"])
     new["revocations"] = changed(new.get("revocations", {}), now_s, forget=account == "edge", add=add, remove=remove)
     gone = set(remove_signers)
-    new["signing_keys"] = [k for k in dict.fromkeys([*new.get("signing_keys", []), *add_signers]) if k not in gone]
+    believed = signing_keys(new) | {_signer(e): e for e in add_signers}
+    new["signing_keys"] = [entry for key, entry in believed.items() if key not in gone]
     nats_claims = {k: v for k, v in new.items() if v or k not in ("revocations", "signing_keys")}
     # Newer than what it replaces, also within a second: of two versions servers keep the one that was issued later.
     issued_s = max(now_s, int(claims.get("iat", 0)) + 1)

@@ -33,12 +33,16 @@ def _json(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
 
 
-def sign(subject: str, name: str, nats: Claims, signer: Key, *, now_s: int, expires_s: int | None = None) -> str:
-    """A JWT for the public key ``subject``.  Times are seconds since 1970; ``expires_s`` None never expires."""
+def sign(
+    subject: str, name: str, nats: Claims, signer: Key, *, now_s: int, expires_s: int | None = None, numbered: bool = True
+) -> str:
+    """A JWT for the public key ``subject``.  Times are seconds since 1970; ``expires_s`` None never expires.  ``numbered``:
+    with an id, which is a hash of the rest and needed by nobody; a node sends its JWT whenever it connects."""
     claims: Claims = {"iat": now_s, "iss": signer.public, "name": name, "sub": subject, "nats": {**nats, "version": 2}}
     if expires_s is not None:
         claims["exp"] = expires_s
-    claims["jti"] = base64.b32encode(hashlib.sha256(_json(claims)).digest()).rstrip(b"=").decode()
+    if numbered:
+        claims["jti"] = base64.b32encode(hashlib.sha256(_json(claims)).digest()).rstrip(b"=").decode()
     head = f"{_b64(_json(_HEADER))}.{_b64(_json(claims))}"
     return f"{head}.{_b64(signer.sign(head.encode()))}"
 

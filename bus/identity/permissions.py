@@ -6,8 +6,6 @@ so that what a message claims and who may send it are the same thing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from bus.identity.jwt import Claims
 from schemas import subjects
 from schemas.reports import REPORT_BYTES_MAX
@@ -36,12 +34,33 @@ def life_of(public_key: str) -> str:
     return public_key[1:17]
 
 
-def node(name: str, public_key: str, shards: int, scopes: Sequence[str] = ()) -> Claims:
-    """The ``nats`` part of a node's user JWT.  ``scopes`` are node groups it belongs to, beside its name and ``all``."""
-    token = subjects.escape(name)
-    up = subjects.uplink(name, life_of(public_key))
+def node(name: str, public_key: str, shards: int) -> Claims:
+    """The ``nats`` part of a node's user JWT, spelled out: for a hub whose signing key is not bound to the role below."""
+    shard = str(subjects.shard_of(name, shards))
+    return {"type": "user", **_node(subjects.escape(name), shard, life_of(public_key))}
+
+
+def node_role() -> Claims:
+    """The same for every node at once: a template that the server fills in from the JWT (its name and tags).
+
+    The account binds the key that signs nodes' JWTs to it (ADR-14, scoped signing keys).  A JWT then says only who the node
+    is, which is a third of the bytes; and whoever steals that key can make nodes, and nothing that is more than a node."""
+    return _node("{{name()}}", "{{tag(shard)}}", "{{tag(life)}}")
+
+
+def node_in_role(name: str, public_key: str, shards: int) -> Claims:
+    """The ``nats`` part of a JWT under the role.  Its ``name`` must be ``name_in_role``."""
+    return {"type": "user", "tags": [f"shard:{subjects.shard_of(name, shards)}", f"life:{life_of(public_key)}"]}
+
+
+def name_in_role(name: str) -> str:
+    """What the role's subjects have where a node stands: a token, so no wildcard and no further token."""
+    return subjects.escape(name)
+
+
+def _node(token: str, shard: str, life: str) -> Claims:
+    up = f"up.{token}.{life}"
     return {
-        "type": "user",
         **_UNLIMITED,
         "subs": NODE_SUBS_MAX,
         "payload": NODE_PAYLOAD_MAX,
@@ -49,24 +68,23 @@ def node(name: str, public_key: str, shards: int, scopes: Sequence[str] = ()) ->
         "pub": {
             "allow": [
                 f"sync.{token}.*",
-                subjects.report_node(name, shards),
-                subjects.beat(name),
-                subjects.renew_request(name),
+                f"report.{shard}.{token}.>",
+                f"beat.{token}",
+                f"renew.{token}",
                 f"{up}.deliver.>",
-                subjects.tunnels_up(name),
+                f"tunnel.{token}.up.>",
                 RESPONSES,
             ]
         },
         "sub": {
             "allow": [
-                subjects.live_scope(name),
+                f"live.{token}.>",
                 subjects.live_scope(ALL),
-                *(subjects.live_scope(s) for s in scopes),
                 f"answer.{token}.*",
                 f"cmd.{token}.>",
-                subjects.tunnels_down(name),
+                f"tunnel.{token}.down.>",
                 "$SRV.>",
-                f"{subjects.inbox(name)}.>",
+                f"_INBOX.{token}.>",
                 f"{up}.api.CONSUMER.CREATE.{TELEMETRY_STREAM}.>",
                 f"$JS.FC.{TELEMETRY_STREAM}.>",
             ]

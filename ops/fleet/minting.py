@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 
 from bus.hub.init import Hub
-from bus.identity import creds, jwt, keys, permissions
+from bus.identity import creds, jwt, keys
 from bus.identity.jwt import Claims
 from schemas import subjects
 
@@ -22,24 +22,22 @@ class Mint:
     """``node(name)`` is the text of a credentials file, in about 0.3 ms."""
 
     def __init__(self, hub: Hub) -> None:
-        self._account, self._shards = hub.accounts.edge, hub.shards
-        self._signing = hub.key("edge-signing")
+        self._hub, self._signer = hub, hub.node_signer()
 
     def node(self, name: str) -> str:
         key = keys.generate("user")
-        return self._text(name, key, permissions.node(name, key.public, self._shards))
+        now_s = int(time.time())
+        token = self._signer.sign(name, key.public, now_s=now_s, expires_s=now_s + JWT_S)
+        return creds.Credentials(token, key.seed).text()
 
     def crowd(self) -> str:
         """A user that may speak for *every* node: for many nodes on one connection, and for no hub that anybody relies on.
 
         A list that names each node doesn't fit: a client's first message is at most 4 kB (``max_control_line``), and
         subjects have no wildcard within a token."""
-        return self._text(CROWD, keys.generate("user"), crowd_claims())
-
-    def _text(self, name: str, key: keys.Key, nats: Claims) -> str:
-        now_s = int(time.time())
-        member = {**nats, "issuer_account": self._account}
-        token = jwt.sign(key.public, name, member, self._signing, now_s=now_s, expires_s=now_s + JWT_S)
+        key, now_s = keys.generate("user"), int(time.time())
+        # Signed by the account itself: what signs for nodes can make nothing but nodes.
+        token = jwt.sign(key.public, CROWD, crowd_claims(), self._hub.key("edge"), now_s=now_s, expires_s=now_s + JWT_S)
         return creds.Credentials(token, key.seed).text()
 
 

@@ -26,8 +26,8 @@ pytestmark = pytest.mark.contract
 
 NODE = "counted-1"
 PATIENCE_S = 45.0
-TICKETED_BYTES_MAX = 3200  # of TCP payload, both ways
-WHOLE_BYTES_MAX = 3900  # without a ticket: the certificate comes again
+TICKETED_BYTES_MAX = 2400  # of TCP payload, both ways
+WHOLE_BYTES_MAX = 3100  # without a ticket: the certificate comes again
 PACKETS_MAX = 20  # 13 in peace; acknowledgements of their own come when the machine is busy
 
 

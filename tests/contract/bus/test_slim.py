@@ -111,7 +111,7 @@ async def test_it_asks_hears_and_goes_on_after_the_hub_was_killed(hub: RunningHu
 
 async def test_who_is_refused_is_told_why(hub: RunningHub) -> None:
     mint = minting.Mint(hub.hub)
-    mint._signing = hub.hub.key("join-signing")  # another account's
+    mint._signer._key = hub.hub.key("join-signing")  # another account's
     with pytest.raises(connect.ConnectFailed, match="Authorization Violation"):
         await slim.connected(settings(hub, mint.node(NODE), wait_s=5), asyncio.Semaphore(1))
 

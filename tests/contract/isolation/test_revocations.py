@@ -13,7 +13,7 @@ import pytest
 
 from bus import connect, log, stamp
 from bus.hub import init
-from bus.identity import accounts, creds, join, jwt, keys, permissions, tokens
+from bus.identity import accounts, creds, join, keys, tokens
 from cloud import revoking
 from schemas import codec, identity, subjects
 from tests.contract.hub import test_three_servers as three
@@ -109,8 +109,7 @@ async def test_accounts_that_were_restored_from_an_old_copy_learn_it_again(scene
 def _node(hub: init.Hub, folder: Path) -> tuple[Path, str]:
     """Credentials of a node, as the join service makes them."""
     key, now_s = keys.generate("user"), stamp.now_us() // 1_000_000
-    claims = {**permissions.node("edge-1", key.public, hub.shards), "issuer_account": hub.accounts.edge}
-    token = jwt.sign(key.public, "edge-1", claims, hub.key("edge-signing"), now_s=now_s, expires_s=now_s + 3600)
+    token = hub.node_signer().sign("edge-1", key.public, now_s=now_s, expires_s=now_s + 3600)
     creds.Credentials(token, key.seed).write(folder / "node.creds")
     return folder / "node.creds", key.public
 
