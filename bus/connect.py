@@ -222,11 +222,13 @@ class Connection:
             client = Client()
             try:
                 await client.connect(**self._options())
+                keep_cancellation()
             except (nats.errors.Error, OSError, TimeoutError, ssl.SSLError, ValueError) as e:
                 if not isinstance(e, nats.errors.NoServersError):  # that one says nothing; error_cb was told the reasons
                     self._note(e)
                 self._failed(client.place)
                 await client.abandon()
+                keep_cancellation()  # lost with the error, we would try for ever though nobody waits any more
                 if self.settings.refusal_is_final and _is_refusal(self.last_error):
                     raise ConnectFailed(f"refused by {', '.join(self.settings.urls)}: {self.last_error}") from e
                 self._log_down()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from bus import connect, log
+from bus.client import Client
 from tests.contract.hub_fixture import RunningHub, core_settings
 
 pytestmark = pytest.mark.contract
@@ -140,6 +141,31 @@ async def test_who_publishes_when_the_connection_is_ended_is_told_so_in_words_th
     await c.publish("live.x", b"")
     await c.flush()
     await c.close()
+
+
+@pytest.mark.parametrize("comes", ["an error", "a connection"])
+async def test_an_end_that_comes_together_with_the_outcome_of_an_attempt_is_an_end(
+    comes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``asyncio.wait_for`` of Python 3.11, with which nats-py waits, loses it then."""
+    abandoned = 0
+
+    async def connecting(self: Client, **_: Any) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        if comes == "an error":
+            raise OSError("certificate verify failed")
+
+    async def abandon(self: Client) -> None:
+        nonlocal abandoned
+        abandoned += 1
+
+    monkeypatch.setattr(Client, "connect", connecting)
+    monkeypatch.setattr(Client, "abandon", abandon)
+    async with asyncio.timeout(30):
+        with pytest.raises(connect.ConnectFailed):
+            await connect.connect(connect.ConnectSettings(("tls://127.0.0.1:1",), "nobody", wait_s=0.1))
+    assert abandoned == 1
 
 
 async def test_without_a_server_connect_waits_as_long_as_it_was_told(hub: RunningHub, tmp_path: Path) -> None:
