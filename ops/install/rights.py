@@ -24,7 +24,7 @@ def of_the_bridge() -> list[Rule]:
     for k in kinds.FLEET:
         fleet.setdefault(k.group, []).append(k.resource)
     return [
-        rule("", ["nodes"], *LOOK, "create"),
+        rule("", ["nodes"], *LOOK, "create", "update"),
         rule("", ["nodes/status", "pods/status"], "update"),
         rule("", ["pods"], *LOOK, "patch", "delete"),
         rule("", ["events"], *LOOK, "create", "update"),

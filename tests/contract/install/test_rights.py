@@ -123,6 +123,8 @@ async def _life(w: World, kubeconfig: Path) -> None:
         await w.node_report()
         await until(lambda: ready(w.there(NODE)) == "True")
         await until(lambda: w.storage.get(NODE) is not None)
+        await w.node_report(labels={"site": "a"})
+        await until(lambda: (w.there(NODE) or {})["metadata"]["labels"].get("site") == "a")
         for _ in range(2):
             bridge.beat("edge-1")
             await until(lambda: w.there(LEASE) is not None)
