@@ -100,6 +100,7 @@ def main() -> int:
         help="only this: a node with so many objects comes back",
     )
     parser.add_argument("--gogc", type=int, help="GOGC of the hub's servers (default: as deployed)")
+    parser.add_argument("--pace", type=int, default=0, help="nodes of a process on their way into sync at a time")
     parser.add_argument("--plain", action="store_true", help="no TLS between nodes and hub (real nodes: TLS)")
     parser.add_argument("--only", default="", help=f"comma-separated: {','.join(STEPS)}")
     parser.add_argument(
@@ -125,7 +126,7 @@ def main() -> int:
         nodes=a.nodes, objects=a.objects, via=a.via, changes=a.changes, seconds=a.seconds, share=a.share, hours=a.hours,
         shared=a.shared, servers=a.servers or servers_for(links(a.nodes, a.shared, a.per_connection)), shards=a.shards,
         per_connection=a.per_connection, beat_s=a.beat, workers=a.workers, reports=not a.no_reports, leafs=a.leafs,
-        plain=a.plain, gogc=a.gogc, alone=a.reconnect or ALONE,
+        plain=a.plain, gogc=a.gogc, pace=a.pace, alone=a.reconnect or ALONE,
         only=frozenset({"reconnect"}) if a.reconnect and not only else only,
     )  # fmt: skip
 

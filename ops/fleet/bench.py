@@ -50,6 +50,7 @@ class Bench:
         p = self.plan
         urls = self.lab.hub.leaf_urls if p.leafs else self.lab.hub.urls
         kind = {"urls": urls, "leafs": p.leafs, "beat_s": p.beat_s, "reports": p.reports, "workers": p.workers}
+        kind["pace"] = p.pace
         return Fleet(self.lab.world.processes, self.lab.world.hub, count, **{**kind, **more})
 
     async def run(self) -> None:
@@ -302,7 +303,7 @@ class Bench:
         how: Row = {"nodes": self.fleet.count, "objects": p.objects, "via": p.via, "connections": self.fleet.connections}
         how |= {"sharing": p.nodes - sum(c.count for c in self.fleet.crews if c.per_connection == 1)}
         how |= {"servers": len(self.lab.servers), "with_log": self.lab.hub.replicas, "reports": p.reports}
-        return how | {"link": "leaf" if p.leafs else "client", "tls": p.leafs or not p.plain, "gogc": p.gogc}
+        return how | {"link": "leaf" if p.leafs else "client", "tls": p.leafs or not p.plain, "gogc": p.gogc, "pace": p.pace}
 
     def _row(self, name: str, meter: usage.Meter, **figures: Any) -> Row:
         rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in figures.items()}

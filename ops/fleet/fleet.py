@@ -50,6 +50,7 @@ class Fleet:
         beat_s: float = link.BEAT_S,
         reports: bool = True,
         leafs: bool = False,
+        pace: int = 0,
     ) -> None:
         together = count if shared is None else shared
         kinds = [(count - together, 1), (together, per_connection)]
@@ -58,7 +59,7 @@ class Fleet:
         for nodes, size in kinds:
             for share in shares(nodes, size, workers or os.cpu_count() or 1):
                 source = f"127.0.{1 + first // 65536}.{1 + len(self.crews)}"
-                self.crews.append(worker.Crew(str(hub), at, share, urls or [], source, size, beat_s, reports, leafs))
+                self.crews.append(worker.Crew(str(hub), at, share, urls or [], source, size, beat_s, reports, leafs, pace))
                 at += share
         self.count, self.names = count, [worker.node_name(first + i) for i in range(count)]
         self.connections = sum(-(-c.count // c.per_connection) for c in self.crews)

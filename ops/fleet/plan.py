@@ -19,7 +19,8 @@ class Plan:
     write.  ``changes``: changes a second while latency is measured.  ``share``: of objects, changed while nodes are away,
     in each of ``hours`` once.  ``shared``: nodes that are ``per_connection`` on one connection (None: all).  ``leafs``:
     each node is behind a leaf link.  ``plain``: no TLS for clients.  ``alone``: objects of the node whose reconnect is
-    measured.  ``gogc``: GOGC of the hub's servers (None: as they are deployed)."""
+    measured.  ``gogc``: GOGC of the hub's servers (None: as they are deployed).  ``pace``: nodes of a process that are on
+    their way into sync at a time (0: as many as come)."""
 
     # Real nodes have a connection each; where that is more memory than the machine has, the output says what was shared.
 
@@ -42,6 +43,7 @@ class Plan:
     plain: bool = False
     alone: int = ALONE
     gogc: int | None = None
+    pace: int = 0
 
     @property
     def phase_s(self) -> float:

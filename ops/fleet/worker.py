@@ -34,6 +34,7 @@ from schemas import subjects
 NODES_MAX = 18_000  # a process may have 20,000 files open on many machines; some are not sockets
 CONNECTING_MAX = 64  # handshakes at once: more only wait for the same core, and time out there
 POLL_S = 0.05
+PACE_S = 30.0  # a paced node that is not in sync after this makes room for the next
 RTT_S = 900.0  # as a node without a leaf proves its link (edge.daemon, DIRECT_RTT_S)
 LEAF_RTT_S = 480.0  # as a leaf does (bus.hub.config, LEAF_PING_INTERVAL)
 # asyncio of Python 3.11 gives each TLS connection a buffer of 256 kB, zeroed, so resident: 2.6 GB for 10,000 nodes.
@@ -45,7 +46,8 @@ TLS_BUFFER_BYTES = 4 << 10
 class Crew:
     """``per_connection``: nodes on one connection; 1 is what real nodes do.  ``urls``: the hub's servers, each node takes
     one.  ``source``: the loopback address that connections come from: one has 28,000 ports for all that it opens.
-    ``leafs``: each node is behind a leaf link instead of a client's connection."""
+    ``leafs``: each node is behind a leaf link instead of a client's connection.  ``pace``: so many of them at a time are on
+    their way from dialling to being in sync (0: as many as come)."""
 
     hub: str
     first: int
@@ -56,6 +58,7 @@ class Crew:
     beat_s: float = link.BEAT_S
     reports: bool = True
     leafs: bool = False
+    pace: int = 0
 
 
 def node_name(n: int) -> str:
@@ -94,9 +97,10 @@ class Worker:
         self._enough.clear()
         began = time.monotonic()
         slots = asyncio.Semaphore(max(1, CONNECTING_MAX // self.crew.per_connection))
+        pace = asyncio.Semaphore(self.crew.pace or len(self.nodes) or 1)
         size = self.crew.per_connection
         groups = [self.nodes[i : i + size] for i in range(0, len(self.nodes), size)]
-        made = [asyncio.create_task(self._connect(g, i, slots)) for i, g in enumerate(groups)]
+        made = [asyncio.create_task(self._paced(g, i, slots, pace)) for i, g in enumerate(groups)]
         enough = asyncio.create_task(self._enough.wait())
         all_made = asyncio.gather(*made)
         ends: set[asyncio.Future[Any]] = {enough, all_made}
@@ -121,6 +125,15 @@ class Worker:
         """The machine takes no more."""
         self._enough.set()
         return {}
+
+    async def _paced(self, nodes: list[HollowNode], number: int, slots: asyncio.Semaphore, pace: asyncio.Semaphore) -> None:
+        async with pace:
+            await self._connect(nodes, number, slots)
+            if self.crew.pace:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(PACE_S):
+                        while not all(n.synced for n in nodes):
+                            await asyncio.sleep(POLL_S)
 
     async def _connect(self, nodes: list[HollowNode], number: int, slots: asyncio.Semaphore) -> None:
         async with slots:
