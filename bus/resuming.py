@@ -95,6 +95,7 @@ def lean(ca: Path) -> ssl.SSLContext:
     """Trusts what leads to ``ca`` and has the name that was dialled; as the default context does, in fewer bytes.
     Raises OSError, ssl.SSLError."""
     context = _Context(ssl.PROTOCOL_TLS_CLIENT)  # checks certificates and names
+    context.verify_flags = ssl.create_default_context(cafile=str(ca)).verify_flags
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS_BEFORE_13)
     context.options &= ~(_TLSEXT_PADDING | ssl.OP_ENABLE_MIDDLEBOX_COMPAT)

@@ -51,7 +51,9 @@ STEADY_S = 60.0  # up for this long: the next death starts the back-off anew
 STDERR_TAIL_BYTES = 4096
 
 # GOMEMLIMIT and GOGC: the collector's target, not a cap.  The leaf's figures halve its memory under load (NATS-FACTS.md).
-_GO: dict[str, dict[str, str]] = {"leaf": {"GOMEMLIMIT": "24MiB", "GOGC": "50"}, "hub": {"GOGC": "100"}}
+# The hub's: what thousands of links have left behind in their handshakes is given back earlier.  At 3,000 links 101 kB a
+# link instead of 131 (25: 83), with no more CPU for changes and some percent more while all connect (25: a quarter more).
+GO: dict[str, dict[str, str]] = {"leaf": {"GOMEMLIMIT": "24MiB", "GOGC": "50"}, "hub": {"GOGC": "50"}}
 
 
 class ServerError(Exception):
@@ -209,7 +211,7 @@ class NatsServer:
 
     async def _launch(self) -> None:
         binary = self._binary or find_binary()
-        env = {**os.environ, **{k: v for k, v in _GO[self._role].items() if k not in os.environ}}
+        env = {**os.environ, **{k: v for k, v in GO[self._role].items() if k not in os.environ}}
         with self._stderr() as stderr:
             # Not asyncio's: its transport would kill the child when our loop ends, and this one must outlive us.
             self._child = subprocess.Popen(  # noqa: ASYNC220

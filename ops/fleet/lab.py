@@ -39,6 +39,7 @@ class Lab:
         self.system: connect.Connection
         self.servers: list[supervise.NatsServer] = []
         self.profiles: list[int] = []
+        self.gogc = int(supervise.GO["hub"]["GOGC"])
 
     def start(self, name: str, instance: int = 1) -> None:
         """``instance`` above 1: another process that does the same."""
@@ -106,6 +107,7 @@ async def running(
         lab.hub = _make(world.hub, servers, shards)
         lab.profiles = _fit_for_bench(lab.hub, plain=plain)
         if gogc is not None:
+            lab.gogc = gogc
             stack.enter_context(_environment("GOGC", str(gogc)))  # the servers inherit it (bus.hub.supervise)
         for n in range(1, len(lab.hub.members) + 1):
             server = supervise.hub_server(lab.hub, n, patience=PATIENCE)

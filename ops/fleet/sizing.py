@@ -140,6 +140,7 @@ FLEET_MEASURES = (
     ),
     Measure(_("what a link made it grow", "每条链路使其增长"), link_kb, "kB"),
     Measure(_("of that in use after a collection", "其中回收后仍在用"), field("connect", "link_live_kb"), "kB"),
+    Measure(_("as the kernel sees it when that is given back", "归还之后内核所见"), field("connect", "link_rest_kb"), "kB"),
     Measure(
         _("idle, bytes a node a day, TLS and packets included", "空闲：每节点每天字节数，含 TLS 和包头"),
         field("steady", "wire_bytes_a_node_a_day"),
@@ -163,6 +164,7 @@ LINK_MEASURES = (
     Measure(_("all connect and sync", "全部连接并同步"), field("connect", "all_s"), "s"),
     Measure(_("what a link made the hub grow", "每条链路使 hub 增长"), link_kb, "kB"),
     Measure(_("of that in use after a collection", "其中回收后仍在用"), field("connect", "link_live_kb"), "kB"),
+    Measure(_("as the kernel sees it when that is given back", "归还之后内核所见"), field("connect", "link_rest_kb"), "kB"),
 )
 ALONE_MEASURES = (
     Measure(_("one reconnect, until in sync again", "一次重连到重新同步"), field("reconnect", "ms"), "ms"),
