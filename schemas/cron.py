@@ -111,6 +111,10 @@ def parse(text: str) -> Schedule:
 
 def check_zone(name: str) -> None:
     """Raises BadSchedule for a time zone that nobody knows."""
+    if not name:
+        raise BadSchedule("timeZone must be nil or non-empty string")
+    if name.lower() == "local":
+        raise BadSchedule("timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones")
     _zone(name)
 
 
@@ -151,7 +155,7 @@ def _number(text: str, names: dict[str, int]) -> int:
     if named is not None:
         return named
     if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise BadSchedule(f"failed to parse int from {text}")
+        raise BadSchedule(f'failed to parse int from {text}: strconv.Atoi: parsing "{text}": invalid syntax')
     return int(text)
 
 

@@ -201,7 +201,7 @@ def required(field: str, message: str = "") -> Cause:
 
 
 def bad_value(field: str, value: Any, message: str) -> Cause:
-    return Cause(field, "FieldValueInvalid", f"Invalid value: {show(value)}: {message}")
+    return Cause(field, "FieldValueInvalid", f"Invalid value: {show(value)}" + (f": {message}" if message else ""))
 
 
 def not_supported(field: str, value: Any, allowed: Iterable[Any]) -> Cause:

@@ -9,7 +9,7 @@ checks.py         checks that many kinds share; claim_spec.py, what claims and w
 workloads.py      deployments and replica sets; what kinds with a template share
 daemonsets.py     daemon sets, controller revisions
 statefulsets.py   stateful sets
-jobs.py           jobs, cron jobs
+jobs.py           jobs, cron jobs; job_rules.py, job_status.py
 storage.py        persistent volumes, their claims, storage classes
 budgets.py        pod disruption budgets
 leases.py         leases

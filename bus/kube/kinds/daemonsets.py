@@ -7,12 +7,16 @@ from typing import ClassVar
 
 from bus.kube import errors
 from bus.kube.errors import Cause
-from bus.kube.kinds import pod_rules, workloads
+from bus.kube.kinds import checks, pod_rules, workloads
 from bus.kube.kinds.base import Context, Strategy, at
 from bus.kube.selectors import FieldGetter
 from bus.kube.storage import Object
 
 TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"  # counts changes of the template; pods carry it too
+_COUNTS = (
+    *("currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady", "observedGeneration"),
+    *("updatedNumberScheduled", "numberAvailable", "numberUnavailable", "collisionCount"),
+)
 
 
 class DaemonSets(workloads.ReplicaSets):
@@ -21,6 +25,7 @@ class DaemonSets(workloads.ReplicaSets):
 
     def defaults(self, obj: Object, ctx: Context) -> None:
         workloads.template_defaults(obj)
+        obj["metadata"].setdefault("annotations", {}).setdefault(TEMPLATE_GENERATION, "1")
         spec = obj["spec"]
         strategy = spec.setdefault("updateStrategy", {})
         strategy.setdefault("type", "RollingUpdate")
@@ -31,8 +36,7 @@ class DaemonSets(workloads.ReplicaSets):
         spec.setdefault("revisionHistoryLimit", 10)
 
     def prepare_create(self, obj: Object, ctx: Context) -> None:
-        counts = ("currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady")
-        obj["status"] = dict.fromkeys(counts, 0)
+        obj["status"] = dict.fromkeys(_COUNTS[:4], 0)
         _count(obj, 1)
 
     def prepare_update(self, obj: Object, old: Object, ctx: Context) -> None:
@@ -43,57 +47,65 @@ class DaemonSets(workloads.ReplicaSets):
         _count(obj, before if same else before + 1)
 
     def validate(self, obj: Object, ctx: Context) -> list[Cause]:
-        spec = obj["spec"]
-        out = workloads.selector_rules(spec.get("selector"), at(spec, "template", "metadata", "labels") or {}, "daemonset")
-        pod = spec["template"]["spec"]
-        out += pod_rules.template(spec["template"], "spec.template")
-        if pod["restartPolicy"] != "Always":
-            out.append(errors.not_supported("spec.template.spec.restartPolicy", pod["restartPolicy"], ("Always",)))
-        if pod.get("activeDeadlineSeconds") is not None:
-            why = "activeDeadlineSeconds in DaemonSet is not Supported"
-            out.append(errors.not_permitted("spec.template.spec.activeDeadlineSeconds", why))
+        spec, path = obj["spec"], "spec.template"
+        selector, template = spec.get("selector"), spec["template"]
+        out = checks.label_selector("spec.selector", selector)
+        if workloads.match(selector, at(template, "metadata", "labels") or {}) is False:
+            out += workloads.unmatched(spec, path)
+        if workloads.empty_selector(selector):
+            out.append(errors.bad_value("spec.selector", errors.Shown(), "empty selector is invalid for daemonset"))
+        out += pod_rules.template(template, path)
+        out += workloads.lasting(template["spec"], f"{path}.spec", "DaemonSet")
         out += workloads.not_negative(spec, ("minReadySeconds",))
-        strategy = spec["updateStrategy"]
-        if strategy["type"] == "RollingUpdate":
-            out += _rolling(strategy["rollingUpdate"])
-        elif strategy["type"] != "OnDelete":
-            known = ("OnDelete", "RollingUpdate")
-            out.append(errors.not_supported("spec.updateStrategy.type", strategy["type"], known))
+        out += _strategy(spec["updateStrategy"], "spec.updateStrategy")
         return out + workloads.not_negative(spec, ("revisionHistoryLimit",))
+
+    def validate_update(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
+        return workloads.same_selector(obj, old) + self.validate(obj, ctx)
+
+    def validate_status(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
+        status = obj.get("status") or {}
+        return workloads.counts(status, _COUNTS) + workloads.collisions(status, old)
 
 
 def _count(obj: Object, generation: int) -> None:
     obj["metadata"].setdefault("annotations", {})[TEMPLATE_GENERATION] = str(generation)
 
 
-def _rolling(rolling: Object) -> list[Cause]:
-    path = "spec.updateStrategy.rollingUpdate"
-    amounts, out = workloads.amounts(rolling, ("maxUnavailable", "maxSurge"), path)
-    if out:
-        return out
-    if not amounts["maxUnavailable"] and not amounts["maxSurge"]:
-        why = "cannot be 0 when maxSurge is 0"
-        return [errors.bad_value(f"{path}.maxUnavailable", rolling["maxUnavailable"], why)]
-    if amounts["maxUnavailable"] and amounts["maxSurge"]:
-        why = "may not be set when maxUnavailable is non-zero"
-        return [errors.bad_value(f"{path}.maxSurge", rolling["maxSurge"], why)]
-    return []
+def _strategy(strategy: Object, path: str) -> list[Cause]:
+    kind = strategy["type"]
+    if kind == "OnDelete":
+        return []
+    if kind != "RollingUpdate":
+        shown = errors.Shown(Type=kind, RollingUpdate=None)
+        return [errors.not_supported(path, shown, ("RollingUpdate", "OnDelete"))]
+    rolling, path = strategy["rollingUpdate"], f"{path}.rollingUpdate"
+    away, more = rolling["maxUnavailable"], rolling["maxSurge"]
+    out = workloads.amount(away, f"{path}.maxUnavailable") + workloads.amount(more, f"{path}.maxSurge")
+    out += workloads.at_most_all(away, f"{path}.maxUnavailable") + workloads.at_most_all(more, f"{path}.maxSurge")
+    if workloads.number(away) and workloads.number(more):
+        out.append(errors.bad_value(f"{path}.maxSurge", more, "may not be set when maxUnavailable is non-zero"))
+    elif not workloads.number(away) and not workloads.number(more):
+        out.append(errors.required(f"{path}.maxUnavailable", "cannot be 0 when maxSurge is 0"))
+    return out
 
 
 class Revisions(Strategy):
     """A template as it once was: it never changes, only its number does when it is used again."""
 
+    def defaults(self, obj: Object, ctx: Context) -> None:
+        obj.setdefault("revision", 0)
+
     def validate(self, obj: Object, ctx: Context) -> list[Cause]:
-        out = [errors.required("data", "data is mandatory")] if obj.get("data") is None else []
-        return out + _number(obj)
+        out = checks.not_negative("revision", obj.get("revision"))
+        if obj.get("data") is None:
+            out.append(errors.required("data", "data is mandatory"))
+        elif not isinstance(obj["data"], dict):
+            out.append(errors.required("data", "data must be a valid JSON object"))
+        return out
 
     def validate_update(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
+        out = checks.not_negative("revision", obj.get("revision"))
         if obj.get("data") != old.get("data"):
-            return [*_number(obj), errors.bad_value("data", obj.get("data"), "field is immutable")]
-        return _number(obj)
-
-
-def _number(obj: Object) -> list[Cause]:
-    if obj.get("revision", 0) < 0:
-        return [errors.bad_value("revision", obj["revision"], "must be greater than or equal to 0")]
-    return []
+            out.append(errors.bad_value("data", obj.get("data"), checks.IMMUTABLE))
+        return out

@@ -20,6 +20,8 @@ def pod(spec: Object) -> None:
     """A pod's own specification: what templates leave to the pods that are made of them comes in, too."""
     pod_spec(spec)
     spec.setdefault("enableServiceLinks", True)
+    if spec["terminationGracePeriodSeconds"] < 0:
+        spec["terminationGracePeriodSeconds"] = 1
     for field in ("containers", "initContainers"):
         for container in spec.get(field) or []:
             resources = container["resources"]
@@ -35,9 +37,7 @@ def pod(spec: Object) -> None:
 def pod_spec(spec: Object) -> None:
     """Of a pod or a template."""
     _fill(spec, restartPolicy="Always", dnsPolicy="ClusterFirst", schedulerName="default-scheduler")
-    grace = spec.setdefault("terminationGracePeriodSeconds", 30)
-    if grace < 0:
-        spec["terminationGracePeriodSeconds"] = 1
+    spec.setdefault("terminationGracePeriodSeconds", 30)
     spec.setdefault("securityContext", {})
     if spec.get("serviceAccountName"):
         spec["serviceAccount"] = spec["serviceAccountName"]
@@ -83,6 +83,8 @@ def _container(container: Object) -> None:
         for handler in lifecycle.values():
             if isinstance(handler, dict):
                 _http(handler)
+        if not lifecycle:
+            del container["lifecycle"]
 
 
 def _resources(resources: Object) -> None:

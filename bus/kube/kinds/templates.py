@@ -37,9 +37,11 @@ class ReplicationControllers(Strategy):
     special: ClassVar[Mapping[str, FieldGetter]] = {"status.replicas": lambda o: field_of(o, "status.replicas") or "0"}
 
     def defaults(self, obj: Object, ctx: Context) -> None:
-        workloads.template_defaults(obj)
-        spec = obj["spec"]
+        spec = obj.setdefault("spec", {})
         spec.setdefault("replicas", 1)
+        if spec.get("template") is None:
+            return
+        workloads.template_defaults(obj)
         labels = at(spec, "template", "metadata", "labels") or {}
         if labels:
             if not spec.get("selector"):
@@ -51,21 +53,27 @@ class ReplicationControllers(Strategy):
         obj["status"] = {"replicas": 0}
 
     def validate(self, obj: Object, ctx: Context) -> list[Cause]:
-        spec = obj["spec"]
+        spec, path = obj["spec"], "spec.template"
+        selector, template = spec.get("selector") or {}, spec.get("template")
         out = workloads.not_negative(spec, ("minReadySeconds",))
-        selector = spec.get("selector") or {}
         if not selector:
             out.append(errors.required("spec.selector"))
         out += workloads.not_negative(spec, ("replicas",))
-        labels = at(spec, "template", "metadata", "labels") or {}
+        if template is None:
+            return [*out, errors.required(path)]
+        labels = at(template, "metadata", "labels") or {}
         if selector and any(labels.get(k) != v for k, v in selector.items()):
-            why = "`selector` does not match template `labels`"
-            out.append(errors.bad_value("spec.template.metadata.labels", labels, why))
-        pod = spec["template"]["spec"]
-        out += pod_rules.template(spec["template"], "spec.template")
-        if pod["restartPolicy"] in ("OnFailure", "Never"):
-            out.append(errors.not_supported("spec.template.spec.restartPolicy", pod["restartPolicy"], ("Always",)))
-        return out
+            out += workloads.unmatched(spec, path)
+        out += pod_rules.template(template, path)
+        return out + workloads.lasting(template["spec"], f"{path}.spec", "ReplicationController")
 
     def validate_update(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
         return self.validate(obj, ctx)
+
+    def prepare_status(self, obj: Object, old: Object, ctx: Context) -> None:
+        workloads.status_update(obj, old, ("lastTransitionTime",))
+
+    def validate_status(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
+        status = obj.get("status") or {}
+        out = workloads.counts(status, workloads.COUNTS)
+        return out + workloads.replicas(status, ("fullyLabeledReplicas", "readyReplicas", "availableReplicas"))

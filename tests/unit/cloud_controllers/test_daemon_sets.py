@@ -187,7 +187,7 @@ async def test_deleting_it_takes_pods_and_revisions_along(three: Cluster) -> Non
     [
         ({"updateStrategy": {"rollingUpdate": {"maxUnavailable": 0}}}, "spec.updateStrategy.rollingUpdate.maxUnavailable"),
         ({"updateStrategy": {"rollingUpdate": {"maxSurge": 1}}}, "spec.updateStrategy.rollingUpdate.maxSurge"),
-        ({"updateStrategy": {"type": "Recreate"}}, "spec.updateStrategy.type"),
+        ({"updateStrategy": {"type": "Recreate"}}, "spec.updateStrategy"),
         ({"selector": {"matchLabels": {"app": "other"}}}, "spec.template.metadata.labels"),
         ({"minReadySeconds": -1}, "spec.minReadySeconds"),
         ({"pod": {"restartPolicy": "Never"}}, "spec.template.spec.restartPolicy"),

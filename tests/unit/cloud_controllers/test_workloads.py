@@ -192,7 +192,9 @@ async def test_a_pod_behind_a_cut_link_is_neither_replaced_nor_available(two: Cl
 
 
 async def test_min_ready_seconds_are_waited_for(two: Cluster) -> None:
-    await two.create("apps", "deployments", deployment(replicas=1, minReadySeconds=3600 * 24 * 3650))
+    await two.create(
+        "apps", "deployments", deployment(replicas=1, minReadySeconds=2**31 - 2, progressDeadlineSeconds=2**31 - 1)
+    )
     await two.settle()
     d = await web(two)
     assert d["status"]["readyReplicas"] == 1 and "availableReplicas" not in d["status"]
