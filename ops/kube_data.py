@@ -28,8 +28,10 @@ DEFINITIONS = Path(__file__).resolve().parent.parent / "schemas" / "data"
 
 # Beside the kinds of schemas/kinds.py: what requests and answers are made of.
 EXTRA = ("V1Scale", "V1Binding", "V1Eviction", "V1DeleteOptions", "V1Status", "AuthenticationV1TokenRequest")
-MODELS = r"(CoreV1|EventsV1|Apiext|DiscoveryV1|RbacV1|AuthenticationV1|StorageV1|V1|V2)"
-PREFIX = re.compile(r"^(CoreV1|EventsV1|ApiextensionsV1|DiscoveryV1|RbacV1|AuthenticationV1|StorageV1|V1|V2)")
+MODELS = r"(CoreV1|EventsV1|Apiext|Admissionreg|DiscoveryV1|RbacV1|AuthenticationV1|StorageV1|V1|V2)"
+PREFIX = re.compile(
+    r"^(CoreV1|EventsV1|ApiextensionsV1|AdmissionregistrationV1|DiscoveryV1|RbacV1|AuthenticationV1|StorageV1|V1|V2)"
+)
 MODEL_OF = {("", "Event"): "CoreV1Event", ("events.k8s.io", "Event"): "EventsV1Event"}
 META = {
     "ObjectMeta",
@@ -45,6 +47,9 @@ PACKAGE = {
     "apps": r"Deployment.*|ReplicaSet.*|DaemonSet.*|StatefulSet.*|RollingUpdate.*|ControllerRevision",
     "batch": r"Job.*|CronJob.*|PodFailurePolicy.*|SuccessPolicy.*|UncountedTerminatedPods",
     "discovery": r"DiscoveryV1.*|Endpoint$|EndpointSlice$|EndpointConditions|EndpointHints|ForZone|ForNode",
+    "admissionregistration": r"AdmissionregistrationV1.*|(Validating|Mutating)(Webhook|Admission).*|MatchCondition$|"
+    r"MatchResources|"
+    r"(Named)?RuleWithOperations|Param(Kind|Ref)|Validation$|Variable$|AuditAnnotation|TypeChecking|ExpressionWarning",
     "apiextensions": r"CustomResource.*|.*Webhook.*|SelectableField|ValidationRule|ApiextensionsV1ServiceReference",
     "coordination": r"Lease.*",
     "events": r"EventsV1.*",
@@ -84,7 +89,7 @@ def definition(model: str) -> str:
     if short in META:
         return f"io.k8s.apimachinery.pkg.apis.meta.v1.{short}"
     for package, pattern in PACKAGE.items():
-        if re.match(pattern, model if model.startswith(("EventsV1", "Apiext", "DiscoveryV1")) else short):
+        if re.match(pattern, model if model.startswith(("EventsV1", "Apiext", "Admissionreg", "DiscoveryV1")) else short):
             if package == "apiextensions":
                 return f"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.{short}"
             return f"io.k8s.api.{package}.v1.{short}"
@@ -164,7 +169,10 @@ def descriptions(names: list[str]) -> dict[str, dict[str, str]]:
     models = importlib.import_module("kubernetes.client.models")
     out: dict[str, dict[str, str]] = {}
     for model in [
-        *filter(re.compile(r"(V1|V2|CoreV1|EventsV1|Apiext|DiscoveryV1|StorageV1|AuthenticationV1)[A-Z]").match, dir(models))
+        *filter(
+            re.compile(MODELS + "[A-Z]").match,
+            dir(models),
+        )
     ]:
         cls, name = getattr(models, model), definition(model)
         if name not in names or not hasattr(cls, "model_fields"):

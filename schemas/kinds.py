@@ -35,11 +35,16 @@ class Kind:
 _DEVICES = "devices.kubeedge.io"
 _STORAGE, _NETWORKING, _HPA = "storage.k8s.io", "networking.k8s.io", "HorizontalPodAutoscaler"
 _OF_PODS = ("status", "binding", "eviction", "ephemeralcontainers", "resize", "log", "exec", "attach", "portforward")
+_ADMISSION = "admissionregistration.k8s.io"
 _RBAC, _AUTHORIZATION, _AUTHENTICATION = "rbac.authorization.k8s.io", "authorization.k8s.io", "authentication.k8s.io"
 
 
 def _asked(group: str, resource: str, kind: str, namespaced: bool = False) -> Kind:
     return Kind(group, "v1", resource, kind, namespaced, (), kind.lower(), stored=False)
+
+
+def _admission(resource: str, kind: str, *subresources: str) -> Kind:
+    return Kind(_ADMISSION, "v1", resource, kind, False, (), kind.lower(), subresources, ("api-extensions",))
 
 
 BUILTIN: tuple[Kind, ...] = (
@@ -92,6 +97,10 @@ BUILTIN: tuple[Kind, ...] = (
     _asked(_AUTHORIZATION, "selfsubjectrulesreviews", "SelfSubjectRulesReview"),
     _asked(_AUTHENTICATION, "selfsubjectreviews", "SelfSubjectReview"),
     _asked(_AUTHENTICATION, "tokenreviews", "TokenReview"),
+    _admission("mutatingwebhookconfigurations", "MutatingWebhookConfiguration"),
+    _admission("validatingwebhookconfigurations", "ValidatingWebhookConfiguration"),
+    _admission("validatingadmissionpolicies", "ValidatingAdmissionPolicy", "status"),
+    _admission("validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding"),
     Kind(
         "apiextensions.k8s.io",
         "v1",

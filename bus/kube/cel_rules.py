@@ -151,7 +151,7 @@ def _ask(rule: Node, value: Any, node: Node, path: str, old: Any) -> Cause | Non
     compared = "oldSelf" in compiled(text).variables()
     if compared and old is ABSENT and not rule.get("optionalOldSelf"):
         return None
-    if _size(value) ** nesting(text) > STEPS_MAX:
+    if size(value) ** nesting(text) > STEPS_MAX:
         return errors.bad_value(path, node.get("type", ""), "call cost limit exceeded: the value is too large for this rule")
     try:
         variables: dict[str, Any] = {"self": _typed(value, node)}
@@ -210,11 +210,11 @@ def _said(e: Exception) -> str:
     return str(e)[:300]
 
 
-def _size(value: Any) -> int:
+def size(value: Any) -> int:
     """How many steps a macro takes at most."""
     if isinstance(value, dict):
-        return 1 + sum(_size(v) for v in value.values())
-    return 1 + sum(_size(v) for v in value) if isinstance(value, list) else 1
+        return 1 + sum(size(v) for v in value.values())
+    return 1 + sum(size(v) for v in value) if isinstance(value, list) else 1
 
 
 def _typed(value: Any, node: Node) -> Any:

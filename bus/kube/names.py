@@ -132,6 +132,14 @@ def label_key(text: str) -> str:
     return "" if _QUALIFIED.match(name) else _NAME_PART_SAYS
 
 
+def label_key_problems(text: str) -> list[str]:
+    """Everything that is wrong with a key: the real server finds two things wrong with an empty name."""
+    problem = label_key(text)
+    if not problem:
+        return []
+    return [problem, _NAME_PART_SAYS] if not text.rpartition("/")[2] else [problem]
+
+
 def label_value(text: str) -> str:
     if len(text) > 63:
         return _too_long(63)

@@ -20,6 +20,9 @@ networking.py     ingresses, their classes, network policies
 autoscaling.py    horizontal pod autoscalers
 templates.py      pod templates, replication controllers
 machinery.py      runtime classes, CSI drivers and what they say
+webhooks.py       admission webhooks' configurations; admission_rules.py, what they share with policies
+admission_policies.py   admission policies, their bindings
+selector_rules.py label selectors in specifications
 definitions.py    custom resource definitions
 custom.py         objects of custom resources
 """
@@ -28,6 +31,7 @@ from __future__ import annotations
 
 from bus.kube.catalog import Resource
 from bus.kube.kinds import (
+    admission_policies,
     autoscaling,
     base,
     budgets,
@@ -48,9 +52,11 @@ from bus.kube.kinds import (
     statefulsets,
     storage,
     templates,
+    webhooks,
     workloads,
 )
 
+GROUP = "admissionregistration.k8s.io"
 _BY_RESOURCE: dict[tuple[str, str], base.Strategy] = {
     ("", "namespaces"): core.Namespaces(),
     ("", "nodes"): core.Nodes(),
@@ -93,6 +99,10 @@ _BY_RESOURCE: dict[tuple[str, str], base.Strategy] = {
     ("rbac.authorization.k8s.io", "clusterroles"): rbac.Roles(),
     ("rbac.authorization.k8s.io", "rolebindings"): rbac.Bindings(),
     ("rbac.authorization.k8s.io", "clusterrolebindings"): rbac.Bindings(),
+    (GROUP, "mutatingwebhookconfigurations"): webhooks.Configurations(mutating=True),
+    (GROUP, "validatingwebhookconfigurations"): webhooks.Configurations(mutating=False),
+    (GROUP, "validatingadmissionpolicies"): admission_policies.Policies(),
+    (GROUP, "validatingadmissionpolicybindings"): admission_policies.Bindings(),
     ("apiextensions.k8s.io", "customresourcedefinitions"): definitions.Definitions(),
 }
 _PLAIN = base.Strategy()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bus.kube.kinds.base import at
-from bus.kube.printing import batch, budgets, network, networking, policies, rbac, storage, text
+from bus.kube.printing import admission, batch, budgets, network, networking, policies, rbac, storage, text
 from bus.kube.printing.cells import AGE, NAME, Cell, Look
 from bus.kube.storage import Object
 
@@ -214,6 +214,7 @@ COLUMNS: dict[tuple[str, str], Sequence[Cell]] = {
     **budgets.COLUMNS,
     **rbac.COLUMNS,
     **policies.COLUMNS,
+    **admission.COLUMNS,
     ("", "serviceaccounts"): (NAME, Cell("Secrets", lambda o, _: len(o.get("secrets") or []), "integer"), AGE),
     ("coordination.k8s.io", "leases"): (NAME, Cell("Holder", _path("spec", "holderIdentity")), AGE),
     ("apiextensions.k8s.io", "customresourcedefinitions"): (
