@@ -12,6 +12,10 @@ order in a namespace of its own, ``{ns}``.  A step::
      "until": {"metadata.phase": "Bound"}, "within": 10,  # asked again until this is so
      "ignore": ["metadata.managedFields", "items[*].spec.clusterIP"]}  # left out of the comparison
 
+A case with ``"hooks"`` (see ops/webhook_double.py) has a webhook at ``{hook}``, with the authority ``{bundle}``; its step
+``{"do": "HEARD"}`` is what that webhook was asked since the last such step.  ``{"do": "PAUSE"}`` waits, where a server sees
+what it was configured with only after a moment.
+
 An answer is ``{"code": HTTP status, "body": JSON or text}``, *the whole of it*, with what differs from run to run made
 equal: UIDs, times, resource versions, generated names, continue tokens, and the namespace's name.
 """
@@ -31,8 +35,11 @@ from typing import Any
 
 import aiohttp
 
+from ops import webhook_double
+
 PATIENCE_S = 30  # for one answer
 WATCH_S = 5
+PAUSE_S = 1.5  # a real server sees its own configuration with a delay
 AGENT = "conversations/1"  # which managedFields name as the manager
 UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
@@ -86,6 +93,8 @@ def evened(value: Any, names: dict[str, Any]) -> Any:
     """An answer in the form in which two runs of it are equal."""
     if isinstance(value, str):
         text = value.replace(names["ns"], "{ns}")
+        for name in [n for n in ("hook", "bundle") if n in names]:
+            text = text.replace(names[name], f"{{{name}}}")
         return TIME.sub("<time>", UUID.sub("<uid>", text))
     if isinstance(value, list):
         return [evened(item, names) for item in value]
@@ -101,6 +110,18 @@ def evened(value: Any, names: dict[str, Any]) -> Any:
     if prefix and str(out.get("name", "")).startswith(prefix):
         out["name"] = f"{prefix}<generated>"
     return out
+
+
+def anonymous(heard: Any) -> Any:
+    """A review without who asked, and without a generated name: others on every server."""
+    request = heard["review"].get("request", {})
+    if "userInfo" in request:
+        user = {key: value for key, value in request["userInfo"].items() if key not in ("username", "uid")}
+        request = heard["review"]["request"] = {**request, "userInfo": user}
+        prefix = ((request.get("object") or {}).get("metadata") or {}).get("generateName")
+        if prefix and "name" in request:
+            request["name"] = f"{prefix}<generated>"
+    return heard
 
 
 def differences(want: Any, got: Any, where: str = "") -> Iterator[str]:
@@ -131,6 +152,7 @@ class Server:
 
     def __init__(self, session: aiohttp.ClientSession, url: str, token: str) -> None:
         self._session, self._url, self._token = session, url.rstrip("/"), token
+        self.pause_s = 0.0
 
     async def ask(self, step: dict[str, Any]) -> dict[str, Any]:
         """One step's answer, as it came."""
@@ -169,15 +191,32 @@ class Server:
 
     async def converse(self, case: dict[str, Any]) -> list[dict[str, Any]]:
         """The answers to a case's steps, evened."""
+        if "hooks" not in case:
+            return await self._converse(case, None)
+        async with webhook_double.running() as double:
+            return await self._converse(case, double)
+
+    async def _converse(self, case: dict[str, Any], double: webhook_double.Double | None) -> list[dict[str, Any]]:
         names: dict[str, Any] = {"ns": f"c-{uuid.uuid4().hex[:8]}"}
+        if double is not None:
+            names |= {"hook": double.url, "bundle": double.bundle}
+            double.hooks = case["hooks"]
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": names["ns"]}}
         await self.ask({"do": "POST", "path": "/api/v1/namespaces", "body": namespace})
         try:
-            return [await self._step(step, names) for step in case["steps"]]
+            return [await self._step(step, names, double) for step in case["steps"]]
         finally:
             await self.ask({"do": "DELETE", "path": f"/api/v1/namespaces/{names['ns']}"})
 
-    async def _step(self, step: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
+    async def _step(
+        self, step: dict[str, Any], names: dict[str, Any], double: webhook_double.Double | None
+    ) -> dict[str, Any]:
+        if step["do"] == "PAUSE":  # until what was written is seen by the server's own informers
+            await asyncio.sleep(self.pause_s)
+            return {"code": 200, "body": {}}
+        if step["do"] == "HEARD" and double is not None:
+            heard, double.heard = double.heard, []
+            return self._even(step, {"code": 200, "body": [anonymous(h) for h in heard]}, names)
         filled = {**step, **fill({key: step[key] for key in ("path", "body") if key in step}, names)}
         clock = asyncio.get_running_loop().time
         end = clock() + step.get("within", PATIENCE_S if "until" in step else 0)
@@ -187,6 +226,10 @@ class Server:
             answer = await self.ask(filled)
         for name, path in step.get("save", {}).items():
             names[name] = dig(answer["body"], path)
+        return self._even(step, answer, names)
+
+    @staticmethod
+    def _even(step: dict[str, Any], answer: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
         even = {"code": answer["code"], "body": evened(answer["body"], names)}
         for path in step.get("ignore", ()):
             even["body"] = without(even["body"], parts_of(path))
@@ -205,7 +248,7 @@ def disagreements(case: dict[str, Any], answers: list[dict[str, Any]]) -> list[s
     """What differs from the recorded answers, a line each."""
     out = []
     for i, (step, want, got) in enumerate(zip(case["steps"], case["answers"], answers, strict=True)):
-        out += [f"step {i} {step['do']} {step['path']}: {line}" for line in differences(want, got)]
+        out += [f"step {i} {step['do']} {step.get('path', '')}: {line}" for line in differences(want, got)]
     return out
 
 
@@ -223,7 +266,9 @@ def written(doc: dict[str, Any]) -> str:
     compact = {"ensure_ascii": False, "separators": (",", ":")}
     lines = [f'{{"server":{json.dumps(doc["server"])},"cases":[']
     for n, case in enumerate(doc["cases"]):
-        lines.append(f'{"," if n else ""}{{"case":{json.dumps(case["case"], ensure_ascii=False)},"steps":[')
+        head = {key: case[key] for key in ("case", "hooks") if key in case}
+        opened = json.dumps(head, **compact)[:-1]  # type: ignore[arg-type]
+        lines.append(f'{"," if n else ""}{opened},"steps":[')
         lines.append(",\n".join(json.dumps(step, **compact) for step in case["steps"]))  # type: ignore[arg-type]
         lines.append('],"answers":[')
         lines.append(",\n".join(json.dumps(one, **compact) for one in case.get("answers", ())))  # type: ignore[arg-type]
@@ -251,7 +296,9 @@ async def run(args: argparse.Namespace) -> int:
         server = Server(client, args.server, args.token)
         if args.do == "record":
             version = (await server.ask({"do": "GET", "path": "/version"}))["body"]["gitVersion"]
+            server.pause_s = PAUSE_S
             return await record(server, args.files, version)
+        server.pause_s = PAUSE_S
         return await check(server, args.files, args.only)
 
 

@@ -45,7 +45,7 @@ async def evict(registry: Registry, target: Target, raw: Any, kind: tuple[Resour
             await _take(registry, budget.key.name, target, pod, how, dry=dry)
     if not dry and not pod["metadata"].get("deletionTimestamp"):
         await _tell(registry, target, how)
-    await registry.delete("", "pods", target.namespace, target.name, how=how, options=options)
+    await registry.delete("", "pods", target.namespace, target.name, how=how, options=options, reviewed=True)
 
 
 async def _tell(registry: Registry, target: Target, how: Write) -> None:
@@ -59,7 +59,9 @@ async def _tell(registry: Registry, target: Target, how: Write) -> None:
         pod["status"] = {**(pod.get("status") or {}), "conditions": [*others, condition]}
         return pod
 
-    await registry.change(Target(target.resource, target.version, target.namespace, target.name, "status"), told, how)
+    await registry.change(
+        Target(target.resource, target.version, target.namespace, target.name, "status"), told, how, reviewed=True
+    )
 
 
 def _same_pod(options: deletion.DeleteOptions, target: Target, pod: Object) -> None:
@@ -115,7 +117,7 @@ async def _take(registry: Registry, name: str, target: Target, pod: Object, how:
     if dry:
         taken(registry.present(res, ver, registry.stored(asked)))
         return
-    await registry.change(asked, taken, how)
+    await registry.change(asked, taken, how, reviewed=True)
 
 
 def _short_of(budget: Object, name: str, healthy: int, desired: int) -> str:

@@ -25,6 +25,7 @@ from bus.kube.deletion import Deleted, DeleteOptions
 from bus.kube.errors import StatusError
 from bus.kube.kinds import base, strategy
 from bus.kube.patches import apply, checks, choose, managers
+from bus.kube.reviewing import Reviewing
 from bus.kube.storage import (
     AlreadyExists,
     Conflict,
@@ -74,6 +75,7 @@ class Registry:
         self._random = random
         self.issuer = issuer
         self._plugins = tuple(admission(self))
+        self.reviewing = Reviewing(self, self._plugins)
 
     @property
     def writable(self) -> bool:
@@ -174,7 +176,7 @@ class Registry:
         generate = not new["metadata"].get("name") and bool(new["metadata"].get("generateName"))
         for attempt in range(NAME_ATTEMPTS_MAX):
             draft, inner = decoding.hub(clone(new), res, ver)
-            await self._draft(draft, dataclasses.replace(target, version=inner), how)
+            await self._draft(draft, dataclasses.replace(target, version=inner), how, ver)
             key = dataclasses.replace(target, name=draft["metadata"]["name"]).key
             try:
                 made = self.present(res, ver, await self._store_new(storage, res, key, draft, how))
@@ -186,10 +188,10 @@ class Registry:
                     raise errors.already_exists(res.group, res.resource, key.name) from e
         raise AssertionError("the last attempt returns or raises")
 
-    async def _draft(self, draft: Object, target: Target, how: Write) -> None:
-        """Everything that makes a new object out of what was sent, in place."""
+    async def _draft(self, draft: Object, target: Target, how: Write, spoken: Version) -> None:
+        """Everything that makes a new object out of what was sent in version ``spoken``, in place."""
         res, ver, namespace = target.resource, target.version, target.namespace
-        rules, ctx = strategy(res), self._context(res, ver, how)
+        rules, ctx = strategy(res), self.context(res, ver, how)
         objectmeta.for_create(draft, res, namespace, rules, now=ctx.now, random=self._random)
         if res.namespaced:
             self._check_namespace(res, namespace, draft["metadata"].get("name", ""))
@@ -199,10 +201,10 @@ class Registry:
         elif how.user is not None and "managedFields" not in draft["metadata"]:
             me = managers.Entry(how.manager, "Update", "", draft["apiVersion"], ctx.now, frozenset())
             managers.created(draft, managers.kind_of(res, ver), me)
-        for plugin in self._plugins:
-            await plugin.fill(target, draft, how)
-        if self._plugins:
-            rules.defaults(draft, ctx)  # of what they filled in
+        listening = self.reviewing.listening
+        await self._fill(draft, target, how)
+        if listening:
+            await self._mutate_new(draft, target, how, spoken)
         causes = objectmeta.validate(draft, rules.name_problem)
         if draft["metadata"].get("name"):
             rules.prepare_create(draft, ctx)
@@ -210,7 +212,31 @@ class Registry:
         if causes:
             raise errors.invalid(res.group, res.kind, draft["metadata"].get("name", ""), causes)
         for plugin in self._plugins:
+            if listening and plugin.listens:
+                shown = decoding.convert(draft, res, spoken.name)
+                await self.reviewing.validate_new(plugin, shown, dataclasses.replace(target, version=spoken), how)
             await plugin.admit(target, draft, how)
+
+    async def _fill(self, draft: Object, target: Target, how: Write) -> None:
+        for plugin in self._plugins:
+            await plugin.fill(target, draft, how)
+        if self._plugins:  # defaults of what they filled in
+            strategy(target.resource).defaults(draft, self.context(target.resource, target.version, how))
+
+    async def _mutate_new(self, draft: Object, target: Target, how: Write, spoken: Version) -> None:
+        """What others make of a new object, in place; its form is the stored one before and after."""
+        res = target.resource
+        shown: Object = clone(decoding.convert(draft, res, spoken.name))
+
+        async def fill() -> None:
+            inner: Object = clone(decoding.hub(shown, res, spoken)[0])
+            await self._fill(inner, target, how)
+            shown.clear()
+            shown.update(decoding.convert(inner, res, spoken.name))
+
+        await self.reviewing.mutate_new(shown, dataclasses.replace(target, version=spoken), how, fill)
+        draft.clear()
+        draft.update(decoding.hub(shown, res, spoken)[0])
 
     def removing(self, target: Target, how: Write) -> None:
         """Before an object is deleted or evicted.  Raises StatusError."""
@@ -351,16 +377,31 @@ class Registry:
         objectmeta.check_address(new["metadata"], res, target.namespace, name)
         return new
 
-    async def change(self, target: Target, make: Callable[[Object], Object], how: Write, *, tracked: bool = True) -> Object:
+    async def change(
+        self,
+        target: Target,
+        make: Callable[[Object], Object],
+        how: Write,
+        *,
+        tracked: bool = True,
+        asked_as: str = "",
+        reviewed: bool = False,
+    ) -> Object:
         """``make`` gets the current object (with resourceVersion; its own copy) and gives the next one.
 
-        Not ``tracked``: it cares for the ownership of fields itself."""
+        Not ``tracked``: it cares for the ownership of fields itself.  ``asked_as``: the subresource that was asked for,
+        where the whole object is written.  ``reviewed``: webhooks and policies saw already why."""
         res, ver = target.resource, target.version
         storage = self.writer(res, "update")
+        asked = dataclasses.replace(target, subresource=asked_as or target.subresource)
+        listening = not reviewed and self.reviewing.listening
         for _ in range(ATTEMPTS_MAX):
             stored = self.stored(target)
             current = self.present(res, ver, stored)
-            new, inner = decoding.hub(make(clone(current)), res, ver)
+            spoken = make(clone(current))
+            if listening:
+                spoken = await self.reviewing.mutate_next(spoken, current, asked, how)
+            new, inner = decoding.hub(spoken, res, ver)
             wanted = new["metadata"].pop("resourceVersion", "") or "0"
             if wanted not in ("0", str(stored.rev)):
                 raise target.conflict()
@@ -378,6 +419,9 @@ class Registry:
                 now = times.of_micros(self._clock())
                 me = managers.Entry(how.manager, "Update", target.subresource, new["apiVersion"], now, frozenset())
                 managers.updated(new, current, managers.kind_of(res, inner), me)
+            if listening:
+                after = self.present(res, ver, dataclasses.replace(stored, object=new))
+                await self.reviewing.validate_next(after, self.present(res, ver, stored), asked, how)
             if new == current and (not res.custom or validity.same(new, current)):
                 return self.present(res, ver, stored)
             if target.subresource in ("", "resize"):
@@ -392,7 +436,7 @@ class Registry:
     def _next(self, new: Object, old: Object, target: Target, how: Write) -> None:
         """Everything that makes a valid successor of ``old`` out of ``new``, in place.  Raises StatusError."""
         res, ver, subresource = target.resource, target.version, target.subresource
-        rules, ctx = strategy(res), self._context(res, ver, how)
+        rules, ctx = strategy(res), self.context(res, ver, how)
         objectmeta.for_update(new, old, res)
         if subresource == "status":
             if "status" not in ver.subresources:
@@ -442,8 +486,10 @@ class Registry:
         how: Write,
         options: DeleteOptions | None = None,
         version: str | None = None,
+        reviewed: bool = False,
     ) -> Deleted:
-        """Gone, or marked and waiting (finalizers, a node's grace).  Raises StatusError 404, 405, 409, 503."""
+        """Gone, or marked and waiting (finalizers, a node's grace).  ``reviewed``: admission saw already why.  Raises
+        StatusError 404, 405, 409, 503."""
         res, ver = self.resource(group, resource, version)
         target = Target(res, ver, namespace, name)
         storage = self.writer(res, "delete")
@@ -452,11 +498,14 @@ class Registry:
             raise errors.forbidden(group, resource, name, "this namespace may not be deleted")
         if (group, resource) == (CRD_GROUP, CRD_RESOURCE) and not how.dry_run and not opts.dry_run:
             self._preconditions(res, self.stored(target), opts)
+            await self.reviewing.deleted(target, self.present(res, ver, self.stored(target)), how, opts)
             return await withdrawal.delete(self, target, how)
         for _ in range(ATTEMPTS_MAX):
             stored = self.stored(target)
             self._preconditions(res, stored, opts)
             self.removing(target, how)
+            if not reviewed:
+                await self.reviewing.deleted(target, self.present(res, ver, stored), how, opts)
             obj, now = deletion.mark(clone(stored.object), strategy(res), opts, self._clock())
             try:
                 if how.dry_run or opts.dry_run:
@@ -517,7 +566,7 @@ class Registry:
             raise errors.method_not_allowed(res.group, res.resource, verb)
         return self._storage
 
-    def _context(self, res: Resource, ver: Version, how: Write) -> base.Context:
+    def context(self, res: Resource, ver: Version, how: Write) -> base.Context:
         return base.Context(res, ver, self.reader, times.of_micros(self._clock()), how.warnings)
 
 

@@ -34,6 +34,7 @@ SCALE = _pseudo("autoscaling", "Scale", "io.k8s.api.autoscaling.v1.Scale")
 BINDING = _pseudo("", "Binding", "io.k8s.api.core.v1.Binding")
 EVICTION = _pseudo("policy", "Eviction", "io.k8s.api.policy.v1.Eviction")
 TOKEN = _pseudo("authentication.k8s.io", "TokenRequest", "io.k8s.api.authentication.v1.TokenRequest")
+PSEUDO = (SCALE, BINDING, EVICTION, TOKEN)
 
 
 def success(**details: Any) -> Object:
@@ -50,7 +51,7 @@ def get(res: Resource, ver: Version, obj: Object, subresource: str) -> Object:
     if subresource in ("ephemeralcontainers", "resize") and subresource in ver.subresources:
         return obj
     if subresource == "scale" and "scale" in ver.subresources:
-        return _scale(ver, obj)
+        return scale_of(ver, obj)
     raise errors.no_such_path()
 
 
@@ -63,7 +64,7 @@ def _paths(ver: Version) -> tuple[list[str], list[str], list[str] | None]:
     return split[0], split[1], label.lstrip(".").split(".") if label else None
 
 
-def _scale(ver: Version, obj: Object) -> Object:
+def scale_of(ver: Version, obj: Object) -> Object:
     wanted, seen, selector = _paths(ver)
     meta = obj["metadata"]
     replicas = at(obj, *wanted) or 0
@@ -118,20 +119,25 @@ async def update(registry: Registry, target: Target, make: Callable[[Object], An
     if subresource == "scale" and "scale" in ver.subresources:
 
         def scaled(current: Object) -> Object:
-            new = decoding.read(make(_scale(ver, current)), SCALE, SCALE.versions["v1"], validation=how.validation)
+            new = decoding.read(make(scale_of(ver, current)), SCALE, SCALE.versions["v1"], validation=how.validation)
             replicas = at(new, "spec", "replicas") or 0
             if not 0 <= replicas < REPLICAS_MAX:
                 cause = errors.bad_value("spec.replicas", replicas, "must be greater than or equal to 0")
                 raise errors.invalid("autoscaling", "Scale", name, [cause])
-            parent: Any = current
-            *path, last = _paths(ver)[0]
-            for step in path:
-                parent = parent.setdefault(step, {})
-            parent[last] = replicas
+            set_replicas(ver, current, replicas)
             return _at_revision(current, new)
 
-        return _scale(ver, await registry.change(dataclasses.replace(target, subresource=""), scaled, how))
+        asked = dataclasses.replace(target, subresource="")
+        return scale_of(ver, await registry.change(asked, scaled, how, asked_as="scale"))
     raise errors.no_such_path()
+
+
+def set_replicas(ver: Version, obj: Object, replicas: int) -> None:
+    """In place."""
+    *path, last = _paths(ver)[0]
+    for step in path:
+        obj = obj.setdefault(step, {})
+    obj[last] = replicas
 
 
 def _at_revision(current: Object, asked: Object) -> Object:
@@ -147,7 +153,12 @@ async def create(registry: Registry, target: Target, obj: Any, how: Write) -> Ob
         return await _bind(registry, target, obj, how)
     if of_pod and target.subresource == "eviction":
         registry.removing(target, how)
-        await eviction.evict(registry, target, obj, (EVICTION, EVICTION.versions["v1"]), how)
+        kind = (EVICTION, EVICTION.versions["v1"])
+        if registry.reviewing.listening:
+            read = decoding.read(obj, *kind, validation=how.validation)
+            read["metadata"] = {"name": target.name, "namespace": target.namespace, **read["metadata"]}
+            obj = await registry.reviewing.made(target, EVICTION, read, how)
+        await eviction.evict(registry, target, obj, kind, how)
         return {**success(), "code": 201}
     if (target.resource.group, target.resource.resource, target.subresource) == ("", "serviceaccounts", "token"):
         if registry.issuer is None:
@@ -170,6 +181,10 @@ async def _bind(registry: Registry, at_pod: Target, obj: Any, how: Write) -> Obj
         raise errors.invalid("", "Binding", name, [errors.required("target.name")])
 
     pod = registry.stored(at_pod).object
+    if registry.reviewing.listening:
+        meta = {"name": name, "namespace": at_pod.namespace, **binding["metadata"]}
+        binding = await registry.reviewing.made(at_pod, BINDING, {**binding, "metadata": meta}, how)
+        target = binding.get("target", {})
     await registry.placed(at_pod, {**pod, "spec": {**pod["spec"], "nodeName": target["name"]}}, how)
 
     def bound(pod: Object) -> Object:

@@ -26,6 +26,7 @@ class Write:
     validation: str = "Ignore"
     warnings: list[str] = field(default_factory=list)
     user: User | None = None
+    options: Object = field(default_factory=dict)  # of the request, as it said them
 
 
 @dataclass(frozen=True, slots=True)

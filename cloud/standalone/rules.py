@@ -13,6 +13,8 @@ from bus import stamp
 from bus.kube import registry, server
 from bus.kube.admission.accounts import ServiceAccounts
 from bus.kube.admission.base import Plugin
+from bus.kube.admission.expressions import Asker
+from bus.kube.admission.hooks import Webhooks
 from bus.kube.admission.limits import LimitRanger
 from bus.kube.admission.node_restriction import NodeRestriction
 from bus.kube.admission.priority import Priority
@@ -28,6 +30,7 @@ from bus.kube.auth.node_rights import NodeRights
 from bus.kube.auth.rbac import Rbac
 from bus.kube.auth.reviews import Reviews
 from bus.kube.errors import StatusError
+from bus.kube.http.calling import HttpCaller
 from bus.kube.storage import Origin, Reader, Storage
 from cloud.standalone.pod_tokens import PodTokens
 
@@ -42,7 +45,8 @@ def plugins(api: registry.Registry) -> Sequence[Plugin]:
     reader = api.reader
     tokens = (PodTokens(reader, api.issuer),) if api.issuer is not None and isinstance(reader, Storage) else ()
     filling = (LimitRanger(reader), ServiceAccounts(reader), Priority(reader), DefaultTolerations(), RuntimeClasses(reader))
-    return (NodeRestriction(reader), *filling, Escalation(Rbac(reader)), Quota(api), *tokens)
+    hooks = Webhooks(reader, HttpCaller(reader), Asker(reader))
+    return (NodeRestriction(reader), *filling, Escalation(Rbac(reader)), hooks, Quota(api), *tokens)
 
 
 def make_registry(storage: Reader, **options: Any) -> registry.Registry:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from bus.kube.storage import Object
 from bus.kube.targets import Write
@@ -40,10 +40,19 @@ class Form:
         return {"group": self.kind_group, "version": self.kind_version, "kind": self.kind}
 
 
+class Eyes(Protocol):
+    """How an object looks in another version, and what it is when it comes back from there."""
+
+    async def show(self, obj: Object, asked: Asked, form: Form) -> Object: ...
+
+    async def read(self, obj: Any, asked: Asked, form: Form) -> Object:
+        """Raises StatusError 500 for what is no such object."""
+
+
 @dataclass(slots=True)
 class Asked:
-    """``objects`` and ``olds``: what the request is about in each form that it can be seen in; the first form is the
-    one in which it was asked."""
+    """``forms``: those in which the request can be seen, the first is the one in which it was asked.  ``object`` and ``old``
+    are in the first form.  ``shown`` holds both in every form that somebody looked at."""
 
     operation: str
     forms: tuple[Form, ...]
@@ -54,7 +63,28 @@ class Asked:
     old: Object | None
     how: Write
     options: Object
+    eyes: Eyes
     shown: dict[Form, tuple[Object | None, Object | None]] = field(default_factory=dict)
+    # of webhooks that change the object:
+    changed: bool = False
+    repeated: bool = False
+    earlier: set[tuple[str, int]] = field(default_factory=set)  # asked already, and willing to be asked again
+    again: set[tuple[str, int]] = field(default_factory=set)
+
+    async def see(self, form: Form) -> None:
+        """Have both objects at hand in a form."""
+        if form not in self.shown:
+            new = None if self.object is None else await self.eyes.show(self.object, self, form)
+            old = None if self.old is None else await self.eyes.show(self.old, self, form)
+            self.shown[form] = (new, old)
+
+    async def replace(self, form: Form, new: Any) -> bool:
+        """Somebody made ``new`` out of the object as it was shown; True when that changes anything."""
+        read = await self.eyes.read(new, self, form)
+        changed = read != self.object
+        self.object = read
+        self.shown.clear()
+        return changed
 
     @property
     def form(self) -> Form:

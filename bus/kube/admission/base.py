@@ -5,12 +5,25 @@ Plugins are called in their order, for requests and for controllers alike, dry r
 
 from __future__ import annotations
 
+from bus.kube.admission.asked import Asked
 from bus.kube.storage import Object, Stored
 from bus.kube.targets import Target, Write
 
 
 class Plugin:
-    """Overridden where a plugin has something to say."""
+    """Overridden where a plugin has something to say.
+
+    ``listens``: whether it wants to be shown every request as webhooks and policies see it (``mutate``, ``validate``)."""
+
+    @property
+    def listens(self) -> bool:
+        return False
+
+    async def mutate(self, asked: Asked) -> None:
+        """A request that is on its way, the object with its defaults filled in: may replace the object."""
+
+    async def validate(self, asked: Asked) -> None:
+        """A request that is valid and about to be done."""
 
     async def fill(self, target: Target, obj: Object, how: Write) -> None:
         """A new object with its defaults filled in, before it is validated: may be changed in place."""

@@ -151,4 +151,6 @@ class Context:
         if causes:
             raise errors.invalid("meta.k8s.io", _OPTIONS.get(self.request.method, "CreateOptions"), "", causes)
         manager = named or "".join(c for c in agent if c.isprintable())[:MANAGER_CHARS_MAX] or "unknown"
-        return Write(self.origin(), any(dry), manager, self.flag("force"), validation, user=self.user)
+        wanted = {"dryRun": list(dry), "fieldManager": named, "fieldValidation": self.query.get("fieldValidation", "")}
+        options = {name: value for name, value in wanted.items() if value}
+        return Write(self.origin(), any(dry), manager, self.flag("force"), validation, user=self.user, options=options)

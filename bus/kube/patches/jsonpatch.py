@@ -5,6 +5,8 @@ A document that is no patch is a 400; one that can't be applied (a failed test, 
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 from typing import Any
 
@@ -44,3 +46,54 @@ def apply(target: Object, patch: Any) -> Any:
     except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, KeyError, TypeError, IndexError) as e:
         message = "the server rejected our request due to an error in our request"  # it doesn't say which operation
         raise errors.StatusError(422, "Invalid", message) from e
+
+
+def why(target: Object, patch: list[Any], error: errors.StatusError) -> str:
+    """Which operation of a patch that was refused can't be applied, in the words of the library that kube-apiserver uses
+    (evanphx/json-patch)."""
+    done: Any = target
+    for op in patch:
+        try:
+            done = apply(done, [op])
+        except errors.StatusError:
+            return _words(op) if isinstance(op, dict) else str(error)
+    return str(error)
+
+
+def _words(op: dict[str, Any]) -> str:
+    kind, path = op.get("op"), op.get("path")
+    last = str(path).rpartition("/")[2]
+    match kind:
+        case "remove":
+            return f"error in remove for path: '{path}': Unable to remove nonexistent key: {last}: missing value"
+        case "replace":
+            return f"replace operation does not apply: doc is missing key: {path}: missing value"
+        case "test":
+            return f"testing value {path} failed: test failed"
+        case "add":
+            return f'add operation does not apply: doc is missing path: "{path}": missing value'
+        case "move" | "copy":
+            return f"error in {kind} for path: '{op.get('from')}': missing value"
+    return f"Unexpected kind: {kind}"
+
+
+def undecodable(text: Any) -> str:
+    """What is wrong with a patch that is no JSON; how Go says it, for the first letter of what is none."""
+    try:
+        raw = base64.b64decode(str(text), validate=True).decode("utf-8", "replace").lstrip()
+    except (ValueError, binascii.Error):
+        return "illegal base64 data"
+    words = {"n": "null", "t": "true", "f": "false"}
+    word = words.get(raw[:1])
+    if word is not None:
+        at = next((i for i, letter in enumerate(word) if raw[i : i + 1] != letter), 0)
+        got = raw[at : at + 1]
+        if got:
+            return f"invalid character {_quoted(got)} in literal {word} (expecting '{word[at]}')"
+    if not raw:
+        return "unexpected end of JSON input"
+    return f"invalid character {_quoted(raw[0])} looking for beginning of value"
+
+
+def _quoted(letter: str) -> str:
+    return "'\\''" if letter == "'" else f"'{letter}'"
