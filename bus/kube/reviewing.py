@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bus.kube import conversions, decoding, errors, subresources
 from bus.kube.admission import calls
-from bus.kube.admission.asked import CREATE, DELETE, UPDATE, Asked, Form
+from bus.kube.admission.asked import CONNECT, CREATE, DELETE, UPDATE, Asked, Form
 from bus.kube.admission.base import Plugin
 from bus.kube.catalog import Resource, Version
 from bus.kube.deletion import DeleteOptions
@@ -156,7 +156,9 @@ class Reviewing:
             kind = subresources.SCALE
         name = target.name or ((new or {}).get("metadata") or {}).get("name", "")
         is_space = (res.group, res.resource) == ("", "namespaces")
-        if options is None:
+        if operation == CONNECT:
+            options = {}
+        elif options is None:
             options = {"kind": f"{operation.title()}Options", "apiVersion": "meta.k8s.io/v1", **how.options}
         space = name if is_space else target.namespace if res.namespaced else ""
         forms = self._forms(res, target.version, kind)

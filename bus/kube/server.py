@@ -18,15 +18,29 @@ import structlog
 from aiohttp import web
 
 from bus.kube import catalog, errors
+from bus.kube.admission.asked import CONNECT
 from bus.kube.auth import impersonation, requests, users
 from bus.kube.auth.reviews import Reviews
 from bus.kube.auth.users import Authorizer, User
 from bus.kube.catalog import Resource, Version
 from bus.kube.errors import StatusError
-from bus.kube.http import answers, discovery, fairness, metrics, negotiation, openapi, paths, reading, watching, writing
+from bus.kube.http import (
+    answers,
+    connecting,
+    discovery,
+    fairness,
+    metrics,
+    negotiation,
+    openapi,
+    paths,
+    reading,
+    watching,
+    writing,
+)
 from bus.kube.http.context import Connect, Context, Limits, Server, Virtual
 from bus.kube.registry import Registry
-from bus.kube.targets import Target
+from bus.kube.storage import Origin
+from bus.kube.targets import Target, Write
 
 Authenticate = Callable[[Mapping[str, str]], User | None]
 EVERYBODY = users.authenticated("anonymous")  # where nobody is asked who they are
@@ -213,6 +227,10 @@ async def _answer(request: web.Request) -> web.StreamResponse:
     if connect is not None and not address.group:
         if address.subresource in requests.STREAMED and request.method == "GET":
             server.require(requests.of_resource(user, "POST", address, request.query))
+        if address.subresource in connecting.KINDS and server.registry.reviewing.listening:
+            how = Write(Origin(user.actor), user=user)
+            said = connecting.options(address.subresource, request.query)
+            await server.registry.reviewing.sent(CONNECT, target, connecting.KINDS[address.subresource], said, how)
         return await connect(request, target, user.actor)
     if address.subresource and address.subresource not in ver.subresources and not address.watch:
         raise target.not_found() if res.custom else errors.no_such_path()

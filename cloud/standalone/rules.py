@@ -17,6 +17,7 @@ from bus.kube.admission.expressions import Asker
 from bus.kube.admission.hooks import Webhooks
 from bus.kube.admission.limits import LimitRanger
 from bus.kube.admission.node_restriction import NodeRestriction
+from bus.kube.admission.policies import Policies
 from bus.kube.admission.priority import Priority
 from bus.kube.admission.quota import Quota
 from bus.kube.admission.runtime_class import RuntimeClasses
@@ -45,8 +46,9 @@ def plugins(api: registry.Registry) -> Sequence[Plugin]:
     reader = api.reader
     tokens = (PodTokens(reader, api.issuer),) if api.issuer is not None and isinstance(reader, Storage) else ()
     filling = (LimitRanger(reader), ServiceAccounts(reader), Priority(reader), DefaultTolerations(), RuntimeClasses(reader))
-    hooks = Webhooks(reader, HttpCaller(reader), Asker(reader))
-    return (NodeRestriction(reader), *filling, Escalation(Rbac(reader)), hooks, Quota(api), *tokens)
+    asker = Asker(reader)
+    asked = (Policies(reader, api.catalog, asker), Webhooks(reader, HttpCaller(reader), asker))
+    return (NodeRestriction(reader), *filling, Escalation(Rbac(reader)), *asked, Quota(api), *tokens)
 
 
 def make_registry(storage: Reader, **options: Any) -> registry.Registry:
