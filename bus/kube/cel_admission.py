@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from bus.kube import cel_rules
+from bus.kube import cel_library, cel_rules
 
 VARIABLES = ("authorizer", "namespaceObject", "object", "oldObject", "request")
 BOOL, STRING, STRING_OR_NULL, ANY = ("bool",), ("string",), ("string", "null_type"), ()
@@ -109,8 +109,6 @@ def _kind(text: str, variables: bool) -> str:
 
 def run(text: str, variables: Mapping[str, Any]) -> Any:
     """Raises EvaluationError."""
-    from cel import Context, stdlib  # only who has expressions pays for it
-
     try:
         program = cel_rules.compiled(text)
     except cel_rules.RuleError as e:
@@ -118,10 +116,8 @@ def run(text: str, variables: Mapping[str, Any]) -> Any:
     used = {name: variables[name] for name in program.variables() if name in variables}
     if sum(map(cel_rules.size, used.values())) ** cel_rules.nesting(text) > cel_rules.STEPS_MAX:
         raise EvaluationError(f"expression '{text}' resulted in error: operation cancelled: actual cost limit exceeded")
-    context = Context(variables=used)
-    stdlib.add_stdlib_to_context(context)
     try:
-        return program.execute(context)
+        return program.execute(cel_library.context(used))
     except Exception as e:  # whatever an expression may raise on a value is the expression's fault
         raise EvaluationError(f"expression '{text}' resulted in error: {_said(e)}") from e
 
