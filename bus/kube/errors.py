@@ -230,3 +230,8 @@ def show(value: Any) -> str:
         value = value[:VALUE_CHARS_MAX]
     ordered = not isinstance(value, Shown)
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=ordered)[: VALUE_CHARS_MAX + 2]
+
+
+def in_order(value: Any) -> str:
+    """A value whose keys are told in their own order, as Go tells a struct's fields."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -154,7 +154,9 @@ def config_key(text: str) -> str:
             "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',"
             "  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
         )
-    return f"must not be '{text}'" if text in (".", "..") else ""
+    if text in (".", ".."):
+        return f"must not be '{text}'"
+    return "must not start with '..'" if text.startswith("..") else ""
 
 
 def env_name(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bus.kube import decoding, errors, eviction, times, typed
 from bus.kube.catalog import Resource, Version
-from bus.kube.kinds import pods
+from bus.kube.kinds import base, core, pods
 from bus.kube.kinds.base import at
 from bus.kube.printing import text
 from bus.kube.storage import Object
@@ -97,8 +97,13 @@ async def update(registry: Registry, target: Target, make: Callable[[Object], An
 
         def finalized(current: Object) -> Object:
             new = decoding.read(make(current), res, ver)
-            current["spec"] = {"finalizers": at(new, "spec", "finalizers") or []}
-            return _at_revision(current, new)
+            listed = at(new, "spec", "finalizers") or []
+            if causes := core.finalizers(listed, "spec.finalizers", indexed=True):
+                raise errors.invalid("", "Namespace", target.name, causes)
+            new["spec"] = {"finalizers": listed} if listed else {}
+            core.Namespaces().defaults(new, base.Context(res, ver, registry.reader, "", how.warnings))
+            kept = {f: current[f] for f in ("status",) if f in current}
+            return {**new, **kept}
 
         return await registry.change(target, finalized, how)
     if subresource == "ephemeralcontainers" and subresource in ver.subresources:

@@ -17,6 +17,7 @@ from bus.kube.admission.expressions import Asker
 from bus.kube.admission.hooks import Webhooks
 from bus.kube.admission.limits import LimitRanger
 from bus.kube.admission.node_restriction import NodeRestriction
+from bus.kube.admission.node_taints import NodeTaints
 from bus.kube.admission.policies import Policies
 from bus.kube.admission.priority import Priority
 from bus.kube.admission.quota import Quota
@@ -45,7 +46,14 @@ def plugins(api: registry.Registry) -> Sequence[Plugin]:
     """In their order."""
     reader = api.reader
     tokens = (PodTokens(reader, api.issuer),) if api.issuer is not None and isinstance(reader, Storage) else ()
-    filling = (LimitRanger(reader), ServiceAccounts(reader), Priority(reader), DefaultTolerations(), RuntimeClasses(reader))
+    filling = (
+        LimitRanger(reader),
+        ServiceAccounts(reader),
+        NodeTaints(),
+        Priority(reader),
+        DefaultTolerations(),
+        RuntimeClasses(reader),
+    )
     asker = Asker(reader)
     asked = (Policies(reader, api.catalog, asker), Webhooks(reader, HttpCaller(reader), asker))
     return (NodeRestriction(reader), *filling, Escalation(Rbac(reader)), *asked, Quota(api), *tokens)

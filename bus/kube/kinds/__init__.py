@@ -1,7 +1,8 @@
 """What is particular to a kind: names, defaults, what a create and an update keep, and what is invalid.
 
 base.py           the contract, and what most kinds do
-core.py           namespaces, nodes, config maps, secrets
+core.py           namespaces, config maps, secrets, service accounts
+nodes.py          nodes
 services.py       services
 events.py         events, in both their forms
 pods.py           pods; pod_defaults.py and pod_rules.py (and what that names), which templates share; pod_created.py
@@ -45,6 +46,7 @@ from bus.kube.kinds import (
     machinery,
     network,
     networking,
+    nodes,
     pods,
     policies,
     rbac,
@@ -59,10 +61,11 @@ from bus.kube.kinds import (
 GROUP = "admissionregistration.k8s.io"
 _BY_RESOURCE: dict[tuple[str, str], base.Strategy] = {
     ("", "namespaces"): core.Namespaces(),
-    ("", "nodes"): core.Nodes(),
+    ("", "nodes"): nodes.Nodes(),
     ("", "pods"): pods.Pods(),
     ("", "configmaps"): core.ConfigMaps(),
     ("", "secrets"): core.Secrets(),
+    ("", "serviceaccounts"): core.ServiceAccounts(),
     ("", "services"): services.Services(),
     ("", "endpoints"): network.Endpoints(),
     ("discovery.k8s.io", "endpointslices"): network.EndpointSlices(),

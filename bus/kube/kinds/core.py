@@ -1,15 +1,13 @@
-"""Namespaces, nodes, config maps, secrets."""
+"""Namespaces, config maps, secrets, service accounts.  Nodes: nodes.py."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
-from typing import ClassVar
 
 from bus.kube import errors, jsontext, names
 from bus.kube.errors import Cause
+from bus.kube.kinds import checks
 from bus.kube.kinds.base import Context, Strategy, at, keep
-from bus.kube.selectors import FieldGetter
 from bus.kube.storage import Object
 
 DATA_BYTES_MAX = 1 << 20  # of a config map or secret, as in the real server
@@ -30,36 +28,39 @@ class Namespaces(Strategy):
     def defaults(self, obj: Object, ctx: Context) -> None:
         if name := obj["metadata"].get("name"):
             obj["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = name
+        for condition in at(obj, "status", "conditions") or []:
+            condition.setdefault("lastTransitionTime", None)
 
     def prepare_update(self, obj: Object, old: Object, ctx: Context) -> None:
         keep(obj, old, "status")
         keep(obj, old, "spec")  # finalizers go through the finalize subresource only
 
-
-class Nodes(Strategy):
-    """A node is registered with its status, so a create keeps it."""
-
-    fields = ("spec.unschedulable",)
-    special: ClassVar[Mapping[str, FieldGetter]] = {
-        "spec.unschedulable": lambda o: "true" if at(o, "spec", "unschedulable") else "false"
-    }
-
-    def prepare_create(self, obj: Object, ctx: Context) -> None:
-        obj.setdefault("spec", {})
-        obj.setdefault("status", {})
+    def prepare_status(self, obj: Object, old: Object, ctx: Context) -> None:
+        self.defaults(obj, ctx)
+        super().prepare_status(obj, old, ctx)
 
     def validate(self, obj: Object, ctx: Context) -> list[Cause]:
-        out = []
-        for i, taint in enumerate(at(obj, "spec", "taints") or []):
-            if problem := names.label_key(taint.get("key", "")):
-                out.append(errors.bad_value(f"spec.taints[{i}].key", taint.get("key", ""), problem))
-            effects = ("NoSchedule", "PreferNoSchedule", "NoExecute")
-            if taint.get("effect") not in effects:
-                out.append(errors.not_supported(f"spec.taints[{i}].effect", taint.get("effect"), effects))
-        return out
+        return finalizers(at(obj, "spec", "finalizers") or [], "spec.finalizers")
 
-    def validate_update(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
-        return self.validate(obj, ctx)
+    def validate_status(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
+        phase = at(obj, "status", "phase")
+        going = bool(obj["metadata"].get("deletionTimestamp"))
+        if phase == ("Terminating" if going else "Active"):
+            return []
+        wanted = "'Terminating' if `deletionTimestamp` is not empty" if going else "'Active' if `deletionTimestamp` is empty"
+        return [errors.bad_value("status.Phase", phase or "", f"may only be {wanted}")]
+
+
+def finalizers(given: list[str], path: str, *, indexed: bool = False) -> list[Cause]:
+    """What may hold a namespace: a qualified name, with the domain of whose it is.  ``indexed``: each has a place."""
+    out: list[Cause] = []
+    for i, name in enumerate(given):
+        path = f"spec.finalizers[{i}]" if indexed else path
+        out += checks.text(path, name, names.label_key)
+        if "/" not in name and name != "kubernetes":
+            why = "name is neither a standard finalizer name nor is it fully qualified"
+            out.append(errors.bad_value(path, name, why))
+    return out
 
 
 class ConfigMaps(Strategy):
@@ -74,7 +75,7 @@ class ConfigMaps(Strategy):
         for key in obj.get("data", {}).keys() & obj.get("binaryData", {}).keys():
             out.append(errors.bad_value(f"data[{key}]", key, "duplicate of key present in binaryData"))
         if total > DATA_BYTES_MAX:
-            out.append(Cause("", "FieldValueTooLong", f"Too long: may not be more than {DATA_BYTES_MAX} bytes"))
+            out.append(Cause("[]", "FieldValueTooLong", f"Too long: may not be more than {DATA_BYTES_MAX} bytes"))
         return out
 
     def validate_update(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
@@ -106,6 +107,10 @@ ACCOUNT_OF_TOKEN = "kubernetes.io/service-account.name"  # annotation of a secre
 BASIC_AUTH = "kubernetes.io/basic-auth"  # has one of two
 
 
+class ServiceAccounts(Strategy):
+    returns_deleted = True
+
+
 def _docker(key: str, encoded: str) -> list[Cause]:
     try:
         jsontext.loads(base64.b64decode(encoded).decode())
@@ -133,7 +138,7 @@ class Secrets(Strategy):
             if not (obj["metadata"].get("annotations") or {}).get(ACCOUNT_OF_TOKEN):
                 out.append(errors.required(named))
         for key in SECRET_KEYS.get(obj["type"], ()):
-            if key not in data:
+            if key not in data or (key == "ssh-privatekey" and not data[key]):
                 out.append(errors.required(f"data[{key}]"))
             elif key.startswith(".docker"):
                 out += _docker(key, data[key])

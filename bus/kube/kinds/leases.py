@@ -14,6 +14,11 @@ class Leases(Strategy):
     unconditional_update = False
     create_on_update = True
 
+    def defaults(self, obj: Object, ctx: Context) -> None:
+        spec = obj.setdefault("spec", {})
+        for field in ("preferredHolder", "strategy"):
+            spec.pop(field, None)  # of coordinated leader election, which is not offered
+
     def validate(self, obj: Object, ctx: Context) -> list[Cause]:
         spec, out = obj.get("spec") or {}, []
         for field, least in (("leaseDurationSeconds", 1), ("leaseTransitions", 0)):

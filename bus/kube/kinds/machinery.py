@@ -46,6 +46,7 @@ def _driver(name: str, path: str) -> list[Cause]:
 
 
 class Drivers(Strategy):
+    returns_deleted = True
     unconditional_update = False
     generation = True
 
@@ -82,6 +83,7 @@ class Drivers(Strategy):
 
 
 class DriverNodes(Strategy):
+    returns_deleted = True
     unconditional_update = False
 
     def validate(self, obj: Object, ctx: Context) -> list[Cause]:
@@ -131,6 +133,7 @@ class Capacities(Strategy):
 
 
 class Attachments(Strategy):
+    returns_deleted = True
     unconditional_update = False
 
     def validate(self, obj: Object, ctx: Context) -> list[Cause]:
@@ -154,6 +157,8 @@ class Attachments(Strategy):
 
 
 class AttributesClasses(Strategy):
+    returns_deleted = True
+
     def validate(self, obj: Object, ctx: Context) -> list[Cause]:
         out = _driver(obj.get("driverName") or "", "driverName")
         if not obj.get("parameters"):

@@ -4,21 +4,20 @@ of its own, and nodes filter nothing between pods."""
 from __future__ import annotations
 
 import ipaddress
-import re
 from typing import Any
 
-from bus.kube import errors, names, selectors
+from bus.kube import errors, names
 from bus.kube.errors import Cause
+from bus.kube.kinds import checks
 from bus.kube.kinds.base import Context, Strategy, at
 from bus.kube.storage import Object
 
 DEFAULT_CLASS = "ingressclass.kubernetes.io/is-default-class"
 OLD_CLASS = "kubernetes.io/ingress.class"
 PATH_TYPES = ("Exact", "ImplementationSpecific", "Prefix")
-PROTOCOLS = ("SCTP", "TCP", "UDP")
+PROTOCOLS = ("TCP", "UDP", "SCTP")
 PORT_MAX = 65535
 _PORT_SAYS = "must be between 1 and 65535, inclusive"
-_PORT_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
 _WILDCARD_SAYS = (
     "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower "
     "case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', regex used for "
@@ -38,14 +37,19 @@ class Ingresses(Strategy):
             spec["ingressClassName"] = found
 
     def validate(self, obj: Object, ctx: Context) -> list[Cause]:
+        return _old_class(obj) + self._spec(obj)
+
+    def _spec(self, obj: Object) -> list[Cause]:
         spec = obj.get("spec") or {}
         out: list[Cause] = []
         rules, backend, class_name = spec.get("rules") or [], spec.get("defaultBackend"), spec.get("ingressClassName")
         if not rules and backend is None:
-            out.append(errors.bad_value("spec", [], "either `defaultBackend` or `rules` must be specified"))
+            out.append(errors.bad_value("spec", None, "either `defaultBackend` or `rules` must be specified"))
         for i, tls in enumerate(spec.get("tls") or []):
             for j, host in enumerate(tls.get("hosts") or []):
                 out += _host(host, f"spec.tls[{i}].hosts[{j}]")
+            if tls.get("secretName"):
+                out += checks.text(f"spec.tls[{i}].secretName", tls["secretName"], names.dns_subdomain)
         for i, rule in enumerate(rules):
             out += _rule(rule, f"spec.rules[{i}]")
         if backend is not None:
@@ -55,7 +59,29 @@ class Ingresses(Strategy):
         return out
 
     def validate_update(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
-        return self.validate(obj, ctx)
+        return self._spec(obj)
+
+    def validate_status(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
+        out: list[Cause] = []
+        for i, ingress in enumerate(at(obj, "status", "loadBalancer", "ingress") or []):
+            path, host = f"status.loadBalancer.ingress[{i}]", ingress.get("hostname")
+            if ingress.get("ip"):
+                out += checks.address(f"{path}.ip", ingress["ip"])
+            if host:
+                out += checks.text(f"{path}.hostname", host, names.dns_subdomain)
+                if not checks.address("", host):
+                    out.append(errors.bad_value(f"{path}.hostname", host, "must be a DNS name, not an IP address"))
+        return out
+
+
+def _old_class(obj: Object) -> list[Cause]:
+    """The annotation that was there before the field says the same, where a create says both."""
+    noted = (obj["metadata"].get("annotations") or {}).get(OLD_CLASS)
+    given = at(obj, "spec", "ingressClassName")
+    if noted is None or given is None or noted == given:
+        return []
+    why = "must match `ingressClassName` when both are specified"
+    return [errors.bad_value(f"annotations.{OLD_CLASS}", noted, why)]
 
 
 def _default_class(ctx: Context) -> str:
@@ -124,23 +150,22 @@ def _backend(backend: Object, path: str) -> list[Cause]:
     if resource is not None:
         return [errors.required(f"{path}.resource.{f}") for f in ("kind", "name") if not resource.get(f)]
     if service is None:
-        return []
+        return [errors.bad_value(path, "", "resource or service backend is required")]
     out: list[Cause] = []
     name, port = service.get("name") or "", service.get("port") or {}
     if not name:
         out.append(errors.required(f"{path}.service.name"))
-    elif problem := names.dns_label_1035(name):
-        out.append(errors.bad_value(f"{path}.service.name", name, problem))
+    else:
+        out += checks.text(f"{path}.service.name", name, names.dns_label)
     named, number = port.get("name") or "", port.get("number") or 0
     if named and number:
-        out.append(errors.bad_value(f"{path}.service.port", "", "cannot set both port name & port number"))
-    elif not named and not number:
-        out.append(errors.required(f"{path}.service.port", "port name or number is required"))
+        out.append(errors.bad_value(path, "", "cannot set both port name & port number"))
     elif named:
-        if not _PORT_NAME.match(named) or len(named) > 15:
-            out.append(errors.bad_value(f"{path}.service.port.name", named, "must be a valid port name"))
-    elif not 1 <= number <= PORT_MAX:
-        out.append(errors.bad_value(f"{path}.service.port.number", number, _PORT_SAYS))
+        out += checks.port_name(f"{path}.service.port.name", named)
+    elif number:
+        out += checks.port_number(f"{path}.service.port.number", number)
+    else:
+        out.append(errors.required(path, "port name or number is required"))
     return out
 
 
@@ -160,22 +185,9 @@ class IngressClasses(Strategy):
             out.append(Cause("spec.controller", "FieldValueTooLong", "Too long: may not be more than 250 bytes"))
         if not controller:
             out.append(errors.required("spec.controller"))
-        elif problem := _domain_path(controller):
-            out.append(errors.bad_value("spec.controller", controller, problem))
-        parameters = spec.get("parameters")
-        if parameters is None:
-            return out
-        out += [
-            errors.required(f"spec.parameters.{f}", f"{f} is required") for f in ("kind", "name") if not parameters.get(f)
-        ]
-        scope, space = parameters.get("scope"), parameters.get("namespace")
-        if scope not in ("Cluster", "Namespace"):
-            out.append(errors.not_supported("spec.parameters.scope", scope, ("Cluster", "Namespace")))
-        elif scope == "Namespace" and not space:
-            out.append(errors.required("spec.parameters.namespace", "`parameters.scope` is set to 'Namespace'"))
-        elif scope == "Cluster" and space is not None:
-            out.append(errors.not_permitted("spec.parameters.namespace", "`parameters.scope` is set to 'Cluster'"))
-        return out
+        else:
+            out += _domain_path(controller, "spec.controller")
+        return out + _parameters(spec.get("parameters"), "spec.parameters")
 
     def validate_update(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
         out = self.validate(obj, ctx)
@@ -184,11 +196,32 @@ class IngressClasses(Strategy):
         return out
 
 
-def _domain_path(text: str) -> str:
-    domain, slash, path = text.partition("/")
-    if not slash or not domain or not path:
-        return 'must be a domain-prefixed path (such as "acme.io/foo")'
-    return names.dns_subdomain(domain)
+def _parameters(given: Object | None, path: str) -> list[Cause]:
+    if given is None:
+        return []
+    group, kind, name = (given.get(f) or "" for f in ("apiGroup", "kind", "name"))
+    out = checks.text(f"{path}.apiGroup", group, names.dns_subdomain) if group else []
+    for field, value in (("kind", kind), ("name", name)):
+        if not value:
+            out.append(errors.required(f"{path}.{field}"))
+        elif problem := names.path_segment(value):
+            out.append(errors.bad_value(f"{path}.{field}", value, problem))
+    scope, space = given.get("scope"), given.get("namespace")
+    out += checks.listed(f"{path}.scope", scope, ("Cluster", "Namespace"))
+    if scope == "Namespace" and space is None:
+        out.append(errors.required(f"{path}.namespace", "`parameters.scope` is set to 'Namespace'"))
+    elif scope == "Namespace":
+        out += checks.text(f"{path}.namespace", space or "", names.dns_label)
+    elif scope == "Cluster" and space is not None:
+        out.append(errors.not_permitted(f"{path}.namespace", "`parameters.scope` is set to 'Cluster'"))
+    return out
+
+
+def _domain_path(text: str, path: str) -> list[Cause]:
+    domain, slash, rest = text.partition("/")
+    if not slash or not domain or not rest:
+        return [errors.bad_value(path, text, 'must be a domain-prefixed path (such as "acme.io/foo")')]
+    return checks.text(path, domain, names.dns_subdomain)
 
 
 class NetworkPolicies(Strategy):
@@ -206,7 +239,7 @@ class NetworkPolicies(Strategy):
 
     def validate(self, obj: Object, ctx: Context) -> list[Cause]:
         spec = obj["spec"]
-        out = _selector(spec["podSelector"], "spec.podSelector")
+        out = checks.label_selector("spec.podSelector", spec["podSelector"])
         for way, peers in (("ingress", "from"), ("egress", "to")):
             for i, rule in enumerate(spec.get(way) or []):
                 for j, port in enumerate(rule.get("ports") or []):
@@ -218,31 +251,16 @@ class NetworkPolicies(Strategy):
             out.append(errors.bad_value("spec.policyTypes", kinds, "may not specify more than two policyTypes"))
             return out
         for i, kind in enumerate(kinds):
-            if kind not in ("Egress", "Ingress"):
-                out.append(errors.not_supported(f"spec.policyTypes[{i}]", kind, ("Egress", "Ingress")))
+            out += checks.listed(f"spec.policyTypes[{i}]", kind, ("Ingress", "Egress"))
         return out
 
     def validate_update(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
         return self.validate(obj, ctx)
 
 
-def _selector(selector: Any, path: str) -> list[Cause]:
-    out = []
-    for key, value in (selector.get("matchLabels") or {}).items():
-        if problem := names.label_key(key) or names.label_value(value):
-            out.append(errors.bad_value(f"{path}.matchLabels", key, problem))
-    if not out:
-        try:
-            selectors.of_label_selector(selector)
-        except selectors.SelectorError as e:
-            out.append(errors.bad_value(path, selector, str(e)))
-    return out
-
-
 def _policy_port(port: Object, path: str) -> list[Cause]:
     out: list[Cause] = []
-    if port["protocol"] not in PROTOCOLS:
-        out.append(errors.not_supported(f"{path}.protocol", port["protocol"], PROTOCOLS))
+    out += checks.listed(f"{path}.protocol", port["protocol"], PROTOCOLS)
     value, end = port.get("port"), port.get("endPort")
     if isinstance(value, int):
         if not 1 <= value <= PORT_MAX:
@@ -256,14 +274,8 @@ def _policy_port(port: Object, path: str) -> list[Cause]:
     if end is not None:
         why = "may not be specified when `port` is " + ("non-numeric" if value else "not specified")
         out.append(errors.bad_value(f"{path}.endPort", end, why))
-    if isinstance(value, str) and (not _PORT_NAME.match(value) or len(value) > 15 or value.isdigit()):
-        out.append(
-            errors.bad_value(
-                f"{path}.port",
-                value,
-                "must contain at least one letter (a-z)" if value.isdigit() else "must be a valid port name",
-            )
-        )
+    if isinstance(value, str):
+        out += checks.port_name(f"{path}.port", value)
     return out
 
 
@@ -271,9 +283,8 @@ def _peer(peer: Object, path: str) -> list[Cause]:
     out: list[Cause] = []
     given = [f for f in ("podSelector", "namespaceSelector", "ipBlock") if peer.get(f) is not None]
     for field in given:
-        out += (
-            _block(peer["ipBlock"], f"{path}.ipBlock") if field == "ipBlock" else _selector(peer[field], f"{path}.{field}")
-        )
+        where = f"{path}.{field}"
+        out += _block(peer[field], where) if field == "ipBlock" else checks.label_selector(where, peer[field])
     if not given:
         out.append(errors.required(path, "must specify a peer"))
     elif "ipBlock" in given and len(given) > 1:

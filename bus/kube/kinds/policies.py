@@ -6,12 +6,14 @@ import re
 
 from bus.kube import errors, names, quantity
 from bus.kube.errors import Cause
+from bus.kube.kinds import checks
 from bus.kube.kinds.base import Context, Strategy, at, keep
 from bus.kube.quantity import QuantityError
 from bus.kube.storage import Object
 
 ADMITTED = "quota.skerry.io/admitted"  # admission's own note on a quota (bus/kube/admission/reserved.py)
 SCOPES = ("BestEffort", "CrossNamespacePodAffinity", "NotBestEffort", "NotTerminating", "PriorityClass", "Terminating")
+HUGE = ("hugepages-", "requests.hugepages-")
 OPERATORS = ("DoesNotExist", "Exists", "In", "NotIn")
 _POD_NAMES = re.compile(r"(pods|cpu|memory|ephemeral-storage|(requests|limits)\.(cpu|memory|ephemeral-storage))\Z")
 _PLAIN = re.compile(
@@ -24,6 +26,11 @@ WHOLE = re.compile(
 
 
 class Quotas(Strategy):
+    returns_deleted = True
+
+    def defaults(self, obj: Object, ctx: Context) -> None:
+        obj.setdefault("spec", {})
+
     def prepare_create(self, obj: Object, ctx: Context) -> None:
         obj["status"] = {}
         (obj["metadata"].get("annotations") or {}).pop(ADMITTED, None)
@@ -48,9 +55,9 @@ class Quotas(Strategy):
         for name, text in hard.items():
             out += _resource(name, f"spec.hard[{name}]") + _amount(name, text, f"spec.hard[{name}]")
         scopes = list(spec.get("scopes") or [])
-        out += [errors.not_supported("spec.scopes", s, SCOPES) for s in scopes if s not in SCOPES]
-        for i, e in enumerate(at(spec, "scopeSelector", "matchExpressions") or []):
-            out += _expression(e, f"spec.scopeSelector.matchExpressions[{i}]")
+        out += [errors.bad_value("spec.scopes", scopes, "unsupported scope") for s in scopes if s not in SCOPES]
+        for e in at(spec, "scopeSelector", "matchExpressions") or []:
+            out += _expression(e, "spec.scopeSelector.matchExpressions")
             scopes.append(e.get("scopeName"))
         for one, other in (("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating")):
             if one in scopes and other in scopes:
@@ -82,15 +89,23 @@ def _of_pods(name: str) -> bool:
     return bool(_POD_NAMES.match(name)) or name == "count/pods" or name.startswith(("requests.", "hugepages-"))
 
 
+def _standard(name: str) -> bool:
+    return bool(_POD_NAMES.match(name) or _PLAIN.match(name)) or name == "storage" or name.startswith(HUGE)
+
+
+def resource_name(name: str, path: str) -> list[Cause]:
+    """Of any resource: a standard one, or one with its owner's domain."""
+    out = checks.text(path, name, names.label_key)
+    if not out and "/" not in name and not _standard(name):
+        out.append(errors.bad_value(path, name, "must be a standard resource type or fully qualified"))
+    return out
+
+
 def _resource(name: str, path: str) -> list[Cause]:
-    problem = names.label_key(name)
-    if problem:
-        return [errors.bad_value(path, name, problem)]
-    if "/" not in name and not (
-        _POD_NAMES.match(name) or _PLAIN.match(name) or name.startswith(("hugepages-", "requests."))
-    ):
-        return [errors.bad_value(path, name, "must be a standard resource for quota")]
-    return []
+    out = resource_name(name, path)
+    if "/" not in name and not _standard(name):
+        out.append(errors.bad_value(path, name, "must be a standard resource for quota"))
+    return out
 
 
 def _amount(name: str, text: object, path: str) -> list[Cause]:
@@ -107,17 +122,17 @@ def _amount(name: str, text: object, path: str) -> list[Cause]:
 
 def _expression(e: Object, path: str) -> list[Cause]:
     scope, operator, values = e.get("scopeName"), e.get("operator"), e.get("values") or []
-    out = [] if scope in SCOPES else [errors.not_supported(f"{path}.scopeName", scope, SCOPES)]
+    out = [] if scope in SCOPES else [errors.bad_value(f"{path}.scopeName", scope, "unsupported scope")]
     if operator not in OPERATORS:
         return [*out, errors.not_supported(f"{path}.operator", operator, OPERATORS)]
     if operator in ("In", "NotIn") and not values:
         why = "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector"
         out.append(errors.required(f"{path}.values", why))
     if operator in ("Exists", "DoesNotExist") and values:
-        why = "must be no value when `operator` is 'Exists' or 'DoesNotExist' for scope selector"
+        why = "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector"
         out.append(errors.bad_value(f"{path}.values", values, why))
     if scope in SCOPES and scope != "PriorityClass" and operator != "Exists":
-        why = "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, "
+        why = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, "
         why += "ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity"
         out.append(errors.bad_value(f"{path}.operator", operator, why))
     return out
@@ -126,7 +141,9 @@ def _expression(e: Object, path: str) -> list[Cause]:
 class LimitRanges(Strategy):
     def defaults(self, obj: Object, ctx: Context) -> None:
         """A container's default limit is its largest one, its default request its default limit or its smallest one."""
-        for item in at(obj, "spec", "limits") or []:
+        spec = obj.setdefault("spec", {})
+        spec["limits"] = spec.get("limits") or None  # always told
+        for item in spec["limits"] or []:
             if item.get("type") != "Container":
                 continue
             for field, sources in (("default", ("max",)), ("defaultRequest", ("default", "min"))):
@@ -139,6 +156,7 @@ class LimitRanges(Strategy):
         seen: set[object] = set()
         for i, item in enumerate(at(obj, "spec", "limits") or []):
             path = f"spec.limits[{i}]"
+            out += _limit_type(item.get("type") or "", f"{path}.type")
             if item.get("type") in seen:
                 out.append(errors.duplicate(f"{path}.type", item.get("type")))
             seen.add(item.get("type"))
@@ -150,29 +168,70 @@ class LimitRanges(Strategy):
 
 
 def _limits(item: Object, path: str) -> list[Cause]:
-    kind, out = item.get("type"), []
+    kind, out = item.get("type") or "", []
+    given: list[str] = []  # names of resources, in the order in which they come up
+    for field in ("max", "min", *(() if kind == "Pod" else ("default", "defaultRequest")), "maxLimitRequestRatio"):
+        if field == "maxLimitRequestRatio":
+            out += _missing(kind, item, path)
+        for name in item.get(field) or {}:
+            out += _limited(kind, name, f"{path}.{field}[{name}]")
+            given.append(name)
+    for name in dict.fromkeys(given):
+        out += _compared(item, name, path)
+    return out
+
+
+def _limit_type(kind: str, path: str) -> list[Cause]:
+    out = checks.text(path, kind, names.label_key)
+    if not out and "/" not in kind and kind not in ("Container", "PersistentVolumeClaim", "Pod"):
+        out.append(errors.bad_value(path, kind, "must be a standard limit type or fully qualified"))
+    return out
+
+
+def _missing(kind: str, item: Object, path: str) -> list[Cause]:
     if kind == "Pod":
-        for field in ("default", "defaultRequest"):
-            if item.get(field):
-                out.append(errors.not_permitted(f"{path}.{field}", "may not be specified when `type` is 'Pod'"))
-    fields = ("min", "max", "default", "defaultRequest", "maxLimitRequestRatio")
-    found = {f: {k: quantity.parse(v) for k, v in (item.get(f) or {}).items()} for f in fields}
-    if kind == "PersistentVolumeClaim" and "storage" not in found["min"] and "storage" not in found["max"]:
+        why = "may not be specified when `type` is 'Pod'"
+        return [errors.not_permitted(f"{path}.{f}", why) for f in ("default", "defaultRequest") if item.get(f)]
+    bounds = {**(item.get("min") or {}), **(item.get("max") or {})}
+    if kind == "PersistentVolumeClaim" and "storage" not in bounds:
         why = "either minimum or maximum storage value is required, but neither was provided"
-        out.append(errors.required(f"{path}.limits", why))
-    # (smaller, larger): the field that is named when they are the wrong way round
-    order = (("min", "max"), ("min", "defaultRequest"), ("defaultRequest", "max"), ("defaultRequest", "default"))
-    for small, large in (*order, ("default", "max")):
-        for name in sorted(found[small].keys() & found[large].keys()):
-            if found[small][name] > found[large][name]:
-                field, over = (small, True) if large in ("max", "default") else (large, False)
-                words = ("greater", large) if over else ("less", small)
-                why = f"{field} value {item[field][name]} is {words[0]} than {words[1]} value {item[words[1]][name]}"
-                out.append(errors.bad_value(f"{path}.{field}[{name}]", item[field][name], why))
-    for name, ratio in found["maxLimitRequestRatio"].items():
-        if ratio < 1:
-            text = item["maxLimitRequestRatio"][name]
-            out.append(errors.bad_value(f"{path}.maxLimitRequestRatio[{name}]", text, f"ratio {text} is less than 1"))
+        return [errors.required(f"{path}.limits", why)]
+    return []
+
+
+def _limited(kind: str, name: str, path: str) -> list[Cause]:
+    out = resource_name(name, path)
+    contained = name in ("cpu", "ephemeral-storage", "memory") or name.startswith(HUGE)
+    if kind == "Container" and "/" not in name and not contained:
+        out.append(errors.bad_value(path, name, "must be a standard resource for containers"))
+    return out
+
+
+def _compared(item: Object, name: str, path: str) -> list[Cause]:
+    """The amounts of one resource among each other."""
+    text = {f: (item.get(f) or {}).get(name) for f in ("min", "max", "default", "defaultRequest", "maxLimitRequestRatio")}
+    value = {f: quantity.parse(t) for f, t in text.items() if t is not None}
+    out = []
+    # which may not be greater than which; the field that is named, the amount that is shown with it, what both are called
+    for small, large, field, shown, words in (
+        ("min", "max", "min", "min", ("min", "max")),
+        ("min", "defaultRequest", "defaultRequest", "defaultRequest", ("min", "default request")),
+        ("defaultRequest", "max", "defaultRequest", "defaultRequest", ("default request", "max")),
+        ("defaultRequest", "default", "defaultRequest", "defaultRequest", ("default request", "default limit")),
+        ("min", "default", "default", "min", ("min", "default")),
+        ("default", "max", "default", "max", ("default", "max")),
+    ):
+        if small in value and large in value and value[small] > value[large]:
+            why = f"{words[0]} value {text[small]} is greater than {words[1]} value {text[large]}"
+            out.append(errors.bad_value(f"{path}.{field}[{name}]", text[shown], why))
+    if (ratio := value.get("maxLimitRequestRatio")) is None:
+        return out
+    where, told = f"{path}.maxLimitRequestRatio[{name}]", text["maxLimitRequestRatio"]
+    if ratio < 1:
+        out.append(errors.bad_value(where, told, f"ratio {told} is less than 1"))
+    if value.get("min") and "max" in value and ratio > value["max"] / value["min"]:
+        why = f"ratio {told} is greater than max/min = {float(value['max'] / value['min']):f}"
+        out.append(errors.bad_value(where, told, why))
     return out
 
 

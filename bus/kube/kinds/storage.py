@@ -33,6 +33,8 @@ def sources(spec: Object) -> dict[str, Object]:
 
 
 class Volumes(Strategy):
+    returns_deleted = True
+
     def defaults(self, obj: Object, ctx: Context) -> None:
         spec = obj.setdefault("spec", {})
         spec.setdefault("persistentVolumeReclaimPolicy", "Retain")
@@ -86,6 +88,8 @@ class Volumes(Strategy):
 
 
 class Claims(Strategy):
+    returns_deleted = True
+
     def defaults(self, obj: Object, ctx: Context) -> None:
         spec = obj.setdefault("spec", {})
         spec.setdefault("volumeMode", "Filesystem")
@@ -126,6 +130,8 @@ def _fixed(new: Object, old: Object) -> Object:
 
 
 class Classes(Strategy):
+    returns_deleted = True
+
     def defaults(self, obj: Object, ctx: Context) -> None:
         obj.setdefault("reclaimPolicy", "Delete")
         obj.setdefault("volumeBindingMode", "Immediate")

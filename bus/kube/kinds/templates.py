@@ -14,6 +14,7 @@ from bus.kube.storage import Object
 
 
 class PodTemplates(Strategy):
+    returns_deleted = True
     generation = True
 
     def defaults(self, obj: Object, ctx: Context) -> None:

@@ -4,6 +4,7 @@ The NoSchedule taints are written at once with the node's status (cloud/core/sta
 knows first.  Here is what drives pods off, and that is slower on purpose:
 
 * the node is heard, and says that it isn't ready: ``not-ready:NoExecute``, as on any cluster;
+* it says that it is: what the API gave it when it was registered (``not-ready:NoSchedule``) goes;
 * the node is cut off: nothing, until its autonomy has run out (``autonomy``), then ``unreachable:NoExecute``.
 
 When it is heard again the taints are gone before anybody counts on; what was not evicted by then stays, and what runs is
@@ -70,9 +71,11 @@ def _owed(node: Object, now_us: int) -> tuple[str | None, int | None]:
 
 
 def _kept(node: Object, ours: str | None, now_us: int) -> Iterable[Object]:
+    ready = taints.ready(node)
     for t in taints.of(node):
         if t.get("effect") != "NoExecute":
-            yield t
+            if not (ready and t.get("key") == taints.NOT_READY and t.get("effect") == "NoSchedule"):
+                yield t
         elif t.get("key") not in (taints.NOT_READY, taints.UNREACHABLE) or t.get("key") == ours:
             yield t if t.get("timeAdded") else {**t, "timeAdded": times.rfc3339(now_us)}
 

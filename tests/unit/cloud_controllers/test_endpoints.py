@@ -31,7 +31,7 @@ async def listed(cluster: Cluster) -> tuple[list[str], list[str]]:
     ready = sorted(a["targetRef"]["name"] for s in subsets for a in s.get("addresses", []))
     waiting = sorted(a["targetRef"]["name"] for s in subsets for a in s.get("notReadyAddresses", []))
     slices = await cluster.list(DISCOVERY, "endpointslices")
-    found = [e for s in slices for e in s.get("endpoints", []) if not e["conditions"]["terminating"]]
+    found = [e for s in slices for e in s.get("endpoints") or [] if not e["conditions"]["terminating"]]
     assert sorted(e["targetRef"]["name"] for e in found if e["conditions"]["ready"]) == ready
     assert sorted(e["targetRef"]["name"] for e in found if not e["conditions"]["ready"]) == waiting
     return ready, waiting

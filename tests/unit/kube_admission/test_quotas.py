@@ -129,7 +129,7 @@ async def test_scopes(rig: Rules) -> None:
         ({"hard": {"wonders": "1"}}, "must be a standard resource for quota"),
         ({"hard": {"pods": "-1"}}, "must be greater than or equal to 0"),
         ({"hard": {"pods": "1500m"}}, "must be an integer"),
-        ({"hard": {"pods": "1"}, "scopes": ["Sometimes"]}, "Unsupported value"),
+        ({"hard": {"pods": "1"}, "scopes": ["Sometimes"]}, "unsupported scope"),
         ({"hard": {"pods": "1"}, "scopes": ["BestEffort", "NotBestEffort"]}, "conflicting scopes"),
         ({"hard": {"services": "1"}, "scopes": ["Terminating"]}, "unsupported scope applied to resource"),
     ],

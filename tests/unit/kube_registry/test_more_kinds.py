@@ -101,7 +101,7 @@ def rule(path: dict[str, Any]) -> dict[str, Any]:
         (rule({"path": "/a/../b"}), "spec.rules[0].http.paths[0].path", "must not contain '/../'"),
         (
             rule({"backend": {"service": {"name": "w", "port": {}}}}),
-            "spec.rules[0].http.paths[0].backend.service.port",
+            "spec.rules[0].http.paths[0].backend",
             "Required value: port name or number is required",
         ),
         ({"rules": [{"host": "10.0.0.1"}]}, "spec.rules[0].host", "must be a DNS name, not an IP address"),
