@@ -58,6 +58,7 @@ CONTROLLERS: dict[str, Controller] = {
     for c in (
         deployment.CONTROLLER,
         replicaset.CONTROLLER,
+        replicaset.OLDER,
         daemonset.CONTROLLER,
         statefulset.CONTROLLER,
         job.CONTROLLER,

@@ -19,7 +19,7 @@ def claim(
 ) -> list[Seen]:
     """Objects of a kind that are the owner's.  Adds the writes that take in orphans (those that ``adopts`` wants too) and
     let go of what the selector doesn't pick any more; an owner that is being deleted does neither."""
-    selector = at(owner.object, "spec", "selector")
+    selector = selector_of(owner.object)
     leaving = base.deleting(owner.object)
     mine: list[Seen] = []
     for found in view.owned(base.uid(owner.object)):
@@ -51,8 +51,14 @@ def concerned(view: View, s: Seen, kind: Kind, name: str, *, adopts: bool) -> It
             yield ObjectKey(*kind, s.key.namespace, str(owner.get("name")))
     elif adopts:
         for candidate in view.list(kind, s.key.namespace):
-            if selecting.selects(at(candidate.object, "spec", "selector"), base.labels(s.object)):
+            if selecting.selects(selector_of(candidate.object), base.labels(s.object)):
                 yield candidate.key
+
+
+def selector_of(owner: Object) -> object:
+    """As a label selector, which a replication controller's isn't yet."""
+    selector = at(owner, "spec", "selector")
+    return {"matchLabels": selector} if owner.get("kind") == "ReplicationController" else selector
 
 
 def unmoved(seen: Seen | None, old: Seen | None) -> bool:

@@ -17,9 +17,13 @@ from schemas.subjects import ObjectKey
 
 HASH = "pod-template-hash"
 REVISION = "deployment.kubernetes.io/revision"
+DESIRED, MOST = "deployment.kubernetes.io/desired-replicas", "deployment.kubernetes.io/max-replicas"
 HISTORY_LIMIT = 10  # revisionHistoryLimit's default (API reference)
 
-_NOT_COPIED = ("kubectl.kubernetes.io/last-applied-configuration", REVISION, "deprecated.deployment.rollback.to")
+_NOT_COPIED = (
+    *("kubectl.kubernetes.io/last-applied-configuration", REVISION, DESIRED, MOST),
+    *("deployment.kubernetes.io/revision-history", "deprecated.deployment.rollback.to"),
+)
 
 
 def concerns(view: View, seen: Seen | None, old: Seen | None) -> Iterable[ObjectKey]:
@@ -149,7 +153,7 @@ def _create(view: View, d: Seen, revision: int, replicas: int) -> list[Write]:
             "name": name,
             "namespace": d.key.namespace,
             "labels": {**base.labels(template), **hashed},
-            "annotations": {**_copied(d.object), REVISION: str(revision)},
+            "annotations": {**_copied(d.object), **_sizes(d.object), REVISION: str(revision)},
             "ownerReferences": [base.owner_reference(d.object)],
         },
         "spec": spec,
@@ -174,7 +178,14 @@ def _noted(d: Seen, rs: Seen, revision: int) -> list[Write]:
 def _scaled(d: Seen, rs: Seen, replicas: int) -> list[Write]:
     if _replicas(rs) == replicas:
         return []
-    return [base.update(rs, {**rs.object, "spec": {**rs.object["spec"], "replicas": replicas}}, d)]
+    noted = base.with_meta(rs.object, annotations={**base.notes(rs.object), **_sizes(d.object)})
+    return [base.update(rs, {**noted, "spec": {**rs.object["spec"], "replicas": replicas}}, d)]
+
+
+def _sizes(d: Object) -> dict[str, str]:
+    """What a set is told of the whole: how many there shall be, and may be at most while it rolls."""
+    wanted = deployment_status.wanted(d)
+    return {DESIRED: str(wanted), MOST: str(wanted + deployment_status.surge(d))}
 
 
 def _new_size(d: Object, new: Seen, old: Sequence[Seen]) -> int:

@@ -143,5 +143,8 @@ def _conditions(old: Object, said: Object, generation: int, now_us: int) -> list
 
 
 CONTROLLER = Controller(
-    "disruption", (BUDGETS, PODS, base.DEPLOYMENTS, base.REPLICASETS, base.STATEFULSETS), concerns, reconcile
+    "disruption",
+    (BUDGETS, PODS, base.DEPLOYMENTS, base.REPLICASETS, base.STATEFULSETS, base.REPLICATION_CONTROLLERS),
+    concerns,
+    reconcile,
 )

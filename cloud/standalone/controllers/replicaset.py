@@ -1,7 +1,8 @@
-"""ReplicaSet: as many pods as wanted, no more and no fewer, of those that its selector picks.
+"""ReplicaSet and ReplicationController: as many pods as wanted, no more and no fewer, of those that a selector picks.
 
 What is new at the edge: a pod behind a cut link is not replaced.  It counts (Ready is Unknown, so it is not available), and
-nothing deletes it, because it very likely runs.  Source: Kubernetes documentation, "ReplicaSet"; API reference.
+nothing deletes it, because it very likely runs.
+Source: Kubernetes documentation, "ReplicaSet", "ReplicationController"; API reference.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from cloud.core.writes import Write
 from cloud.standalone.controllers import amounts, base, claims
-from cloud.standalone.controllers.base import PODS, REPLICASETS, Controller, Object, Plan, Seen, View, at
+from cloud.standalone.controllers.base import Controller, Kind, Object, Plan, Seen, View, at
 from schemas import times
 from schemas.subjects import ObjectKey
 
@@ -19,14 +20,17 @@ BURST_PODS = 500  # made or deleted in one go; the rest follows with the next lo
 _DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
 
-def concerns(view: View, seen: Seen | None, old: Seen | None) -> Iterable[ObjectKey]:
-    for s in (seen, old):
-        if s is None:
-            continue
-        if (s.key.group, s.key.resource) == REPLICASETS:
-            yield s.key
-            continue
-        yield from claims.concerned(view, s, REPLICASETS, "ReplicaSet", adopts=seen is not None)
+def _controller(name: str, kind: Kind, named: str) -> Controller:
+    def concerns(view: View, seen: Seen | None, old: Seen | None) -> Iterable[ObjectKey]:
+        for s in (seen, old):
+            if s is None:
+                continue
+            if (s.key.group, s.key.resource) == kind:
+                yield s.key
+                continue
+            yield from claims.concerned(view, s, kind, named, adopts=seen is not None)
+
+    return Controller(name, (kind, base.PODS), concerns, reconcile)
 
 
 def reconcile(view: View, key: ObjectKey, now_us: int) -> Plan:
@@ -34,7 +38,7 @@ def reconcile(view: View, key: ObjectKey, now_us: int) -> Plan:
     if rs is None:
         return Plan()
     writes: list[Write] = []
-    pods = claims.claim(view, rs, PODS, writes, lambda p: not base.finished(p))
+    pods = claims.claim(view, rs, base.PODS, writes, lambda p: not base.finished(p))
     active = claims.running(pods)
     if not base.deleting(rs.object):
         writes += _scale(rs, active)
@@ -44,7 +48,8 @@ def reconcile(view: View, key: ObjectKey, now_us: int) -> Plan:
     return Plan(writes, again_us)
 
 
-CONTROLLER = Controller("replicaset", (REPLICASETS, PODS), concerns, reconcile)
+CONTROLLER = _controller("replicaset", base.REPLICASETS, "ReplicaSet")
+OLDER = _controller("replicationcontroller", base.REPLICATION_CONTROLLERS, "ReplicationController")
 
 
 def _scale(rs: Seen, active: Sequence[Seen]) -> list[Write]:
@@ -52,7 +57,7 @@ def _scale(rs: Seen, active: Sequence[Seen]) -> list[Write]:
     missing = (1 if wanted is None else int(wanted)) - len(active)
     if missing > 0:
         pod = claims.new_pod(rs.object, at(rs.object, "spec", "template") or {})
-        return [base.create(PODS, rs.key.namespace, pod, rs) for _ in range(min(missing, BURST_PODS))]
+        return [base.create(base.PODS, rs.key.namespace, pod, rs) for _ in range(min(missing, BURST_PODS))]
     return [base.delete(p, rs) for p in victims(active)[: min(-missing, BURST_PODS)]]
 
 

@@ -178,6 +178,37 @@ async def test_a_replica_set_adopts_what_it_picks_and_lets_go_of_what_it_does_no
     assert len(await two.list("", "pods")) == 3
 
 
+async def test_a_replication_controller_keeps_its_pods(two: Cluster) -> None:
+    await two.create("", "pods", pod("stray", metadata={"labels": {"app": "rc"}}))
+    template = deployment("rc")["spec"]["template"]
+    rc = {"apiVersion": "v1", "kind": "ReplicationController", "metadata": {"name": "rc"}}
+    made = await two.create("", "replicationcontrollers", {**rc, "spec": {"replicas": 3, "template": template}})
+    assert made["spec"]["selector"] == {"app": "rc"}
+    await two.settle()
+    pods = await two.list("", "pods")
+    assert {p["metadata"]["ownerReferences"][0]["uid"] for p in pods} == {made["metadata"]["uid"]}
+    status = (await two.get("", "replicationcontrollers", "rc"))["status"]
+    assert status == {
+        **dict.fromkeys(("replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas"), 3),
+        "observedGeneration": 1,
+    }
+    await two.patch("", "replicationcontrollers", "rc", {"spec": {"replicas": 1}})
+    await two.settle()
+    assert len(await two.list("", "pods")) == 1
+
+
+async def test_sets_are_told_how_many_the_whole_has(two: Cluster) -> None:
+    await two.create("apps", "deployments", deployment(replicas=3))
+    await two.settle()
+    for replicas in (3, 5):
+        await two.patch("apps", "deployments", "web", {"spec": {"replicas": replicas}})
+        await two.settle()
+        (rs,) = await two.list("apps", "replicasets")
+        told = {k.rpartition("/")[2]: v for k, v in rs["metadata"]["annotations"].items()}
+        surge = -(-replicas // 4)
+        assert told == {"revision": "1", "desired-replicas": str(replicas), "max-replicas": str(replicas + surge)}
+
+
 async def test_a_pod_behind_a_cut_link_is_neither_replaced_nor_available(two: Cluster) -> None:
     await two.create("apps", "deployments", deployment(replicas=2))
     await two.settle()
