@@ -14,7 +14,7 @@ from bus.connect import Connection
 from bus.hub import init
 from bus.kube.storage import Reader
 from cloud.bridge.client import Client
-from cloud.kubelet import auth, ports, server
+from cloud.kubelet import auth, ports, server, serving_cert
 from cloud.kubelet.settings import BadSettings, Settings
 
 logger = structlog.get_logger(__name__)
@@ -38,6 +38,10 @@ async def serving(
     running = [tasks.create_task(made.run(), name="kubelet.ports")]
     if settings.client_ca is None:
         running.append(tasks.create_task(auth.keep_ca(client, context), name="kubelet.client_ca"))
+    if settings.csr != "none":
+        own = serving_cert.ServingCertificate(client, context, hub.dir / "tls", settings.reached_at, settings.csr)
+        own.kept()
+        running.append(tasks.create_task(own.run(), name="kubelet.certificate"))
     await kubelet.start()
     logger.info("kubelet.serving", address=settings.reached_at, port=made.port, own_ports=len(settings.ports))
     try:

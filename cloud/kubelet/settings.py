@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloud.core.kubelets import Kubelet
+from cloud.kubelet import serving_cert
 
 DEFAULT_PORT = 10250  # the kubelet's own
 
@@ -20,7 +21,8 @@ class Settings:
     """``listen`` is for all nodes; ``ports`` is one each, for requests that name no pod (metrics-server).
 
     ``address``: what Node objects name, "" is the listening one.  ``client_ca``: of the API server's client certificate;
-    None is the one that the cluster publishes.  ``cert``, ``key``: served; None is one of the hub's own authority."""
+    None is the one that the cluster publishes.  ``cert``, ``key``: served; None is one of the hub's own authority, until
+    there is one of the cluster's where ``csr`` asks for it (``serving_cert``)."""
 
     listen_host: str
     listen_port: int = DEFAULT_PORT
@@ -29,6 +31,7 @@ class Settings:
     client_ca: Path | None = None
     cert: Path | None = None
     key: Path | None = None
+    csr: serving_cert.How = "none"
 
     def check(self) -> None:
         """Raises BadSettings."""
@@ -36,6 +39,8 @@ class Settings:
             raise BadSettings(f"{self.listen_host} is every address: say which one the cluster's API server connects to")
         if (self.cert is None) != (self.key is None):
             raise BadSettings("a certificate and its key go together")
+        if self.csr != "none" and self.cert is not None:
+            raise BadSettings("a certificate is given, so the cluster can't be asked for another")
         if self.listen_port in self.ports:
             raise BadSettings(f"port {self.listen_port} is for all nodes, so it can't be one of a single node")
 

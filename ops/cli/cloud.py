@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ops.cli import common
+
+if TYPE_CHECKING:
+    from cloud.kubelet import serving_cert
 
 
 @click.group()
@@ -24,6 +27,14 @@ def kubelet_options(f: Callable[..., Any]) -> Callable[..., Any]:
     """Where a cluster's API server finds the kubelets of edge nodes."""
     for option in (
         click.option("--kubelet-key", type=_file, help="Its private key."),
+        click.option(
+            "--kubelet-csr",
+            type=click.Choice(["none", "request", "approve"]),
+            default="none",
+            show_default=True,
+            help="Ask the cluster for the certificate, signed by its kubelet-serving signer.  request: an administrator "
+            "approves it; approve: it is approved here.",
+        ),
         click.option("--kubelet-cert", type=_file, help="Certificate to serve there [default: one of the hub's authority]."),
         click.option(
             "--kubelet-client-ca",
@@ -171,12 +182,13 @@ def _kubelet(
     kubelet_client_ca: Path | None,
     kubelet_cert: Path | None,
     kubelet_key: Path | None,
+    kubelet_csr: serving_cert.How,
 ) -> Any:
     """Raises BadParameter."""
     from cloud.kubelet import settings
 
     if kubelet is None:
-        if kubelet_address or kubelet_ports or kubelet_client_ca or kubelet_cert or kubelet_key:
+        if kubelet_address or kubelet_ports or kubelet_client_ca or kubelet_cert or kubelet_key or kubelet_csr != "none":
             raise click.BadParameter("is missing: where shall the kubelets be served?", param_hint="--kubelet")
         return None
     if not bridged:
@@ -188,7 +200,8 @@ def _kubelet(
         if not dash or not (first.isdigit() and last.isdigit()) or not 0 < int(first) <= int(last) <= 65535:
             raise click.BadParameter(f"{kubelet_ports!r} is not A-B with ports", param_hint="--kubelet-ports")
         ports = range(int(first), int(last) + 1)
-    made = settings.Settings(host, port, kubelet_address, ports, kubelet_client_ca, kubelet_cert, kubelet_key)
+    files = (kubelet_client_ca, kubelet_cert, kubelet_key)
+    made = settings.Settings(host, port, kubelet_address, ports, *files, csr=kubelet_csr)
     try:
         made.check()
     except settings.BadSettings as e:

@@ -30,6 +30,13 @@ namespace_option = click.option("--namespace", default=values.NAMESPACE, show_de
 @click.option("--storage-class", default="", help="Default: the cluster's.")
 @click.option("--service-type", type=click.Choice(values.SERVICE_TYPES), default=values.SERVICE_TYPES[0], show_default=True,
               help="How the cluster opens the hub's ports to the nodes.")  # fmt: skip
+@click.option(
+    "--kubelet-csr",
+    type=click.Choice(values.CSR_WAYS),
+    default="none",
+    show_default=True,
+    help="The kubelets' certificate, signed by the cluster: an administrator approves it, or it is approved here.",
+)
 @click.option("--force-conflicts", is_flag=True, help="Take over fields that others have set.")
 @click.option("--wait", "wait_s", type=click.FloatRange(0), default=300.0, show_default=True,
               help="Seconds to wait until it runs; 0: don't.")  # fmt: skip
@@ -37,7 +44,7 @@ namespace_option = click.option("--namespace", default=values.NAMESPACE, show_de
 @common.is_async
 async def command(
     kubeconfig: Path, context: str | None, namespace: str, host: str, image: str, storage: str, storage_class: str,
-    service_type: str, force_conflicts: bool, wait_s: float, only_print: bool,
+    service_type: str, kubelet_csr: str, force_conflicts: bool, wait_s: float, only_print: bool,
 ) -> None:  # fmt: skip
     """Install Skerry into a Kubernetes cluster, or upgrade it: definitions, rights, hub and cloud.
 
@@ -51,7 +58,7 @@ async def command(
     from ops.install import cluster, objects, render
 
     try:
-        chosen = values.checked(values.Values(host, namespace, image, storage, storage_class, service_type))
+        chosen = values.checked(values.Values(host, namespace, image, storage, storage_class, service_type, kubelet_csr))
     except values.BadValue as e:
         raise click.ClickException(str(e)) from e
     if only_print:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path as File
 from typing import Any
 
@@ -75,12 +76,16 @@ class Installer:
             await self._until_established(definition["metadata"]["name"])
         for obj in made:
             await self._apply(obj, force)
+        names = [words(o) for o in made]
+        for obj in objects.objects(replace(values, kubelet_csr="approve")):
+            if words(obj) not in names and await self._has(path_of(obj), obj["metadata"]["name"]):
+                await self._delete(obj)  # rights that an installation before had
         if wait_s > 0:
             await self._until_available(made[-1], wait_s)
 
     async def uninstall(self, namespace: str, *, data: bool, definitions: bool) -> None:
         """``data``: the claim with the log and the namespace too; ``definitions``: and with them all devices and rules."""
-        found = objects.objects(Values(host="any", namespace=namespace))
+        found = objects.objects(Values(host="any", namespace=namespace, kubelet_csr="approve"))
         for obj in reversed(found):
             if obj["kind"] in ("Namespace", "PersistentVolumeClaim") and not data:
                 self._say(f"{words(obj)} kept")

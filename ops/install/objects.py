@@ -12,6 +12,7 @@ from typing import Any
 
 from bus.kube import catalog
 from bus.stamp import VERSION
+from cloud.bridge import kinds
 from ops.install import rights
 from ops.install.values import Values
 
@@ -19,6 +20,7 @@ Object = dict[str, Any]
 
 NAME = "skerry"
 BRIDGE_ROLE = "skerry-bridge"
+CSR_ROLE, APPROVER_ROLE = "skerry-kubelet-csr", "skerry-kubelet-approver"  # where the values want them
 SELECTOR = {"app.kubernetes.io/name": NAME}
 MANAGED_BY = "app.kubernetes.io/managed-by"
 LABELS = {**SELECTOR, "app.kubernetes.io/version": VERSION, MANAGED_BY: "skerry"}
@@ -27,6 +29,16 @@ HUB_DIR = f"{DATA}/hub"  # not the mount itself: a hub is made beside its place 
 USER = 10001
 KUBELET_PORT = 10250
 PORTS = {"client": 4222, "leaf": 7422, "websocket": 8443}
+
+
+# The hub serves the edges: on one of them it would be cut off with it.
+_NO_EDGE: Object = {
+    "nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {
+            "nodeSelectorTerms": [{"matchExpressions": [{"key": kinds.EDGE_LABEL, "operator": "DoesNotExist"}]}]
+        }
+    }
+}
 
 
 def definitions() -> list[Object]:
@@ -60,11 +72,11 @@ def _rights(v: Values) -> list[Object]:
     group = "rbac.authorization.k8s.io"
     subject = {"kind": "ServiceAccount", "name": NAME, "namespace": v.namespace}
 
-    def role(scope: str, rules: list[rights.Rule], namespace: str = "") -> Object:
+    def role(scope: str, rules: list[rights.Rule], namespace: str = "", name: str = BRIDGE_ROLE) -> Object:
         return {
             "apiVersion": f"{group}/v1",
             "kind": f"{scope}Role",
-            "metadata": _meta(BRIDGE_ROLE, namespace),
+            "metadata": _meta(name, namespace),
             "rules": rules,
         }
 
@@ -82,7 +94,19 @@ def _rights(v: Values) -> list[Object]:
         # A cluster's own roles for who serves beside its API server: the kubelets ask who comes, and what they may.
         binding("Cluster", "skerry-kubelet", "system:auth-delegator"),
         binding("", "skerry-kubelet", "extension-apiserver-authentication-reader", "kube-system"),
+        *(
+            made
+            for name, rules in _of_the_certificate(v)
+            for made in (role("Cluster", rules, name=name), binding("Cluster", name, name))
+        ),
     ]
+
+
+def _of_the_certificate(v: Values) -> list[tuple[str, list[rights.Rule]]]:
+    if v.kubelet_csr == "none":
+        return []
+    asks = [(CSR_ROLE, rights.of_the_certificate())]
+    return asks if v.kubelet_csr == "request" else [*asks, (APPROVER_ROLE, rights.of_the_approver())]
 
 
 def _claim(v: Values) -> Object:
@@ -110,6 +134,7 @@ def _deployment(v: Values) -> Object:
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
+        "affinity": copy.deepcopy(_NO_EDGE),
         "initContainers": [_container(v, "init", ["hub", "init", "--data", HUB_DIR], env=_hosts(v))],
         "containers": [_hub(v), _cloud(v)],
         "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": NAME}}, {"name": "tmp", "emptyDir": {}}],
@@ -140,9 +165,12 @@ def _hub(v: Values) -> Object:
 
 def _cloud(v: Values) -> Object:
     """Node objects name the pod's own address for their kubelets: the API server reaches pods, as it reaches webhooks."""
+    # With what would be filled in: a reference has one owner as a whole, and an applier who leaves that out is in conflict.
+    own_address = {"apiVersion": "v1", "fieldPath": "status.podIP"}
     env: list[Object] = [
         {"name": "SKERRY_CLOUD_RUN_KUBELET", "value": f"0.0.0.0:{KUBELET_PORT}"},
-        {"name": "SKERRY_CLOUD_RUN_KUBELET_ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        {"name": "SKERRY_CLOUD_RUN_KUBELET_ADDRESS", "valueFrom": {"fieldRef": own_address}},
+        {"name": "SKERRY_CLOUD_RUN_KUBELET_CSR", "value": v.kubelet_csr},
     ]
     made = _container(v, "cloud", ["cloud", "run", "--in-cluster", "--hub", HUB_DIR], env=env)
     made["ports"] = [{"name": "kubelet", "containerPort": KUBELET_PORT, "protocol": "TCP"}]

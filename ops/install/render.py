@@ -29,6 +29,7 @@ HELM = Values(
     storage="{{ .Values.storage }}",
     storage_class="{{ .Values.storageClass }}",
     service_type="{{ .Values.serviceType }}",
+    kubelet_csr="{{ .Values.kubeletCsr }}",
 )
 _HEAD = "# Made by `python -m ops.install`: change ops/install/objects.py instead.\n"
 _EDIT = (
@@ -51,7 +52,7 @@ def manifests() -> dict[str, str]:
 def chart() -> dict[str, str]:
     """File name -> text, of the Helm chart.  Its namespace is Helm's to make (``--create-namespace``)."""
     made = [o for o in objects.objects(HELM) if o["kind"] != "Namespace"]
-    template = documents(made)
+    template = "---\n".join(_when(o, documents([o])) for o in made)
     template = _STORAGE_CLASS.sub(
         r"\1{{- with .Values.storageClass }}\n\1storageClassName: '{{ . }}'\n\1{{- end }}\n", template
     )
@@ -62,6 +63,16 @@ def chart() -> dict[str, str]:
         "templates/skerry.yaml": template,
         "templates/NOTES.txt": NOTES,
     }
+
+
+def _when(obj: Object, text: str) -> str:
+    """Wrapped in the values on which it depends."""
+    wanted = {
+        objects.CSR_ROLE: 'if ne .Values.kubeletCsr "none"',
+        objects.APPROVER_ROLE: 'if eq .Values.kubeletCsr "approve"',
+    }
+    condition = wanted.get(obj["metadata"]["name"])
+    return f"{{{{- {condition} }}}}\n{text}{{{{- end }}}}\n" if condition else text
 
 
 def _chart_yaml() -> str:
@@ -88,6 +99,8 @@ def _values_yaml() -> str:
         'storageClass: ""\n'
         f"# {', '.join(values.SERVICE_TYPES)}\n"
         f"serviceType: {v.service_type}\n"
+        "# The kubelets' certificate, signed by the cluster: request (an administrator approves it), approve, or none.\n"
+        f"kubeletCsr: {v.kubelet_csr}\n"
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from cloud.bridge import election, kinds
+from cloud.kubelet import serving_cert
 
 Rule = dict[str, Any]
 LOOK = ("list", "watch")
@@ -40,6 +41,18 @@ def of_the_bridge() -> list[Rule]:
         rule(kinds.DEVICES, ["devicestatuses"], "create", "update"),
         *(rule(group, sorted(names), *LOOK) for group, names in sorted(fleet.items())),
     ]
+
+
+def of_the_certificate() -> list[Rule]:
+    """Of the ClusterRole that asking for the kubelets' certificate needs."""
+    return [rule("certificates.k8s.io", ["certificatesigningrequests"], "create", "get")]
+
+
+def of_the_approver() -> list[Rule]:
+    """Of the ClusterRole with which it is approved as well: any request to this signer, so it is given only where wanted."""
+    group = "certificates.k8s.io"
+    signer = {**rule(group, ["signers"], "approve"), "resourceNames": [serving_cert.SIGNER]}
+    return [rule(group, ["certificatesigningrequests/approval"], "update"), signer]
 
 
 def of_the_leader() -> list[Rule]:

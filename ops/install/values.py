@@ -13,6 +13,7 @@ HOST_EXAMPLE = "hub.example.com"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _HOST = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9.:]{0,251}[A-Za-z0-9])?")
 _AMOUNT = re.compile(r"[1-9][0-9]*(Mi|Gi|Ti)")
+CSR_WAYS = ("none", "request", "approve")
 SERVICE_TYPES = ("LoadBalancer", "NodePort", "ClusterIP")
 
 
@@ -23,7 +24,8 @@ class BadValue(ValueError):
 @dataclass(frozen=True, slots=True)
 class Values:
     """``host`` is the name or address under which edge nodes reach the hub's Service; ``storage_class`` "" is the cluster's
-    default; ``storage`` holds the whole log."""
+    default; ``storage`` holds the whole log; ``kubelet_csr``: who approves the kubelets' certificate, "none" for one of
+    the hub's (cloud/kubelet/serving_cert.py)."""
 
     host: str
     namespace: str = NAMESPACE
@@ -31,6 +33,7 @@ class Values:
     storage: str = "10Gi"
     storage_class: str = ""
     service_type: str = "LoadBalancer"
+    kubelet_csr: str = "none"
 
 
 def checked(values: Values) -> Values:
@@ -47,4 +50,6 @@ def checked(values: Values) -> Values:
         raise BadValue(f"storage class {values.storage_class!r}: that is no name of one")
     if values.service_type not in SERVICE_TYPES:
         raise BadValue(f"service type {values.service_type!r}: it is one of {', '.join(SERVICE_TYPES)}")
+    if values.kubelet_csr not in CSR_WAYS:
+        raise BadValue(f"kubelet certificate {values.kubelet_csr!r}: it is one of {', '.join(CSR_WAYS)}")
     return values

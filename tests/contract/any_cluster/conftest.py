@@ -85,9 +85,9 @@ class Site(Place):
             self.ok("delete", "namespace", name, "--wait=false")
             self.until("its pods are gone", lambda: not self.get("-n", name, "pods").get("items"))
 
-    def another(self) -> AsPod:
-        """A second pod of the installation, on the same volume."""
-        return as_pod(self.world, self.folder / "another", volume=self.installed.volume)
+    def another(self, *, address: str = "", **env: str) -> AsPod:
+        """A second pod of the installation, on the same volume; ``env`` as an administrator would set it."""
+        return as_pod(self.world, self.folder / "another", volume=self.installed.volume, address=address, env=env)
 
     def pods_of(self, namespace: str, app: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.get("-n", namespace, "pods", "-l", f"app={app}").get("items", [])
@@ -154,7 +154,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     world.kubeconfig = Path(GIVEN)
     node = f"edge-{secrets.token_hex(4)}"
     try:
-        world.skerry("install", "--kubeconfig", GIVEN, "--host", "127.0.0.1", "--wait", "0")
+        # A cluster may check kubelets' certificates (--kubelet-certificate-authority): then it has to sign ours.
+        how = ("--host", "127.0.0.1", "--kubelet-csr", "approve", "--wait", "0")
+        world.skerry("install", "--kubeconfig", GIVEN, *how)
         pod = as_pod(world, folder)
         ran = pod.init()
         assert ran.code == 0, ran.err
@@ -166,6 +168,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         made.installed, made.folder, made.nobody = pod, folder, folder / "nobody"
         made.nobody.write_text(_anonymous(Path(GIVEN), folder / "ca.crt"))
         made.until("the kubelets are served", lambda: "kubelet.serving" in made.said())
+        made.until("with a certificate of the cluster's", lambda: "kubelet.certificate" in made.said())
         join(made, node)
         setting.start_edge(world, node, beat_s=BEAT_S)
         made.node_is("True")
@@ -174,16 +177,28 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         _down(world, node)
 
 
-def as_pod(world: World, folder: Path, *, volume: Path | None = None) -> AsPod:
+def as_pod(
+    world: World, folder: Path, *, volume: Path | None = None, address: str = "", env: dict[str, str] | None = None
+) -> AsPod:
     """The installed Deployment's pod, with a token that the cluster gives for its account."""
     folder.mkdir(exist_ok=True)
     deployment = world.get("-n", NAMESPACE, "deployment", objects.NAME)
     token = world.kubectl("-n", NAMESPACE, "create", "token", objects.NAME).strip()
     url, ca = credentials.load(Path(GIVEN)).url, folder / "ca.crt"
     ca.write_text(_ca(Path(GIVEN)))
-    pod, address = deployment["spec"]["template"], local_address(url)
-    how: dict[str, Any] = {"kubelet_port": free_port(), "volume": volume, "address": address, "processes": world.processes}
-    return AsPod(pod, url, ca, token, NAMESPACE, folder, **how)
+    return AsPod(
+        deployment["spec"]["template"],
+        url,
+        ca,
+        token,
+        NAMESPACE,
+        folder,
+        kubelet_port=free_port(),
+        volume=volume,
+        address=address or local_address(url),
+        env=env,
+        processes=world.processes,
+    )
 
 
 def _answers(world: World) -> bool:

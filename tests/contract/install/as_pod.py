@@ -34,7 +34,7 @@ class AsPod:
     """One pod of the template, in the cluster at ``url`` with the CA in ``ca``, as the account that ``token`` is of.
 
     ``kubelet_port``: where it listens for kubelets (0: any), ``address``: by which Node objects name them.  ``volume``: a
-    folder that another has as well; None is one of its own."""
+    folder that another has as well; None is one of its own.  ``env`` goes before what the template says."""
 
     def __init__(
         self,
@@ -48,9 +48,11 @@ class AsPod:
         kubelet_port: int = 0,
         volume: Path | None = None,
         address: str = "127.0.0.1",
+        env: dict[str, str] | None = None,
         processes: Processes | None = None,
     ) -> None:
-        self._spec, self._address, self.kubelet_port = template["spec"], address, kubelet_port
+        self._spec, self._changed = template["spec"], env or {}
+        self.address, self.kubelet_port = address, kubelet_port
         account, self.volume = folder / "account", volume or folder / "volume"
         for made in (account, self.volume):
             made.mkdir(parents=True, exist_ok=True)
@@ -73,10 +75,10 @@ class AsPod:
     def command(self, name: str, *more: str) -> tuple[list[str], dict[str, str]]:
         """``more`` are arguments that an administrator would add."""
         container = next(c for c in (*self._spec["initContainers"], *self._spec["containers"]) if c["name"] == name)
-        told = {e["name"]: e.get("value", self._address) for e in container.get("env", [])}  # the other is the pod's address
+        told = {e["name"]: e.get("value", self.address) for e in container.get("env", [])}  # the other is the pod's address
         if "SKERRY_CLOUD_RUN_KUBELET" in told:
             told["SKERRY_CLOUD_RUN_KUBELET"] = f"0.0.0.0:{self.kubelet_port}"
-        return self._within([sys.executable, "-m", "ops.cli", *container["args"], *more]), self._env | told
+        return self._within([sys.executable, "-m", "ops.cli", *container["args"], *more]), self._env | told | self._changed
 
     def _within(self, argv: list[str]) -> list[str]:
         return ["unshare", "--mount", "--propagation", "private", "sh", "-c", ROOT, "pod", *argv]

@@ -31,11 +31,12 @@ def named(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {f"{o['kind']}/{o['metadata']['name']}": o for o in found}
 
 
-@pytest.mark.parametrize("storage_class", ["", "fast"])
-async def test_the_chart_makes_what_the_command_makes(storage_class: str) -> None:
-    values = Values("hub.example.com", "edge-system", "registry.example.com/skerry:1", "20Gi", storage_class, "NodePort")
+@pytest.mark.parametrize(("storage_class", "csr"), [("", "none"), ("fast", "request"), ("", "approve")])
+async def test_the_chart_makes_what_the_command_makes(storage_class: str, csr: str) -> None:
+    more = ("20Gi", storage_class, "NodePort", csr)
+    values = Values("hub.example.com", "edge-system", "registry.example.com/skerry:1", *more)
     given = {"host": values.host, "image": values.image, "storage": "20Gi", "storageClass": storage_class,
-             "serviceType": "NodePort"}  # fmt: skip
+             "serviceType": "NodePort", "kubeletCsr": csr}  # fmt: skip
     code, out, err = await rendered(*(a for k, v in given.items() for a in ("--set", f"{k}={v}")))
     assert code == 0, err
     wanted = named([*objects.definitions(), *objects.objects(values)])

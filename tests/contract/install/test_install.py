@@ -19,6 +19,7 @@ from tests.contract.kube_served import Ran, Served, served
 pytestmark = pytest.mark.contract
 VALUES = Values(host="hub.example.com")
 DEFINITIONS = ("apiextensions.k8s.io", "customresourcedefinitions")
+ROLES = (objects.CSR_ROLE, objects.APPROVER_ROLE)
 EVERY = [*objects.definitions(), *objects.objects(VALUES)]
 
 
@@ -79,6 +80,19 @@ async def test_install_again_and_upgrade(api: Served) -> None:
     after = {o["kind"]: there(api, o) for o in EVERY[-3:]}
     assert after["PersistentVolumeClaim"] == claim, "the log stays"
     assert after["Service"]["metadata"]["annotations"] == {"example.com/pool": "edge"}, "what others set is theirs"  # type: ignore[index]
+
+
+async def test_rights_for_the_kubelets_certificate_come_and_go(api: Served) -> None:
+    def named() -> set[str]:
+        kinds = [("rbac.authorization.k8s.io", kind) for kind in ("clusterroles", "clusterrolebindings")]
+        return {s.key.name for k in kinds for s in api.storage.list(*k) if s.key.name in ROLES}
+
+    for csr, wanted in (("approve", set(ROLES)), ("request", {objects.CSR_ROLE}), ("none", set())):
+        await run(api, Values(host="hub.example.com", kubelet_csr=csr))
+        assert named() == wanted
+    await run(api, Values(host="hub.example.com", kubelet_csr="approve"))
+    await removed(api)
+    assert named() == set()
 
 
 async def test_it_waits_until_the_pod_is_available_and_says_why_it_is_not(api: Served) -> None:

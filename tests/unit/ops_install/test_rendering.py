@@ -36,6 +36,7 @@ def test_default_values_of_the_chart_are_ours() -> None:
         "storage": ours.storage,
         "storageClass": "",
         "serviceType": ours.service_type,
+        "kubeletCsr": "none",
     }
 
 
@@ -49,6 +50,7 @@ def test_default_values_of_the_chart_are_ours() -> None:
         ({"storage": "10"}, "storage"),
         ({"storage_class": "A!"}, "storage class"),
         ({"service_type": "ExternalName"}, "service type"),
+        ({"kubelet_csr": "yes"}, "kubelet certificate"),
     ],
 )
 def test_values_that_no_cluster_takes_are_refused(change: dict[str, str], says: str) -> None:
