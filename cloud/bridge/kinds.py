@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cloud.bridge.client import Path, Selection
+from cloud.core import needs
 from schemas import kinds as known
 from schemas.kinds import Kind as Known
 from schemas.subjects import ObjectKey
@@ -75,6 +76,7 @@ OTHERS = (
     *(Source((k.group, k.resource)) for k in FLEET),
     Source((DEVICES, "devicemodels")),
     Source((DEVICES, "devicestatuses")),
+    Source(SERVICES, needs.API.namespace),  # pods everywhere ask where the API is (edge/core/env.py)
     Source(("", "events"), what=Selection(fields=f"source={EVENT_COMPONENT}")),
 )
 CLUSTER_WIDE = (NODE_SOURCE, *REFERRERS, *OTHERS)

@@ -150,7 +150,7 @@ class Mirror:
     async def _end_namespace(self, namespace: str) -> None:
         """Its last edge pod went."""
         for source in kinds.of_namespace(namespace):
-            running = self._sources.pop(source, None)
+            running = self._sources.pop(source, None) if source not in kinds.OTHERS else None
             if running is not None and running.task is not None:
                 running.task.cancel()
                 await asyncio.wait([running.task])

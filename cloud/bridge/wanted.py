@@ -50,6 +50,8 @@ class Wanted:
             return key in self._named or (obj is not None and _node(obj) in self._edges)
         if kind in _ALL:
             return True
+        if kind == SERVICES and key.namespace == needs.API.namespace:
+            return True
         if kind in (SERVICES, SLICES):
             return key.namespace in self._spaces
         if kind == VOLUMES and obj is not None and "spec" in obj and not _local(obj):

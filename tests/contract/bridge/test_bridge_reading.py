@@ -8,9 +8,10 @@ import pytest
 from aiohttp import web
 
 from bus import stamp
+from bus.kube.deletion import DeleteOptions
 from schemas import pod_tokens, times
 from schemas.subjects import ObjectKey
-from tests.contract.bridge.worlds import POD, World, until
+from tests.contract.bridge.worlds import POD, World, pod, until
 
 pytestmark = pytest.mark.contract
 
@@ -132,3 +133,38 @@ async def test_what_pods_name_comes_and_what_nobody_names_stays_away(world: Worl
         gone.append(("discovery.k8s.io", "endpointslices"))
         await until(lambda: not any(names(*k) for k in gone))
     assert world.storage.get(ObjectKey("apps.kubeedge.io", "nodegroups", "", "g")) is not None
+
+
+async def test_where_the_api_is_reaches_pods_of_every_namespace(world: World) -> None:
+    """kubernetes.default, although no pod of that namespace is on an edge; and none of its other services go along."""
+    await world.node()
+    await world.create("", "namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}, "")
+    ports = [{"name": "https", "port": 443}]
+    for name in ("kubernetes", "other"):
+        spec = {"clusterIP": "None", "externalIPs": ["192.0.2.7"], "ports": ports}
+        await world.create("", "services", {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec})
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"}}
+    await world.create("", "serviceaccounts", account, "shop")
+    asks = {**pod("p"), "spec": {**pod("p")["spec"], "serviceAccountName": "robot", "volumes": [PROJECTED]}}
+    await world.create("", "pods", asks, "shop")
+    async with world.bridge(), world.dispatcher():
+        at = ObjectKey("", "services", "default", "kubernetes")
+
+        async def told() -> bool:
+            there = await world.meta()
+            return bool(there.get(at)) and not there.get(ObjectKey("", "services", "default", "other"))
+
+        await until(told)
+        # The last edge pod of a namespace ends what is watched for it, but not this.
+        await world.pod("q")
+        await until(lambda: "q" in world.held("pods"))
+        await world.cluster.api.delete("", "pods", "default", "q", how=world.cluster.how(), options=DeleteOptions(grace_s=0))
+        await until(lambda: "q" not in world.held("pods"))
+        now = await world.cluster.api.get("", "services", "default", "kubernetes")
+        now["spec"]["externalIPs"] = ["192.0.2.8"]
+        await world.cluster.api.update("", "services", "default", "kubernetes", now, how=world.cluster.how())
+
+        async def changed() -> bool:
+            return ((await world.meta()).get(at) or {}).get("spec", {}).get("externalIPs") == ["192.0.2.8"]
+
+        await until(changed)

@@ -70,7 +70,7 @@ class World:
     @property
     def sources(self) -> int:
         """How many watches a bridge has when one namespace has pods on edges: a kind that isn't served has none."""
-        wanted = (*kinds.CLUSTER_WIDE, *kinds.of_namespace("default"))
+        wanted = {*kinds.CLUSTER_WIDE, *kinds.of_namespace("default")}
         return sum(self.cluster.api.catalog.find(*s.kind) is not None for s in wanted)
 
     def agrees(self, keys: list[ObjectKey]) -> bool:
