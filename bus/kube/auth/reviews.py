@@ -48,8 +48,8 @@ class Reviews:
     def _anybody(self, user: User, target: Target, obj: Object, namespace: str = "") -> Object:
         spec = obj.get("spec") or {}
         if not spec.get("user") and not spec.get("groups"):
-            cause = errors.required("spec.user", "at least one of user or group must be specified")
-            raise errors.invalid(AUTHORIZATION, target.resource.kind, "", [cause])
+            cause = errors.bad_value("spec.user", "", "at least one of user or group must be specified")
+            raise errors.invalid(AUTHORIZATION, "", "", [cause])
         extra = {k: tuple(v) for k, v in (spec.get("extra") or {}).items()}
         who = User(spec.get("user", ""), tuple(spec.get("groups") or ()), spec.get("uid", ""), extra)
         return self._decide(target, obj, who)
@@ -57,20 +57,23 @@ class Reviews:
     def _local(self, user: User, target: Target, obj: Object) -> Object:
         asked = at(obj, "spec", "resourceAttributes", "namespace") or ""
         if at(obj, "spec", "nonResourceAttributes") is not None:
-            cause = errors.bad_value(
-                "spec.nonResourceAttributes", at(obj, "spec", "nonResourceAttributes"), "disallowed on this kind of request"
-            )
-            raise errors.invalid(AUTHORIZATION, target.resource.kind, "", [cause])
+            cause = _of_path(at(obj, "spec", "nonResourceAttributes"), "disallowed on this kind of request")
+            raise errors.invalid(AUTHORIZATION, "", "", [cause])
         if asked != target.namespace:
-            raise errors.bad_request(f"spec.resourceAttributes.namespace must match namespace: {target.namespace}")
+            field = "spec.resourceAttributes.namespace"
+            raise errors.invalid(AUTHORIZATION, "", "", [errors.bad_value(field, asked, "must match metadata.namespace")])
+        obj["metadata"]["namespace"] = target.namespace
         return self._anybody(user, target, obj)
 
     def _decide(self, target: Target, obj: Object, who: User) -> Object:
         resource, path = at(obj, "spec", "resourceAttributes"), at(obj, "spec", "nonResourceAttributes")
-        if (resource is None) == (path is None):
+        if resource is not None and path is not None:
+            cause = _of_path(path, "cannot be specified in combination with resourceAttributes")
+            raise errors.invalid(AUTHORIZATION, "", "", [cause])
+        if resource is None and path is None:
             why = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
-            cause = errors.bad_value("spec.resourceAttributes", resource, why)
-            raise errors.invalid(AUTHORIZATION, target.resource.kind, "", [cause])
+            cause = errors.bad_value("spec.resourceAttributes", None, why)
+            raise errors.invalid(AUTHORIZATION, "", "", [cause])
         decision = self._rbac.authorize(_attributes(who, resource, path))
         return {"allowed": decision.allowed, **({"reason": decision.reason} if decision.reason else {})}
 
@@ -86,6 +89,11 @@ class Reviews:
             said = {"verbs": rule.get("verbs") or [], **{f: rule[f] for f in fields if rule.get(f)}}
             listed["nonResourceRules" if of_paths else "resourceRules"].append(said)
         return {**listed, "incomplete": bool(failed), **({"evaluationError": ", ".join(failed)} if failed else {})}
+
+
+def _of_path(path: Any, why: str) -> errors.Cause:
+    shown = errors.in_order({"Path": path.get("path", ""), "Verb": path.get("verb", "")})
+    return errors.Cause("spec.nonResourceAttributes", "FieldValueInvalid", f"Invalid value: {shown}: {why}")
 
 
 def _attributes(who: User, resource: Any, path: Any) -> Attributes:

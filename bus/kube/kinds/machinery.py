@@ -21,11 +21,13 @@ def _changed(obj: Object, old: Object, *fields: str) -> list[Cause]:
 class RuntimeClasses(Strategy):
     def validate(self, obj: Object, ctx: Context) -> list[Cause]:
         handler, out = obj.get("handler") or "", []
-        if problem := names.dns_label(handler):
+        if not handler:
+            out.append(errors.required("handler"))
+        elif problem := names.dns_label(handler):
             out.append(errors.bad_value("handler", handler, problem))
         for name, amount in (at(obj, "overhead", "podFixed") or {}).items():
             if quantity.parse(amount) < 0:
-                out.append(errors.bad_value(f"overhead.podFixed[{name}]", amount, "must be greater than or equal to 0"))
+                out.append(errors.bad_value(f"overhead.limits[{name}]", amount, "must be greater than or equal to 0"))
         for key, value in (at(obj, "scheduling", "nodeSelector") or {}).items():
             if problem := names.label_key(key) or names.label_value(value):
                 out.append(errors.bad_value("scheduling.nodeSelector", key, problem))
@@ -76,9 +78,9 @@ class Drivers(Strategy):
 
     def validate_update(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
         out = self.validate(obj, ctx)
-        for field in ("attachRequired", "volumeLifecycleModes"):
+        for field, named in (("attachRequired", "attachedRequired"), ("volumeLifecycleModes", "volumeLifecycleModes")):
             if obj["spec"].get(field) != at(old, "spec", field):
-                out.append(errors.bad_value(f"spec.{field}", obj["spec"].get(field), _IMMUTABLE))
+                out.append(errors.bad_value(f"spec.{named}", obj["spec"].get(field), _IMMUTABLE))
         return out
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from bus.kube import errors, names, selectors
+from bus.kube import errors, names
 from bus.kube.errors import Cause
+from bus.kube.kinds import checks
 from bus.kube.kinds.base import Context, Strategy, at
 from bus.kube.storage import Object
 
@@ -21,7 +22,7 @@ class Roles(Strategy):
         return names.path_segment(name)
 
     def defaults(self, obj: Object, ctx: Context) -> None:
-        obj.setdefault("rules", [])
+        obj["rules"] = obj.get("rules") or None  # always told
 
     def validate(self, obj: Object, ctx: Context) -> list[Cause]:
         out = []
@@ -62,10 +63,8 @@ def _aggregation(rule: Object) -> list[Cause]:
         return [errors.required(path, "at least one clusterRoleSelector required if aggregationRule is non-nil")]
     out = []
     for i, selector in enumerate(listed):
-        try:
-            selectors.of_label_selector(selector)
-        except selectors.SelectorError as e:
-            out.append(errors.bad_value(f"{path}[{i}]", selector, str(e)))
+        wrong = checks.label_selector(f"{path}[{i}]", selector)
+        out += [*wrong, errors.bad_value(f"{path}[{i}]", None, "invalid label selector.")] if wrong else []
     return out
 
 
@@ -78,9 +77,9 @@ class Bindings(Strategy):
         return names.path_segment(name)
 
     def defaults(self, obj: Object, ctx: Context) -> None:
-        ref = obj.get("roleRef")
-        if ref is not None and not ref.get("apiGroup"):
-            ref["apiGroup"] = GROUP
+        ref = obj.setdefault("roleRef", {})
+        for field, value in (("apiGroup", GROUP), ("kind", ""), ("name", "")):
+            ref[field] = ref.get(field) or value
         for subject in obj.get("subjects") or []:
             if subject.get("kind") in ("User", "Group") and not subject.get("apiGroup"):
                 subject["apiGroup"] = GROUP
@@ -89,7 +88,7 @@ class Bindings(Strategy):
         ref, out = obj.get("roleRef") or {}, []
         if ref.get("apiGroup", "") != GROUP:
             out.append(errors.not_supported("roleRef.apiGroup", ref.get("apiGroup", ""), (GROUP,)))
-        kinds = ("ClusterRole", "Role") if ctx.resource.namespaced else ("ClusterRole",)
+        kinds = ("Role", "ClusterRole") if ctx.resource.namespaced else ("ClusterRole",)
         if ref.get("kind", "") not in kinds:
             out.append(errors.not_supported("roleRef.kind", ref.get("kind", ""), kinds))
         if not ref.get("name"):
@@ -103,7 +102,9 @@ class Bindings(Strategy):
     def validate_update(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
         out = self.validate(obj, ctx)
         if obj.get("roleRef") != old.get("roleRef"):
-            out.append(errors.bad_value("roleRef", obj.get("roleRef"), "cannot change roleRef"))
+            shown = {"APIGroup": obj["roleRef"]["apiGroup"], "Kind": obj["roleRef"]["kind"], "Name": obj["roleRef"]["name"]}
+            why = f"Invalid value: {errors.in_order(shown)}: cannot change roleRef"
+            out.append(Cause("roleRef", "FieldValueInvalid", why))
         return out
 
 

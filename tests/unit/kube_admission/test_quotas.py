@@ -102,6 +102,7 @@ async def test_services_and_claims_count_when_they_change_too(rig: Rules) -> Non
         await rig.patch("services", "s", {"spec": {"ports": [{"port": 80, "name": "a"}, {"port": 81, "name": "b"}]}})
     spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}}
     await rig.create("persistentvolumeclaims", {"metadata": {"name": "c"}, "spec": spec})
+    await rig.patch("persistentvolumeclaims", "c", {"status": {"phase": "Bound"}}, "status")  # only a bound claim can grow
     await rig.patch("persistentvolumeclaims", "c", {"spec": {"resources": {"requests": {"storage": "3Gi"}}}})
     assert (await used(rig))["requests.storage"] == "3Gi"
     with pytest.raises(StatusError, match="exceeded quota"):
