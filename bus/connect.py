@@ -72,6 +72,7 @@ class ConnectSettings:
     hold, for one process that is thousands of nodes (``ops.fleet``).
     ``wait_s``: how long ``connect`` waits for the first connection; None for ever.
     ``refusal_is_final``: ``connect`` fails at once when the server refuses us or we don't trust it; who runs for ever hopes.
+    ``unverified``: TLS that proves nothing of the server, for who asks only what is proven otherwise (bus/identity/join.py).
     ``rtt_every_s``: the watchdog's period; a dead link is noticed within it plus RTT_S_MAX.
     """
 
@@ -83,6 +84,7 @@ class ConnectSettings:
     inbox: str = "_INBOX"
     wait_s: float | None = 30.0
     refusal_is_final: bool = False
+    unverified: bool = False
     rtt_every_s: float = RTT_EVERY_S
     credentials_text: str = field(default="", repr=False)
 
@@ -268,13 +270,24 @@ class Connection:
             options["user_credentials"] = RawCredentials(s.credentials_text)
         if s.nkey_seed is not None:
             options["nkeys_seed"] = str(s.nkey_seed)
-        if s.ca is not None:
-            options["tls"] = resuming.trust(s.ca, web=any(url.startswith("wss:") for url in s.urls))
+        if (context := self._context()) is not None:
+            options["tls"] = context
         return options
+
+    def _context(self) -> ssl.SSLContext | None:
+        s = self.settings
+        if s.unverified:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            return context
+        return resuming.trust(s.ca, web=any(url.startswith("wss:") for url in s.urls)) if s.ca is not None else None
 
     def _next(self, servers: list[Server], _info: dict[str, Any]) -> tuple[Server | None, float]:
         """Which server to try, and after how many seconds."""
         self._failed(self._trying)  # the last one tried, or we would not be asked
+        with contextlib.suppress(OSError, ssl.SSLError):  # whom to trust may be another by now
+            if (context := self._context()) is not None:
+                self.client.options["tls"] = context
         best = self._by_merit()[0]
         server = next((s for s in servers if s.uri.netloc == _netloc(best)), None) or random.choice(servers)
         self._trying = server.uri.netloc

@@ -16,9 +16,9 @@ import structlog
 
 from bus import connect, stamp, tasks
 from bus import log as buslog
-from bus.hub import telemetry
+from bus.hub import authority, telemetry
 from bus.hub.init import Hub
-from bus.identity import accounts, jwt, keys, permissions, tokens
+from bus.identity import accounts, jwt, keys, permissions, tokens, trust
 from schemas import codec, event, identity, subjects, times
 from schemas.joining import JoinAnswer, JoinRequest, NodeIdentity, RenewRequest
 
@@ -136,7 +136,9 @@ class JoinService:
         await self._audit(identity.AUDIT_JOIN_ACCEPTED, "join", request.node, audited, cause)
         self.accepted += 1
         log.info("joining.accepted", node=request.node, token=token_id)
-        return self._identity(request.node, joined)
+        told = self._identity(request.node, joined)
+        await self._trusts(request.node, joined.public_key, told.ca_generation)
+        return told
 
     async def _admit(self, token_id: str, request: JoinRequest) -> tuple[identity.NodeState, event.Event]:
         """Checks everything, then uses the token, then writes the node.  Raises _Refused."""
@@ -210,10 +212,11 @@ class JoinService:
     async def _renew(self, node_token: str, data: bytes) -> NodeIdentity:
         """The subject is proof enough of who asks: only this node's JWTs (or late JWT) allow it."""
         node = subjects.unescape(node_token)
-        key = ""
+        key, generation = "", 0
         try:
             try:
-                key = codec.decode_as(RenewRequest, data, REQUEST_BYTES_MAX).public_key
+                request = codec.decode_as(RenewRequest, data, REQUEST_BYTES_MAX)
+                key, generation = request.public_key, request.ca_generation
             except codec.DecodeError as e:
                 raise _Refused(f"the request can't be read: {e}") from e
             state = _data(identity.NodeState, (await self._last("IDENTITY", subjects.identity_node(node))).event)
@@ -231,7 +234,17 @@ class JoinService:
             audited = identity.Audited(reason=e.reason, node=node, public_key=key)
             await self._audit(identity.AUDIT_RENEW_REFUSED, "renew", node, audited, None)
             raise
+        if generation:
+            await self._trusts(node, key, min(generation, authority.state(self._hub).generation))
         return self._identity(node, state)
+
+    async def _trusts(self, node: str, key: str, generation: int) -> None:
+        """Written when it is another than before: an operator waits for it (bus/hub/authority.py)."""
+        last = await self._last("IDENTITY", subjects.identity_trust(node))
+        says = identity.TrustState(public_key=key, generation=generation)
+        if _data(identity.TrustState, last.event) != says:
+            ev = tokens.identity_event(identity.NODE_TRUSTS, "trust", node, says.model_dump(), actor=f"node:{node}")
+            await self._log.append(subjects.identity_trust(node), ev)
 
     # --- what is signed and written
 
@@ -240,7 +253,7 @@ class JoinService:
         now_s = stamp.now_us() // 1_000_000
         expires = now_s + self._jwt_s
         late = {**permissions.late_renewal(node), "issuer_account": hub.accounts.join}
-        key = state.public_key
+        key, ca, generation = state.public_key, hub.ca_path.read_text(), authority.state(hub).generation
         return NodeIdentity(
             node=node,
             hub=hub.id,
@@ -250,7 +263,9 @@ class JoinService:
             expires=expires,
             urls=hub.urls,
             leaf_urls=hub.leaf_urls,
-            ca=hub.ca_path.read_text(),
+            ca=ca,
+            ca_generation=generation,
+            ca_proof=trust.sign(hub.key("edge"), hub.id, generation, ca),
         )
 
     async def _refuse(self, audited: identity.Audited) -> _Refused:

@@ -27,7 +27,7 @@ from typing import Literal
 import structlog
 from pydantic import BaseModel
 
-from bus import connect, fold, link, log, outbox, replica, stamp
+from bus import connect, fold, link, log, outbox, replica, stamp, tasks
 from bus.hub import leaf, supervise, uplink
 from bus.identity import join
 from bus.stores import base
@@ -181,6 +181,9 @@ class Daemon:
         if leaf_system is not None:
             # What was told while the link was dead is lost: a new one is as good as another connection.
             self.uplink = uplink.Uplink(lambda: self.leaf_pid, leaf_system, on_dropped=lambda: self.link.nudge(renewed=True))
+        self.renewer = join.Renewer(
+            settings.data_dir, connection, linked=lambda: self.link.state == "up", on_trust=self._trust_changed
+        )
         self._node_changed = asyncio.Event()
         self._say_again = False
         # Short: 8 characters in every beat are 2 kB a day.
@@ -206,7 +209,6 @@ class Daemon:
         self.connection.on_change(self.link.nudge)
         if self.uplink is not None:
             self.connection.on_doubt(self.uplink.doubt)
-        renewer = join.Renewer(self.settings.data_dir, self.connection, linked=lambda: self.link.state == "up")
         try:
             async with asyncio.TaskGroup() as parts:
                 for name, part in (
@@ -218,7 +220,7 @@ class Daemon:
                     ("node", self._reporting()),
                     ("watchdog", self._watchdog()),
                     ("memory", memory.keep_small()),
-                    ("renewer", renewer.run()),
+                    ("renewer", self.renewer.run()),
                 ):
                     parts.create_task(part, name=name)
                 if self.uplink is not None:
@@ -285,7 +287,17 @@ class Daemon:
         """The cloud wants a beat (the hub told of our link, or we were silent for long), or to hear everything again."""
         if msg.data == reports.AGAIN:
             self._say_all("the log has no longer what we said")
+        if msg.data == reports.RENEW:
+            self.renewer.now()
         self.link.nudge(renewed=msg.data == reports.RENEWED)
+
+    async def _trust_changed(self) -> None:
+        """The leaf has read whom to trust when it started."""
+        if self._leaf is not None:
+            try:
+                await self._leaf.reload()
+            except supervise.ServerError as e:  # it reads it when it is started again
+                logger.warning("leaf.not_reloaded", reason=str(e))
 
     def _link_up(self) -> None:
         self.link_since_us = stamp.now_us()
@@ -419,19 +431,12 @@ async def run(settings: Settings) -> None:
             server = node_leaf.server()
             leaf_system = node_leaf.system(f"edge {identity.node}: uplink")
             await server.start()
+            if server.adopted:
+                await server.reload()  # whom to trust may have changed, and we have ended before it was told
             connection = await connect.connect(node_leaf.daemon(f"edge {identity.node}"))
             await leaf.ensure_leaf_streams(log.Log(connection), identity.node)
         else:
-            direct = connect.ConnectSettings(
-                tuple(identity.urls),
-                f"edge {identity.node}",
-                credentials=join.creds_path(settings.data_dir),
-                ca=join.ca_path(settings.data_dir),
-                inbox=subjects.inbox(identity.node),
-                wait_s=0,
-                rtt_every_s=DIRECT_RTT_S,
-            )
-            connection = await connect.connect(direct)
+            connection = await _direct(settings, identity)
         await Daemon(settings, identity, store, connection, server, leaf_system).run()
     finally:
         sd_notify.notify("STOPPING=1")
@@ -440,6 +445,25 @@ async def run(settings: Settings) -> None:
         if server is not None:
             await server.release()
         store.close()
+
+
+async def _direct(settings: Settings, identity: NodeIdentity) -> connect.Connection:
+    """As soon as the hub is there.  What expired meanwhile, or whom to trust, is renewed."""
+    direct = connect.ConnectSettings(
+        tuple(identity.urls),
+        f"edge {identity.node}",
+        credentials=join.creds_path(settings.data_dir),
+        ca=join.ca_path(settings.data_dir),
+        inbox=subjects.inbox(identity.node),
+        wait_s=None,
+        rtt_every_s=DIRECT_RTT_S,
+    )
+    renewer = join.Renewer(settings.data_dir, linked=lambda: False)
+    renewing = asyncio.create_task(renewer.run(), name="renewer")
+    try:
+        return await connect.connect(direct)
+    finally:
+        await tasks.end(renewing)
 
 
 async def _patient_store(s: Settings) -> base.Store:

@@ -168,6 +168,14 @@ CHANNELS: tuple[Channel, ...] = (
         stream="IDENTITY",
     ),
     Channel(
+        "identity-trust",
+        "identity.trust.{node}",
+        "the hub",
+        "Which of the hub's authorities a node trusts, by its own word.",
+        (event.Event,),
+        stream="IDENTITY",
+    ),
+    Channel(
         "audit",
         "audit.{what}.{name}",
         "the hub and the cloud",

@@ -1,7 +1,7 @@
 """What the hub knows about tokens and nodes: the ``data`` of events in IDENTITY and AUDIT.
 
-``identity.tokens.<id>``, ``identity.nodes.<node>``, ``identity.doors.<node>`` and ``identity.keys.api`` hold whole states:
-the last event of a subject counts.
+``identity.tokens.<id>``, ``identity.nodes.<node>``, ``identity.doors.<node>``, ``identity.trust.<node>`` and
+``identity.keys.api`` hold whole states: the last event of a subject counts.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ TOKEN_REVOKED = "identity.token.revoked"  # ``expires`` is then in the past
 NODE_JOINED = "identity.node.joined"
 NODE_REVOKED = "identity.node.revoked"
 API_KEYS_CHANGED = "identity.apikeys.changed"  # made, rotated or retired
+NODE_TRUSTS = "identity.node.trusts"
 DOOR_SHUT = "identity.door.shut"
 DOOR_OPENED = "identity.door.opened"
 AUDIT_JOIN_ACCEPTED = "audit.join.accepted"
@@ -67,6 +68,13 @@ class DoorState(Model):
     opened: Micros = Field(default=0, description="when it was opened last")
     times: Annotated[int, Field(ge=0)] = Field(description="how often it was shut, so that the next time is longer")
     reason: str = ""
+
+
+class TrustState(Model):
+    """Which authorities a node trusts, as it said itself."""
+
+    public_key: str
+    generation: Annotated[int, Field(ge=0)]
 
 
 class ApiKey(Model):

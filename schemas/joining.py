@@ -44,7 +44,9 @@ class NodeIdentity(Model):
     expires: int = Field(description="when ``jwt`` ends, seconds since 1970")
     urls: list[str]
     leaf_urls: list[str]
-    ca: str
+    ca: str = Field(description="PEM of the authorities to trust")
+    ca_generation: int = Field(default=1, ge=1, description="of ``ca``: it was changed that often")
+    ca_proof: str = Field(default="", description="base64: ``ca`` signed by the node's account (bus/identity/trust.py)")
 
 
 class JoinAnswer(Model):
@@ -55,3 +57,4 @@ class JoinAnswer(Model):
 
 class RenewRequest(Model):
     public_key: str
+    ca_generation: int = Field(default=0, ge=0, description="of the authorities that the node trusts now; 0: not said")

@@ -92,6 +92,7 @@ class Beat(Model):
 
 
 RENEWED = b"renewed"  # the cloud asks for a beat (``cmd.<node>.beat``): the link was away, something may have been missed
+RENEW = b"renew"  # as such a question: the node should fetch its credentials now, and what it should trust with them
 # Begins the answer to a beat: another daemon spoke as this node, say everything again.  Alone, as the cloud's
 # question for a beat: what the node said is no longer in the log (cloud/fairness.py).
 AGAIN = b"again:"

@@ -356,6 +356,10 @@ def identity_door(node: str) -> str:
     return f"identity.doors.{escape(node)}"
 
 
+def identity_trust(node: str) -> str:
+    return f"identity.trust.{escape(node)}"
+
+
 def audit(what: str, name: str) -> str:
     """``audit.<what>.<name>``, e.g. ``audit.join.edge-1``."""
     return f"audit.{escape(what)}.{escape(name)}"

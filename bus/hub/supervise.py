@@ -134,6 +134,8 @@ class NatsServer:
         self._process: _Process | None = None
         self._task: asyncio.Task[None] | None = None
         self.restarts = 0
+        self.adopted = False
+        """Whether ``start`` found it running."""
 
     @property
     def pid(self) -> int | None:
@@ -152,7 +154,7 @@ class NatsServer:
         if self._task is not None:
             raise RuntimeError("this server is already supervised")
         self._directory.mkdir(parents=True, exist_ok=True)
-        await self._adopt_or_launch()
+        self.adopted = await self._adopt_or_launch()
         self._task = asyncio.create_task(self._supervise(), name=f"supervise {self._name}")
 
     async def stop(self) -> None:
@@ -192,7 +194,7 @@ class NatsServer:
 
     # --- one life ---------------------------------------------------------------------------------------------------
 
-    async def _adopt_or_launch(self) -> None:
+    async def _adopt_or_launch(self) -> bool:
         left = self._left_behind()
         if left is not None:
             if left.config == self._hash():
@@ -203,11 +205,12 @@ class NatsServer:
                     log.warning("the running nats-server doesn't answer, starting anew", server=self._name, reason=str(e))
                 else:
                     log.info("adopted the running nats-server", server=self._name, pid=left.pid)
-                    return
+                    return True
             else:
                 log.info("the configuration changed, restarting nats-server", server=self._name, pid=left.pid)
             await self._end(left)
         await self._launch()
+        return False
 
     async def _launch(self) -> None:
         binary = self._binary or find_binary()

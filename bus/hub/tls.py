@@ -1,4 +1,5 @@
-"""The hub's own certificate authority: made once at init, so that TLS is on without anyone having to ask for it.
+"""The hub's own certificate authority: made at init, so that TLS is on without anyone having to ask for it, and replaced
+when an operator wants it (bus/hub/authority.py).
 
 ECDSA P-256: small certificates and cheap handshakes (a storm of reconnecting nodes pays one each).
 """
@@ -11,13 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from bus.identity import keys
 
-CA_DAYS = 3650  # nodes pin the CA: it should outlive them
+CA_DAYS = 3650
 SERVER_DAYS = 825  # the longest that TLS clients commonly accept
 RENEW_BEFORE_DAYS = 90  # init_hub reissues a server certificate that ends sooner
 _BACKDATE = datetime.timedelta(hours=24)  # edge nodes boot with wrong clocks
@@ -47,6 +49,8 @@ def _load(cert: Path, key: Path) -> tuple[x509.Certificate, ec.EllipticCurvePriv
         raise TlsError(f"can't read the certificate {cert} and its key {key}: {e}") from e
     if not isinstance(private, ec.EllipticCurvePrivateKey):
         raise TlsError(f"{key} is not an elliptic-curve key")
+    if private.public_key() != certificate.public_key():
+        raise TlsError(f"{key} is not the key of the first certificate in {cert}")
     return certificate, private
 
 
@@ -125,11 +129,13 @@ def issue(
 
 
 def good(cert: Path, hosts: Sequence[str], now: datetime.datetime) -> bool:
-    """Whether the certificate is there, names every host, and lasts a while."""
+    """Whether the certificate is there, is of the authority in use (the first of ``ca.pem`` beside it), names every host,
+    and lasts a while."""
     try:
         certificate = x509.load_pem_x509_certificate(cert.read_bytes())
+        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate((cert.parent / "ca.pem").read_bytes()))
         sans = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (OSError, ValueError, x509.ExtensionNotFound):
+    except (OSError, ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
         return False
     enough = certificate.not_valid_after_utc > now + datetime.timedelta(days=RENEW_BEFORE_DAYS)
     return enough and all(_san(h) in list(sans) for h in hosts)

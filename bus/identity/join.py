@@ -3,7 +3,7 @@
 The node makes its own key; the seed never leaves it.  In the node's folder, all 0600:
 
     node.seed       the key, written before anything is asked, so that a repeated join is the same node
-    ca.pem          whom to trust
+    ca.pem          whom to trust; replaced when the hub's authority is (bus/hub/authority.py)
     node.creds      JWT and seed, renewed long before they expire
     late.creds      may only ask for a new JWT: for a node that was out of reach for longer than its JWT lives
     identity.json   written last: it says that joining is done
@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import hmac
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import nats.errors
@@ -24,7 +25,7 @@ import structlog
 from pydantic import ValidationError
 
 from bus import connect
-from bus.identity import creds, jwt, keys, permissions, tokens
+from bus.identity import creds, jwt, keys, permissions, tokens, trust
 from schemas import codec, subjects
 from schemas.identity import check_node_name
 from schemas.joining import JoinAnswer, JoinRequest, NodeIdentity, RenewRequest
@@ -45,6 +46,7 @@ UNLINKED_RETRY_S = 300.0
 LOOK_S = 2.0
 CLOCKS_APART_S = 300  # of two machines with a working NTP
 ANSWER_BYTES_MAX = 256 << 10
+SPREAD_S = 30.0  # of nodes that are asked together
 
 
 class JoinError(Exception):
@@ -118,7 +120,7 @@ async def join(token: str, node: str, data_dir: Path, *, labels: Mapping[str, st
     check_node_name(node)
     with contextlib.suppress(NotJoined):
         known = load(data_dir)
-        if known.node == node and known.ca == parsed.ca:
+        if known.node == node and trust.share(known.ca, parsed.ca):
             return known
         raise JoinError(
             f"{data_dir} belongs to node {known.node!r} of hub {known.hub}: name another folder or empty this one"
@@ -141,7 +143,7 @@ async def join(token: str, node: str, data_dir: Path, *, labels: Mapping[str, st
         identity = await _ask(settings, subjects.join_request(parsed.id), codec.encode(request))
     finally:
         bootstrap.unlink(missing_ok=True)
-    if identity.node != node or identity.ca != parsed.ca:
+    if identity.node != node or not trust.share(identity.ca, parsed.ca):
         raise HubUntrusted(f"the answer is for node {identity.node!r}, or from another hub")
     _store(data_dir, identity, key)
     return identity
@@ -207,11 +209,22 @@ async def renew(
 ) -> NodeIdentity:
     """A fresh JWT, asked for over ``connection`` (the node's own) or, without or failing that, directly with the late
     credentials, for which the hub is waited for ``wait_s`` [CONNECT_S_MAX].  The files are replaced; a leaf server reads
-    them when it reconnects.  Raises JoinError."""
+    them when it reconnects, but for whom to trust, which it reads when it is told to.  The hub is told when that is new.
+    Raises JoinError."""
     known = load(data_dir)
+    identity = await _renew(data_dir, known, connection, wait_s)
+    if identity.ca_generation != known.ca_generation:
+        with contextlib.suppress(JoinError):  # it is told with the next one
+            identity = await _renew(data_dir, identity, connection, wait_s)
+    return identity
+
+
+async def _renew(
+    data_dir: Path, known: NodeIdentity, connection: connect.Connection | None, wait_s: float | None
+) -> NodeIdentity:
     key = _own_key(data_dir)
     subject = subjects.renew_request(known.node)
-    payload = codec.encode(RenewRequest(public_key=key.public))
+    payload = codec.encode(RenewRequest(public_key=key.public, ca_generation=known.ca_generation))
     identity: NodeIdentity | None = None
     if connection is not None and connection.connected:
         with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
@@ -226,16 +239,39 @@ async def renew(
             wait_s=CONNECT_S_MAX if wait_s is None else wait_s,
             refusal_is_final=True,
         )
-        identity = await _ask(settings, subject, payload)
+        try:
+            identity = await _ask(settings, subject, payload)
+        except HubUntrusted as e:
+            await _recover(data_dir, known, settings, payload, e)
+            identity = await _ask(settings, subject, payload)
     if identity.node != known.node or identity.hub != known.hub:
         raise HubUntrusted(f"the answer is for node {identity.node!r} of hub {identity.hub}, not for this one")
     _store(data_dir, identity, key)
     return identity
 
 
+async def _recover(
+    data_dir: Path, known: NodeIdentity, settings: connect.ConnectSettings, payload: bytes, why: HubUntrusted
+) -> None:
+    """Whom to trust, from whoever answers at the hub's address, if the node's account has signed it since.  The late
+    credentials open nothing but this question.  Raises HubUntrusted."""
+    proven: NodeIdentity | None = None
+    with contextlib.suppress(JoinError):
+        asking = dataclasses.replace(settings, ca=None, unverified=True)
+        proven = await _ask(asking, subjects.renew_request(known.node), payload)
+    if proven is None or not trust.proves(proven, known):
+        raise HubUntrusted(
+            f"{', '.join(known.urls)} shows a certificate of an authority that this node does not trust, and no proof that "
+            f"it is hub {known.hub} (if it is, join again with a token for this node): {why}"
+        ) from why
+    log.warning("identity.trust_recovered", generation=proven.ca_generation, before=known.ca_generation)
+    keys.write_private(ca_path(data_dir), proven.ca)  # nothing else of that answer is believed
+
+
 class Renewer:
-    """Keeps a node's JWT fresh for as long as ``run`` runs.  ``linked``: whether the cloud answers over the node's own
-    link; what it asks the hub itself is only asked when it does not."""
+    """Keeps a node's JWT fresh, and whom it trusts, for as long as ``run`` runs.  ``linked``: whether the cloud answers over
+    the node's own link; what it asks the hub itself is only asked when it does not.  ``on_trust`` is awaited when the node
+    trusts others than before."""
 
     def __init__(
         self,
@@ -243,11 +279,20 @@ class Renewer:
         connection: connect.Connection | None = None,
         *,
         linked: Callable[[], bool] = lambda: True,
+        on_trust: Callable[[], Awaitable[None]] | None = None,
         look_s: float = LOOK_S,
+        spread_s: float = SPREAD_S,
+        unlinked_s: float | None = None,
     ) -> None:
         self._dir, self._connection, self._linked, self._look_s = data_dir, connection, linked, look_s
+        self._on_trust, self._spread_s, self._unlinked_s = on_trust, spread_s, unlinked_s
+        self._asked = asyncio.Event()
         self._over_at: float | None = None  # by the monotonic clock, of a JWT that came while we ran
         self.last_error = ""
+
+    def now(self) -> None:
+        """The cloud wants it done within seconds; not by all nodes at once."""
+        self._asked.set()
 
     async def run(self) -> None:
         failures = 0
@@ -256,10 +301,13 @@ class Renewer:
             await self._wait(wait_s)
             linked = self._linked()
             try:
+                before = load(self._dir).ca_generation
                 if linked:
                     got = await renew(self._dir, self._connection)
                 else:
                     got = await renew(self._dir, wait_s=LATE_CONNECT_S_MAX)
+                if got.ca_generation != before and self._on_trust is not None:
+                    await self._on_trust()
             except JoinError as e:
                 failures += 1
                 if failures == 1:
@@ -277,15 +325,21 @@ class Renewer:
                 wait_s = (expires - issued) * RENEW_AT * random.uniform(0.95, 1.0)  # whatever our clock says
 
     async def _wait(self, wait_s: float) -> None:
-        """So long, or until the JWT is over, or there was no link for long."""
+        """So long, or until the JWT is over, or the cloud asks, or there was no link for long."""
         now = unlinked = time.monotonic()
         until = now + wait_s
         while now < until:
-            await asyncio.sleep(min(self._look_s, until - now))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(self._look_s, until - now)):
+                    await self._asked.wait()
+            if self._asked.is_set():
+                self._asked.clear()
+                await asyncio.sleep(random.uniform(0, self._spread_s))
+                return
             now = time.monotonic()
             if self._linked():
                 unlinked = now
-            elif now - unlinked >= (LATE_RETRY_S if self._over() else UNLINKED_RETRY_S):
+            elif now - unlinked >= (LATE_RETRY_S if self._over() else self._unlinked_s or UNLINKED_RETRY_S):
                 return
 
     def _over(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from ops.cli import api_keys, common
 from schemas import times
 
 if TYPE_CHECKING:
+    from bus.connect import Connection
+    from bus.hub.authority import Holders
     from bus.hub.init import Hub
     from bus.log import Log
 
@@ -327,6 +330,79 @@ async def rotate_keys(grace: str, users: bool, data_dir: Path) -> None:
                 click.echo("core, sys: new users")
         finally:
             await system.close()
+
+
+@command.command("rotate-ca")
+@click.option("--wait", default="2m", show_default=True, help="How long nodes that are there have to fetch the new one.")
+@click.option("--without-the-rest", is_flag=True, help="Go on though some nodes have not: they find back by themselves.")
+@_data
+@common.is_async
+async def rotate_ca(wait: str, without_the_rest: bool, data_dir: Path) -> int:
+    """Replace the authority that signs the hub's certificates.  The hub runs on, and nodes learn of it by themselves.
+
+    Nodes are given the new one beside the old; when all have it (or --without-the-rest), the servers' certificates are made
+    anew, and the old one is given up.  Exit code 3 when nodes lack it: call it again later, it goes on where it was.
+    A hub of several servers does one step a call: copy the folder's tls to the other machines after each.
+    The API's own certificate changes when the cloud's processes are started again; give out its kubeconfig then.
+
+    \b
+    Example:
+      skerry hub rotate-ca --wait 10m
+    """
+    from bus import connect
+    from bus.hub import authority, init
+
+    wait_s = common.duration_s(wait)
+    async with common.hub_log(data_dir, "skerry hub rotate-ca") as (hub, core, store):
+        now = authority.state(hub)
+        if now.phase == "stable":
+            now = authority.announce(hub)
+            click.echo("a new authority is made, and nodes are told of it beside the old one")
+            if hub.file.servers:
+                click.echo(f"copy {hub.dir / 'tls'} to the other machines, then call this again")
+                return 0
+        if now.phase == "announced":
+            having = await _until_trusted(core, store, now.generation, wait_s)
+            if having.lacking:
+                some = ", ".join(having.lacking[:10]) + (" ..." if len(having.lacking) > 10 else "")
+                click.echo(f"{len(having.lacking)} of {having.nodes} nodes have not fetched it yet: {some}")
+                if not without_the_rest:
+                    click.echo("call this again when they are back, or with --without-the-rest")
+                    return 3
+            else:
+                click.echo(f"all {having.nodes} nodes have it")
+            now = authority.switch(hub)
+            if hub.file.servers:
+                click.echo(f"copy {hub.dir / 'tls'} to the other machines, then call this again")
+                return 0
+        system = await connect.connect(common.sys_settings(hub, "skerry hub rotate-ca"))
+        try:
+            count = await authority.reload(system)
+        finally:
+            await system.close()
+        if old := await authority.served(hub):
+            raise init.HubError(f"{', '.join(old)} does not show a certificate of the new authority: call this again")
+        click.echo(f"{count} servers show certificates of the new authority")
+        now = authority.drop(hub)
+        await authority.prompt(core, (await authority.holders(store, now.generation)).lacking)
+        click.echo("the old authority is given up; start the cloud's processes again for the API's certificate")
+        if hub.file.servers:
+            click.echo(f"copy {hub.dir / 'tls'} to the other machines once more")
+    return 0
+
+
+async def _until_trusted(core: Connection, store: Log, generation: int, wait_s: float) -> Holders:
+    from bus.hub import authority
+
+    until = time.monotonic() + wait_s
+    found = await authority.holders(store, generation)
+    asked: set[str] = set()
+    while found.lacking and time.monotonic() < until:
+        await authority.prompt(core, [n for n in found.lacking if n not in asked])
+        asked.update(found.lacking)
+        await asyncio.sleep(1.0)
+        found = await authority.holders(store, generation)
+    return found
 
 
 @command.command("revoke-node")

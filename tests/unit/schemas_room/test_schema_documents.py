@@ -34,6 +34,7 @@ MADE = {
     "identity_token": subjects.identity_token("t1"),
     "identity_node": subjects.identity_node("edge-1"),
     "identity_door": subjects.identity_door("edge-1"),
+    "identity_trust": subjects.identity_trust("edge-1"),
     "lease": subjects.lease("dispatcher-0"),
     "audit": subjects.audit("join", "edge-1"),
     "tunnel_down": subjects.tunnel_down("edge-1", "0f", "1e"),
