@@ -28,31 +28,33 @@ ON_EDGES = 1_000
 EDGES = 100
 LOAD_S = 300.0
 CHANGES_S, EDGE_RATE, OTHER_RATE = 20.0, 50.0, 500.0
+OTHER_RATE_REAL = 50.0  # an API server and its etcd that share two cores with all the rest carry no more
 REST_S = 3.0
 
 
-async def measure(w: World, pods: int) -> dict[str, Any]:
-    """On a hub that nothing else uses: what a cluster doesn't have, a bridge takes out of the log."""
+async def measure(w: World, pods: int, cluster: Path | None = None) -> dict[str, Any]:
+    """On a hub that nothing else uses: what a cluster doesn't have, a bridge takes out of the log.  ``cluster``: the
+    kubeconfig of a real one that is filled (``filled``); none is a crowd."""
     hub = init.load_hub(w.hub)
     settings = connect.ConnectSettings(tuple(hub.urls), "bench", credentials=hub.core_creds, ca=hub.ca_path)
     core = await connect.connect(settings)
     store = log.Log(core)
     try:
         await streams.ensure_streams(store, shards=hub.shards, limits=streams.limits_of(hub.replicas))
-        return await _one(w, store, pods)
+        return await _one(w, store, pods, cluster)
     finally:
         await store.close()
         await core.close()
 
 
-async def _one(w: World, store: log.Log, pods: int) -> dict[str, Any]:
+async def _one(w: World, store: log.Log, pods: int, cluster: Path | None) -> dict[str, Any]:
     size = ("--pods", str(pods), "--on-edges", str(ON_EDGES), "--edges", str(EDGES))
-    argv = [sys.executable, "-m", "ops.bench.crowd", *size]
-    name = f"crowd-{pods}"
-    child = w.processes.start(name, argv, pipes=True)
-    port = int(await _line(child))
-    kubeconfig = w.folder / f"kubeconfig-{name}"
-    kubeconfig.write_text(yaml.safe_dump(_kubeconfig(port)))
+    name, of = f"crowd-{pods}", ["ops.bench.filled", "--kubeconfig", str(cluster)] if cluster else ["ops.bench.crowd"]
+    child = w.processes.start(name, [sys.executable, "-m", *of, *size], pipes=True)
+    said_first = await _line(child)
+    kubeconfig = cluster or w.folder / f"kubeconfig-{name}"
+    if cluster is None:
+        kubeconfig.write_text(yaml.safe_dump(_kubeconfig(int(said_first))))
     after = (await store.info("CLUSTER")).last_seq
     begun = time.monotonic()
     where = ("--hub", str(w.hub), "--cluster", str(kubeconfig), "--part", "bridge")
@@ -67,7 +69,8 @@ async def _one(w: World, store: log.Log, pods: int) -> dict[str, Any]:
     await asyncio.sleep(REST_S)
     rest = memory(pid)
     held = (await store.info("CLUSTER")).last_seq - after
-    lags, told = await _changes(store, child)
+    rates = (EDGE_RATE, OTHER_RATE if cluster is None else OTHER_RATE_REAL)
+    lags, told = await _changes(store, child, *rates)
     row = {
         "pods": pods,
         "on_edges": ON_EDGES,
@@ -77,7 +80,7 @@ async def _one(w: World, store: log.Log, pods: int) -> dict[str, Any]:
         "rss_mb": rest["rss_mb"],
         "rss_after_changes_mb": memory(pid)["rss_mb"],
         "peak_mb": _peak_mb(pid),
-        "changes_a_s": EDGE_RATE + OTHER_RATE,
+        "changes_a_s": sum(rates),
         "told": told,
         "seen": len(lags),
         "lag_ms_p50": _share(lags, 0.5),
@@ -88,7 +91,9 @@ async def _one(w: World, store: log.Log, pods: int) -> dict[str, Any]:
     return row
 
 
-async def _changes(store: log.Log, child: subprocess.Popen[bytes]) -> tuple[list[float], int]:
+async def _changes(
+    store: log.Log, child: subprocess.Popen[bytes], edge_rate: float, other_rate: float
+) -> tuple[list[float], int]:
     """Milliseconds from a change's telling to its event in the log, of every change on edges; and how many were told."""
     lags: list[float] = []
     done = asyncio.Event()
@@ -108,7 +113,7 @@ async def _changes(store: log.Log, child: subprocess.Popen[bytes]) -> tuple[list
     following = asyncio.create_task(follow())
     await asyncio.sleep(1)
     assert child.stdin is not None
-    child.stdin.write(f"go {CHANGES_S} {EDGE_RATE} {OTHER_RATE}\n".encode())
+    child.stdin.write(f"go {CHANGES_S} {edge_rate} {other_rate}\n".encode())
     child.stdin.flush()
     told = int((await _line(child)).split()[1])
     with contextlib.suppress(TimeoutError):

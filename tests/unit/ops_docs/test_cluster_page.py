@@ -21,6 +21,9 @@ def test_its_figures_are_in_the_recorded_rows(page: str) -> None:
     measured = [(f"{r['pods']:,}", *(str(r[k]) for k in fields)) for r in rows]
     assert said == measured and len(said) == 2
     text = (DOCS / page).read_text()
+    real = next(r for r in recorded if r["bench"] == "bridge-real")
+    assert real["seen"] == real["told"]
+    assert all(f"{real[f]:g}" in text for f in (*fields, "load_average")) and real["kubernetes"] in text
     for row in rows:
         assert row["seen"] == row["told"], "no change was lost while it was measured"
         for figure in (row["on_edges"], row["edges"], int(row["changes_a_s"])):
