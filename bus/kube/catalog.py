@@ -63,6 +63,7 @@ class Resource:
     preferred: list[str] = field(default_factory=list)
     read_only: bool = False  # made when it is asked for: it can be read and listed, not watched
     stored: bool = True  # False: asked by create and answered, never kept (reviews)
+    conversion: dict[str, Any] | None = None  # the webhook that converts between its versions; None: only the name differs
     home: tuple[str, str] | None = None  # (group, resource) whose objects these are, under another name
 
     @property
@@ -190,6 +191,7 @@ def of_definition(crd: Object) -> Resource:
         storage,
         True,
         sorted(served, key=version_rank),
+        conversion=(spec.get("conversion") or {}).get("webhook"),
     )
 
 

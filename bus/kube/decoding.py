@@ -155,8 +155,3 @@ def hub(obj: Object, resource: Resource, version: Version) -> tuple[Object, Vers
         return obj, version
     home = catalog.builtin()[resource.place]
     return other.store(obj), home.versions[home.storage_version]
-
-
-def stored_form(obj: Object, resource: Resource) -> Object:
-    """What the rules have passed, as it is stored."""
-    return convert(obj, resource, resource.storage_version) if resource.custom else obj

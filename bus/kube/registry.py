@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from bus.kube import decoding, deletion, errors, objectmeta, subresources, times, validity, withdrawal
 from bus.kube.admission.base import Plugin
+from bus.kube.admission.calls import Caller
 from bus.kube.catalog import CRD_GROUP, CRD_RESOURCE, Catalog, Resource, Version
+from bus.kube.custom_conversion import Converter
 from bus.kube.decoding import clone
 from bus.kube.deletion import Deleted, DeleteOptions
 from bus.kube.errors import StatusError
@@ -49,6 +51,7 @@ NAME_ATTEMPTS_MAX = 8  # of a generated name: 27^5 suffixes, so even one retry i
 DELETES_AT_ONCE = 32  # of a collection: each waits for the log, and the request has a minute
 REVISION_WAIT_S = 3.0  # for a revision that another server already answered with; kube-apiserver waits as long
 REVISION_POLL_S = 0.02
+PRESENTED_AT_ONCE = 1_000  # objects that a webhook may have to convert
 CROWDED = "too many others are changing it; try again"
 
 
@@ -57,7 +60,8 @@ __all__ = ["Filter", "Registry", "Target", "Write"]
 
 class Registry:
     """``storage`` may be a Reader only: then every write is refused (405).  ``clock`` gives microseconds since 1970.
-    ``admission`` makes the plugins that a write must pass.  ``issuer`` makes tokens of service accounts."""
+    ``admission`` makes the plugins that a write must pass.  ``issuer`` makes tokens of service accounts.
+    ``caller`` calls webhooks."""
 
     def __init__(
         self,
@@ -67,9 +71,11 @@ class Registry:
         random: Callable[[int], bytes] = os.urandom,
         admission: Callable[[Registry], Sequence[Plugin]] = lambda _: (),
         issuer: Issuer | None = None,
+        caller: Caller | None = None,
     ) -> None:
         self.reader = storage
         self.catalog = Catalog(storage)
+        self.caller, self.converter = caller, Converter(caller)
         self._storage = storage if isinstance(storage, Storage) else None
         self._clock = clock
         self._random = random
@@ -100,7 +106,7 @@ class Registry:
     ) -> Object:
         """The object, or its scale; raises StatusError 404."""
         res, ver = self.resource(group, resource, version)
-        obj = self.present(res, ver, self.stored(Target(res, ver, namespace, name)))
+        obj = await self.presented(res, ver, self.stored(Target(res, ver, namespace, name)))
         return subresources.get(res, ver, obj, subresource)
 
     async def list(
@@ -118,7 +124,7 @@ class Registry:
         wanted = Filter(res, ver, labels, fields)
         rev = self.reader.revision()
         stored = self.reader.list(*res.place, namespace)
-        return [self.present(res, ver, s) for s in stored if wanted.matches(s.object)], rev
+        return await self.all_presented(res, ver, [s for s in stored if wanted.matches(s.object)]), rev
 
     def present(self, resource: Resource, version: Version, stored: Stored) -> Object:
         """A stored object as this version shows it: a copy that belongs to the caller."""
@@ -127,8 +133,22 @@ class Registry:
 
     def show(self, resource: Resource, version: Version, stored: Stored) -> Object:
         """The same for who only reads it: shares with the storage."""
-        obj = decoding.convert(stored.object, resource, version.name)
+        obj = self.converter.shown(stored.object, resource, version.name)
         return {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(stored.rev)}}
+
+    async def presented(self, resource: Resource, version: Version, stored: Stored) -> Object:
+        """``present``, also where a webhook must be asked; raises StatusError 500."""
+        await self.converter.prime([stored.object], resource, version.name)
+        return self.present(resource, version, stored)
+
+    async def all_presented(self, resource: Resource, version: Version, stored: Sequence[Stored]) -> Objects:
+        """The same of many."""
+        out: Objects = []
+        for start in range(0, len(stored), PRESENTED_AT_ONCE):
+            part = stored[start : start + PRESENTED_AT_ONCE]
+            await self.converter.prime([s.object for s in part], resource, version.name)
+            out += [self.present(resource, version, s) for s in part]
+        return out
 
     async def wait_revision(self, rev: int) -> None:
         """Until this reader knows ``rev``; raises StatusError 504 when that takes too long."""
@@ -179,7 +199,7 @@ class Registry:
             await self._draft(draft, dataclasses.replace(target, version=inner), how, ver)
             key = dataclasses.replace(target, name=draft["metadata"]["name"]).key
             try:
-                made = self.present(res, ver, await self._store_new(storage, res, key, draft, how))
+                made = await self.presented(res, ver, await self._store_new(storage, res, key, draft, how))
                 if how.dry_run:
                     del made["metadata"]["resourceVersion"]  # it has none
                 return made
@@ -255,7 +275,7 @@ class Registry:
             await plugin.placed(target, pod, how)
 
     async def _store_new(self, storage: Storage, res: Resource, key: ObjectKey, draft: Object, how: Write) -> Stored:
-        obj = decoding.stored_form(draft, res)
+        obj = await self._stored_form(draft, res)
         if how.dry_run:
             if self.reader.get(key) is not None:
                 raise AlreadyExists(str(key))
@@ -266,6 +286,10 @@ class Registry:
             raise
         except StorageError as e:
             raise refusal(res, key.name, e) from e
+
+    async def _stored_form(self, obj: Object, res: Resource) -> Object:
+        """What the rules have passed, as it is stored."""
+        return await self.converter.convert(obj, res, res.storage_version) if res.custom else obj
 
     def _check_namespace(self, res: Resource, namespace: str, name: str) -> None:
         space = self.reader.get(ObjectKey("", "namespaces", "", namespace))
@@ -397,7 +421,7 @@ class Registry:
         listening = not reviewed and self.reviewing.listening
         for _ in range(ATTEMPTS_MAX):
             stored = self.stored(target)
-            current = self.present(res, ver, stored)
+            current = await self.presented(res, ver, stored)
             spoken = make(clone(current))
             if listening:
                 spoken = await self.reviewing.mutate_next(spoken, current, asked, how)
@@ -420,15 +444,16 @@ class Registry:
                 me = managers.Entry(how.manager, "Update", target.subresource, new["apiVersion"], now, frozenset())
                 managers.updated(new, current, managers.kind_of(res, inner), me)
             if listening:
-                after = self.present(res, ver, dataclasses.replace(stored, object=new))
-                await self.reviewing.validate_next(after, self.present(res, ver, stored), asked, how)
+                after = await self.presented(res, ver, dataclasses.replace(stored, object=new))
+                before = await self.presented(res, ver, stored)
+                await self.reviewing.validate_next(after, before, asked, how)
             if new == current and (not res.custom or validity.same(new, current)):
-                return self.present(res, ver, stored)
+                return await self.presented(res, ver, stored)
             if target.subresource in ("", "resize"):
                 for plugin in self._plugins:
                     await plugin.admit_update(target, new, stored, how)
             try:
-                return self.present(res, ver, await self._replace(storage, res, stored, new, how))
+                return await self.presented(res, ver, await self._replace(storage, res, stored, new, how))
             except Conflict:
                 continue  # who named a resourceVersion fails at the check above, with the new revision
         raise target.conflict(CROWDED)
@@ -459,7 +484,7 @@ class Registry:
 
     async def _replace(self, storage: Storage, res: Resource, stored: Stored, new: Object, how: Write) -> Stored:
         """Raises Conflict, or StatusError.  An object that was only waiting for this is removed."""
-        obj = decoding.stored_form(new, res)
+        obj = await self._stored_form(new, res)
         if how.dry_run:
             return Stored(stored.key, stored.rev, obj)
         try:
@@ -498,26 +523,26 @@ class Registry:
             raise errors.forbidden(group, resource, name, "this namespace may not be deleted")
         if (group, resource) == (CRD_GROUP, CRD_RESOURCE) and not how.dry_run and not opts.dry_run:
             self._preconditions(res, self.stored(target), opts)
-            await self.reviewing.deleted(target, self.present(res, ver, self.stored(target)), how, opts)
+            await self.reviewing.deleted(target, await self.presented(res, ver, self.stored(target)), how, opts)
             return await withdrawal.delete(self, target, how)
         for _ in range(ATTEMPTS_MAX):
             stored = self.stored(target)
             self._preconditions(res, stored, opts)
             self.removing(target, how)
             if not reviewed:
-                await self.reviewing.deleted(target, self.present(res, ver, stored), how, opts)
+                await self.reviewing.deleted(target, await self.presented(res, ver, stored), how, opts)
             obj, now = deletion.mark(clone(stored.object), strategy(res), opts, self._clock())
             try:
                 if how.dry_run or opts.dry_run:
-                    return Deleted(self.present(res, ver, Stored(stored.key, stored.rev, obj)), now)
+                    return Deleted(await self.presented(res, ver, Stored(stored.key, stored.rev, obj)), now)
                 if now:
                     gone = await storage.delete(stored.key, stored.rev, how.origin)
                     if res.custom:
                         await withdrawal.finish(self, res, how)
-                    return Deleted(self.present(res, ver, Stored(stored.key, gone.rev, obj)), True)
+                    return Deleted(await self.presented(res, ver, Stored(stored.key, gone.rev, obj)), True)
                 if obj != stored.object:
                     stored = await storage.replace(stored.key, obj, stored.rev, how.origin)
-                return Deleted(self.present(res, ver, stored), False)
+                return Deleted(await self.presented(res, ver, stored), False)
             except Conflict:
                 continue
             except StorageError as e:
@@ -556,7 +581,7 @@ class Registry:
             for outcome in await asyncio.gather(*tries, return_exceptions=True):
                 if isinstance(outcome, BaseException) and getattr(outcome, "code", None) != 404:
                     raise outcome
-        return [self.present(res, ver, s) for s in found]
+        return await self.all_presented(res, ver, found)
 
     # --- shared ------------------------------------------------------------------------------------------------
 

@@ -188,7 +188,7 @@ class Reviewing:
             hub = decoding.hub(obj, spoken, inner)[0]
             other = conversions.of(res.group, res.resource, ver.name)
             return other.show(hub) if other is not None else hub
-        return decoding.convert(obj, res, ver.name)
+        return await self._registry.converter.convert(obj, res, ver.name)
 
     async def read(self, obj: Any, asked: Asked, form: Form) -> Object:
         pseudo = next((k for k in subresources.PSEUDO if (k.group, k.kind) == (form.kind_group, form.kind)), None)
@@ -201,7 +201,7 @@ class Reviewing:
         if form is not asked.form and pseudo is None:
             spoken, inner = self._resource(asked.form)
             if res.custom:
-                new = decoding.convert(new, res, inner.name)
+                new = await self._registry.converter.convert(new, res, inner.name)
             else:
                 hub = decoding.hub(new, res, ver)[0]
                 other = conversions.of(spoken.group, spoken.resource, inner.name)

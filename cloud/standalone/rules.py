@@ -55,13 +55,16 @@ def plugins(api: registry.Registry) -> Sequence[Plugin]:
         RuntimeClasses(reader),
     )
     asker = Asker(reader)
-    asked = (Policies(reader, api.catalog, asker), Webhooks(reader, HttpCaller(reader), asker))
+    asked = (
+        Policies(reader, api.catalog, asker),
+        Webhooks(reader, api.caller, asker) if api.caller is not None else Plugin(),
+    )
     return (NodeRestriction(reader), *filling, Escalation(Rbac(reader)), *asked, Quota(api), *tokens)
 
 
 def make_registry(storage: Reader, **options: Any) -> registry.Registry:
     """For the API, and for every component that writes through its rules: all of them pass the same admission."""
-    return registry.Registry(storage, admission=plugins, **options)
+    return registry.Registry(storage, admission=plugins, caller=HttpCaller(storage), **options)
 
 
 def make_issuer(storage: Reader, keys: Keys, **options: Any) -> Issuer:

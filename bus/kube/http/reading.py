@@ -22,7 +22,9 @@ async def get(ctx: Context) -> web.Response:
     rev = ctx.revision()
     if rev:
         await registry.wait_revision(rev)
-    obj = registry.show(target.resource, target.version, registry.stored(target))
+    stored = registry.stored(target)
+    await registry.converter.prime([stored.object], target.resource, target.version.name)
+    obj = registry.show(target.resource, target.version, stored)
     obj = subresources.get(target.resource, target.version, obj, target.subresource)
     return answer_object(ctx, obj)
 
@@ -60,7 +62,10 @@ async def listing(ctx: Context) -> web.Response:
             meta["remainingItemCount"] = len(matching) - len(page)
     elif res.custom:
         meta["continue"] = ""  # lists of custom resources always say it
-    items = [registry.show(res, ver, s) for s in page]
+    if res.conversion is None:
+        items = [registry.show(res, ver, s) for s in page]
+    else:
+        items = await registry.all_presented(res, ver, page)
     out = ctx.output
     if out.form == "table":
         table = printer(ctx).table(items, str(rev), version=out.version)

@@ -60,6 +60,12 @@ class _Stream:
         self._printer: Printer | None = reading.printer(ctx) if ctx.output.form == "table" else None
         self._columns_sent = False
 
+    async def prime(self, *stored: Stored | None) -> None:
+        """Before they are shown, where a webhook converts them.  Raises StatusError 500."""
+        if self._res.conversion is not None:
+            objects = [s.object for s in stored if s is not None and self._wanted.matches(s.object)]
+            await self._registry.converter.prime(objects, self._res, self._ver.name)
+
     def added(self, stored: Stored) -> bytes | None:
         return self._event("ADDED", stored) if self._wanted.matches(stored.object) else None
 
@@ -173,13 +179,17 @@ async def _run(ctx: Context, stream: _Stream, response: web.StreamResponse, init
     start = reader.revision() if after is None else after
     if initial:
         for stored in reader.list(*res.place, namespace):
+            await stream.prime(stored)
             await send(stream.added(stored))
         if ctx.flag("sendInitialEvents"):
             await send(stream.bookmark(start, end_of_list=True))
     changes = reader.watch(*res.place, namespace, after=start)
     try:
         async for change in changes:
+            await stream.prime(change.stored, change.old)
             await send(stream.change(change))
+    except errors.StatusError as e:  # an object that can't be shown: the client begins again
+        await send(_line("ERROR", e.as_status()))
     except Expired as e:
         await send(_line("ERROR", errors.expired(f"too old resource version: {e}").as_status()))
     finally:

@@ -163,6 +163,7 @@ async def delete_collection(ctx: Context) -> web.Response:
         fields=ctx.query.get("fieldSelector", ""),
         version=target.version.name,
     )
-    meta = {"resourceVersion": str(ctx.server.registry.reader.revision())}
+    more = {"continue": ""} if res.custom else {}  # as lists of custom resources have it
+    meta = {**more, "resourceVersion": str(ctx.server.registry.reader.revision())}
     head = {"kind": res.list_kind, "apiVersion": res.api_version(target.version.name)}
     return answers.respond({**head, "metadata": meta, "items": items}, 200)

@@ -7,6 +7,7 @@ from typing import Any
 
 from bus.kube import cel_rules, errors, names, validity
 from bus.kube.errors import Cause
+from bus.kube.kinds import admission_rules
 from bus.kube.kinds.base import Context, Strategy, at
 from bus.kube.storage import Object, Stored
 
@@ -26,7 +27,10 @@ class Definitions(Strategy):
         if naming.get("kind"):
             naming.setdefault("singular", naming["kind"].lower())
             naming.setdefault("listKind", naming["kind"] + "List")
-        spec.setdefault("conversion", {"strategy": "None"})
+        conversion = spec.setdefault("conversion", {"strategy": "None"})
+        service = at(conversion, "webhook", "clientConfig", "service")
+        if isinstance(service, dict):
+            service.setdefault("port", 443)
 
     def prepare_create(self, obj: Object, ctx: Context) -> None:
         obj["status"] = self._status(obj, {}, ctx)
@@ -83,9 +87,7 @@ class Definitions(Strategy):
                 out.append(errors.bad_value(f"spec.names.{field}", naming.get(field, ""), problem))
         if spec["scope"] not in ("Cluster", "Namespaced"):
             out.append(errors.not_supported("spec.scope", spec["scope"], ("Cluster", "Namespaced")))
-        if at(spec, "conversion", "strategy") != "None":
-            why = "only None is offered: conversion webhooks are not called"
-            out.append(errors.bad_value("spec.conversion.strategy", at(spec, "conversion", "strategy"), why))
+        out += _conversion(spec.get("conversion") or {}, "spec.conversion")
         return out + _spec_rules(obj) + _versions(spec.get("versions") or [])
 
     def validate_update(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
@@ -138,6 +140,31 @@ def _accepted(obj: Object, had: Object, ctx: Context) -> tuple[Object, tuple[str
     if naming.get("categories"):
         accepted["categories"] = naming["categories"]
     return accepted, problem
+
+
+REVIEWS = ("v1", "v1beta1")  # versions of ConversionReview that are spoken
+
+
+def _conversion(conversion: Object, path: str) -> list[Cause]:
+    """Fields are called as the real server calls them, which are not the names that people write."""
+    strategy, webhook = conversion.get("strategy") or "", conversion.get("webhook") or {}
+    config, versions = webhook.get("clientConfig"), webhook.get("conversionReviewVersions") or []
+    client, reviews = f"{path}.webhookClientConfig", f"{path}.conversionReviewVersions"
+    if not strategy:
+        return [errors.required(f"{path}.strategy")]
+    out = admission_rules.chosen(strategy, f"{path}.strategy", ("None", "Webhook"))
+    if strategy == "Webhook":
+        if config is None:
+            out.append(errors.required(client, "required when strategy is set to Webhook"))
+        else:
+            out += admission_rules.client_config(config, client)
+        if not versions:
+            return [*out, errors.required(reviews)]
+        return out + admission_rules.review_versions(versions, reviews, REVIEWS)
+    for found, where in ((config, client), (versions, reviews)):
+        if found:
+            out.append(errors.not_permitted(where, "should not be set when strategy is not set to Webhook"))
+    return out
 
 
 PRESERVE = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead"
