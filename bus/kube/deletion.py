@@ -92,15 +92,21 @@ def mark(obj: Object, strategy: Strategy, opts: DeleteOptions, now_us: int) -> t
             meta["deletionTimestamp"] = times.of_micros(end)
     held = bool(meta.get("finalizers")) or bool(at(obj, "spec", "finalizers") if obj["kind"] == "Namespace" else None)
     if not held and grace == 0:
+        if strategy.returns_deleted and obj["kind"] == "Pod" and not meta.get("deletionTimestamp"):
+            _going(meta, now_us, 0)
         return obj, True
     if not meta.get("deletionTimestamp"):
-        meta["deletionTimestamp"] = times.of_micros(now_us + grace * 1_000_000)
-        meta["deletionGracePeriodSeconds"] = grace
-        if meta.get("generation"):
-            meta["generation"] += 1
+        _going(meta, now_us, grace)
     if obj["kind"] == "Namespace":
         obj["status"] = {**obj.get("status", {}), "phase": "Terminating"}
     return obj, False
+
+
+def _going(meta: Object, now_us: int, grace_s: int) -> None:
+    meta["deletionTimestamp"] = times.of_micros(now_us + grace_s * 1_000_000)
+    meta["deletionGracePeriodSeconds"] = grace_s
+    if meta.get("generation"):
+        meta["generation"] += 1
 
 
 def _propagate(meta: Object, opts: DeleteOptions) -> None:

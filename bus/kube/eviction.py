@@ -32,7 +32,7 @@ async def evict(registry: Registry, target: Target, raw: Any, kind: tuple[Resour
     eviction = decoding.read(raw, *kind, validation=how.validation)
     given = eviction["metadata"].get("name")
     if given and given != target.name:
-        raise errors.bad_request(f"name in URL does not match name in Eviction object: {given[:80]}")
+        raise errors.bad_request("name in URL does not match name in Eviction object")
     options = deletion.options(eviction.get("deleteOptions"))
     dry = how.dry_run or options.dry_run
     pod = registry.stored(target).object

@@ -470,6 +470,8 @@ class Registry:
             causes = rules.validate_status(new, old, ctx)
         elif subresource in subresources.INTERNAL:
             causes = []  # made by ourselves out of the current object
+            if subresource in subresources.COUNTED and new.get("spec") != old.get("spec"):
+                new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
         else:
             rules.defaults(new, ctx)
             rules.prepare_update(new, old, ctx)

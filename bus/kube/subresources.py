@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bus.kube.targets import Target, Write
 
 INTERNAL = ("binding", "finalize", "ephemeralcontainers", "resize")
+COUNTED = ("ephemeralcontainers", "resize")  # their changes of the specification are generations
 REPLICAS_MAX = 1 << 31
 
 
@@ -199,6 +200,9 @@ async def _bind(registry: Registry, at_pod: Target, obj: Any, how: Write) -> Obj
             raise errors.conflict("", "pods", name, f"Precondition failed: UID in precondition: {uid}")
         if meta.get("deletionTimestamp"):
             raise errors.conflict("", "pods/binding", name, f"pod {name} is being deleted, cannot be assigned to a host")
+        if pod["spec"].get("schedulingGates"):
+            why = f"pod {name} has non-empty .spec.schedulingGates"
+            raise errors.conflict("", "pods/binding", name, why)
         if pod["spec"].get("nodeName"):
             why = f'pod {name} is already assigned to node "{pod["spec"]["nodeName"]}"'
             raise errors.conflict("", "pods/binding", name, why)

@@ -62,6 +62,11 @@ class Priority(Plugin):
     def update(self, target: Target, new: Object, old: Object, how: Write) -> None:
         self._only_one(target, new)
 
+    def remove(self, target: Target, old: Object, how: Write) -> None:
+        name = old["metadata"].get("name", "")
+        if (target.resource.group, target.resource.resource) == CLASSES and name in policies.SYSTEM:
+            raise errors.forbidden(*CLASSES, name, "this is a system priority class and cannot be deleted")
+
     def _only_one(self, target: Target, obj: Object) -> None:
         if (target.resource.group, target.resource.resource) != CLASSES or not obj.get("globalDefault"):
             return

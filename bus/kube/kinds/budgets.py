@@ -2,51 +2,52 @@
 
 from __future__ import annotations
 
-import re
-
-from bus.kube import errors, selectors
+from bus.kube import errors
 from bus.kube.errors import Cause
+from bus.kube.kinds import checks, workloads
 from bus.kube.kinds.base import Context, Strategy
 from bus.kube.storage import Object
 
 POLICIES = ("AlwaysAllow", "IfHealthyBudget")
+_COUNTS = ("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods")
 
 
 class Budgets(Strategy):
     unconditional_update = False
     generation = True
 
+    def name_problem(self, name: str) -> str:
+        return ""  # nobody looks at a budget's metadata
+
+    def defaults(self, obj: Object, ctx: Context) -> None:
+        obj.setdefault("spec", {})
+
     def prepare_create(self, obj: Object, ctx: Context) -> None:
-        counts = ("currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods")
-        obj["status"] = dict.fromkeys(counts, 0)
+        obj["status"] = dict.fromkeys(_COUNTS, 0)
 
     def validate(self, obj: Object, ctx: Context) -> list[Cause]:
-        spec = obj.get("spec") or {}
-        out = []
-        if spec.get("minAvailable") is not None and spec.get("maxUnavailable") is not None:
-            out.append(errors.bad_value("spec", spec, "minAvailable and maxUnavailable cannot be both set"))
+        spec, out = obj["spec"], []
+        least, most, policy = spec.get("minAvailable"), spec.get("maxUnavailable"), spec.get("unhealthyPodEvictionPolicy")
+        if least is not None and most is not None:
+            selector = workloads.shown_selector(spec.get("selector"))
+            shown = errors.Shown(
+                MinAvailable=least, Selector=selector, MaxUnavailable=most, UnhealthyPodEvictionPolicy=policy
+            )
+            out.append(errors.bad_value("spec", shown, "minAvailable and maxUnavailable cannot be both set"))
         for field in ("minAvailable", "maxUnavailable"):
-            out += _amount(spec.get(field), f"spec.{field}")
-        try:
-            selectors.of_label_selector(spec.get("selector") or {})
-        except selectors.SelectorError as e:
-            out.append(errors.bad_value("spec.selector", spec.get("selector"), str(e)))
-        policy = spec.get("unhealthyPodEvictionPolicy")
-        if policy is not None and policy not in POLICIES:
-            out.append(errors.not_supported("spec.unhealthyPodEvictionPolicy", policy, POLICIES))
+            if spec.get(field) is not None:
+                out += workloads.amount(spec[field], f"spec.{field}")
+                out += workloads.at_most_all(spec[field], f"spec.{field}")
+        out += checks.label_selector("spec.selector", spec.get("selector"))
+        if policy is not None:
+            out += checks.listed("spec.unhealthyPodEvictionPolicy", policy, POLICIES)
         return out
 
     def validate_update(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
         return self.validate(obj, ctx)
 
+    def prepare_status(self, obj: Object, old: Object, ctx: Context) -> None:
+        workloads.status_update(obj, old, ())
 
-def _amount(value: object, path: str) -> list[Cause]:
-    if isinstance(value, int) and value < 0:
-        return [errors.bad_value(path, value, "must be greater than or equal to 0")]
-    if isinstance(value, str):
-        if not re.fullmatch(r"[0-9]{1,9}%", value):
-            why = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%')"
-            return [errors.bad_value(path, value, why)]
-        if int(value[:-1]) > 100:
-            return [errors.bad_value(path, value, "must not be greater than 100%")]
-    return []
+    def validate_status(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
+        return workloads.counts(obj.get("status") or {}, _COUNTS)

@@ -56,6 +56,11 @@ def _name(name: str, path: str, *, pod: bool) -> list[Cause]:
     return out
 
 
+def container_name(name: str, path: str) -> list[Cause]:
+    """The name of a resource that a container can ask for."""
+    return _name(name, path, pod=False)
+
+
 def amount(name: str, value: str, path: str) -> list[Cause]:
     number = quantity.parse(value)
     out = checks.amount_not_negative(path, value)

@@ -5,19 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from bus.kube import errors, pod_references
+from bus.kube import errors, names, pod_references
 from bus.kube.errors import Cause
-from bus.kube.kinds import pod_created, pod_defaults, pod_rules
+from bus.kube.kinds import checks, pod_created, pod_defaults, pod_rules, pod_updates, workloads
 from bus.kube.kinds.base import Context, Strategy, at
 from bus.kube.selectors import FieldGetter
 from bus.kube.storage import Object
-
-IMMUTABLE = (
-    "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
-    "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
-    "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
-)
-
 
 GATED = {
     "type": "PodScheduled",
@@ -63,17 +56,23 @@ class Pods(Strategy):
         return pod_rules.pod(obj, created=True)
 
     def validate_update(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
-        out = pod_rules.pod(obj, created=False)
-        if _but_mutable(obj["spec"], old["spec"]) != old["spec"]:
-            out.append(errors.not_permitted("spec", IMMUTABLE))
-        had = old["spec"].get("tolerations") or []
-        now = obj["spec"].get("tolerations") or []
-        if any(_lasting(t) not in map(_lasting, now) for t in had):
-            out.append(
-                errors.not_permitted(
-                    "spec.tolerations", "existing toleration can not be modified except its tolerationSeconds"
-                )
-            )
+        return pod_updates.rules(obj, old)
+
+    def prepare_status(self, obj: Object, old: Object, ctx: Context) -> None:
+        workloads.status_update(obj, old, (), "ownerReferences")
+        status = obj.setdefault("status", {})
+        address, listed = status.get("podIP"), status.get("podIPs") or []
+        if address and (not listed or listed[0].get("ip") != address):
+            status["podIPs"] = [{"ip": address}]
+        elif listed and not address:
+            status["podIP"] = listed[0].get("ip")
+        if not status.get("qosClass") and at(old, "status", "qosClass"):
+            status["qosClass"] = old["status"]["qosClass"]
+
+    def validate_status(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
+        out: list[Cause] = []
+        for i, condition in enumerate(at(obj, "status", "conditions") or []):
+            out += checks.text(f"status.conditions[{i}].Type", condition.get("type") or "", names.label_key)
         return out
 
     def grace(self, obj: Object, asked_s: int | None) -> int:
@@ -83,11 +82,6 @@ class Pods(Strategy):
             return 0
         grace: int = spec.get("terminationGracePeriodSeconds", 30) if asked_s is None else asked_s
         return max(grace, 1) if grace < 0 else grace
-
-
-def _lasting(toleration: Object) -> Object:
-    """What of a toleration may not change (pkg/apis/core/validation, validateOnlyAddedTolerations)."""
-    return {k: v for k, v in toleration.items() if k != "tolerationSeconds"}
 
 
 def ephemeral(new: Object, old: Object) -> list[Object]:
@@ -119,23 +113,18 @@ def resized(new: Object, old: Object) -> Object:
     out = {**old, "spec": dict(old["spec"])}
     causes: list[Cause] = []
     for field in ("containers", "initContainers"):
-        asked = {c.get("name"): c for c in spec.get(field) or []}
-        if asked.keys() != {c["name"] for c in old["spec"].get(field) or []}:
+        asked, had = spec.get(field) or [], old["spec"].get(field) or []
+        if [c.get("name") for c in asked] != [c["name"] for c in had]:
             causes.append(errors.not_permitted("spec", RESIZE_ONLY))
-            continue
-        if field in old["spec"]:
-            out["spec"][field] = [_with_resources(c, asked[c["name"]]) for c in old["spec"][field]]
+        elif had:
+            out["spec"][field] = [_with_resources(c, other) for c, other in zip(had, asked, strict=True)]
     if not causes:
-        causes = pod_rules.pod_spec(out["spec"], "spec")
-    if not causes and {**spec, "containers": 0, "initContainers": 0} != {
-        **old["spec"],
-        "containers": 0,
-        "initContainers": 0,
-    }:
+        causes = pod_rules.pod_spec(out["spec"], "spec", pod=out)
+    before, after = pod_defaults.qos_class(old["spec"]), pod_defaults.qos_class(out["spec"])
+    if not causes and before != after:
+        causes.append(errors.bad_value("spec", before, "Pod QOS Class may not change as a result of resizing"))
+    if not causes and _others(out["spec"]) != _others(old["spec"]):
         causes.append(errors.not_permitted("spec", RESIZE_ONLY))
-    if not causes and pod_defaults.qos_class(out["spec"]) != pod_defaults.qos_class(old["spec"]):
-        was = pod_defaults.qos_class(old["spec"])
-        causes.append(errors.bad_value("spec", was, "Pod QOS Class may not change as a result of resizing"))
     if causes:
         raise errors.invalid("", "Pod", old["metadata"]["name"], causes)
     return out
@@ -145,30 +134,18 @@ RESIZE_ONLY = "only cpu and memory resources are mutable"
 
 
 def _with_resources(container: Object, asked: Object) -> Object:
-    """``container`` with the amounts that were asked for."""
-    resources: Object = dict(container.get("resources") or {})
-    for field in ("limits", "requests"):
-        amounts = {k: v for k, v in ((asked.get("resources") or {}).get(field) or {}).items() if k in RESIZED}
-        kept = {k: v for k, v in (resources.get(field) or {}).items() if k not in RESIZED}
-        if kept or amounts:
-            resources[field] = {**kept, **amounts}
-        else:
-            resources.pop(field, None)
-    return {**container, "resources": resources}
+    """``container`` with what was asked for, and what of it needs a restart."""
+    out = {k: v for k, v in container.items() if k not in ("resources", "resizePolicy")}
+    return {**out, **{f: asked[f] for f in ("resources", "resizePolicy") if f in asked}}
 
 
-def _but_mutable(new: Object, old: Object) -> Object:
-    """``new`` with what may change put back as it was in ``old``."""
-    out = dict(new)
-    for field in ("activeDeadlineSeconds", "tolerations"):
-        if field in old:
-            out[field] = old[field]
-        else:
-            out.pop(field, None)
-    if old.get("terminationGracePeriodSeconds", 0) < 0 and new.get("terminationGracePeriodSeconds") == 1:
-        out["terminationGracePeriodSeconds"] = old["terminationGracePeriodSeconds"]
-    for field in ("containers", "initContainers"):
-        mine, theirs = new.get(field) or [], old.get(field) or []
-        if len(mine) == len(theirs) and mine:
-            out[field] = [{**m, "image": t.get("image")} for m, t in zip(mine, theirs, strict=True)]
+def _others(spec: Object) -> list[Object]:
+    """What the containers have beside CPU and memory."""
+    out: list[Object] = []
+    for container in [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]:
+        resources = container.get("resources") or {}
+        amounts = {
+            f: {k: v for k, v in (resources.get(f) or {}).items() if k not in RESIZED} for f in ("limits", "requests")
+        }
+        out.append({**container, "resources": {**resources, **amounts}})
     return out

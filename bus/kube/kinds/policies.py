@@ -235,7 +235,7 @@ def _compared(item: Object, name: str, path: str) -> list[Cause]:
     return out
 
 
-PREEMPTION = ("Never", "PreemptLowerPriority")
+PREEMPTION = ("PreemptLowerPriority", "Never")
 USERS_MAX = 1_000_000_000  # of priorities that people give
 SYSTEM = {"system-cluster-critical": 2 * USERS_MAX, "system-node-critical": 2 * USERS_MAX + 1000}
 
@@ -260,16 +260,13 @@ class PriorityClasses(Strategy):
         elif value > USERS_MAX:
             why = f"maximum allowed value of a user defined priority is {USERS_MAX}"
             out.append(errors.not_permitted("value", why))
-        if obj["preemptionPolicy"] not in PREEMPTION:
-            out.append(errors.not_supported("preemptionPolicy", obj["preemptionPolicy"], PREEMPTION))
-        return out
+        return out + checks.one_of("preemptionPolicy", obj["preemptionPolicy"], PREEMPTION)
 
     def validate_update(self, obj: Object, old: Object, ctx: Context) -> list[Cause]:
         out = []
-        for field in ("value", "preemptionPolicy"):
-            if obj.get(field) != old.get(field):
-                out.append(errors.not_permitted(field, "may not be changed in an update."))
-        return out
+        if obj.get("value") != old.get("value"):
+            out.append(errors.not_permitted("value", "may not be changed in an update."))
+        return out + checks.immutable("preemptionPolicy", obj.get("preemptionPolicy"), old.get("preemptionPolicy"))
 
 
 def system_classes() -> list[Object]:

@@ -59,14 +59,14 @@ async def test_an_autoscaler_without_metrics_looks_at_the_processor(api: Api) ->
 @pytest.mark.parametrize(
     ("spec", "field", "message"),
     [
-        ({"maxReplicas": 0}, "spec.maxReplicas", "Invalid value: 0: must be greater than 0"),
+        ({"maxReplicas": 0}, "spec.maxReplicas", "Required value: must be set and greater than 0"),
         ({"minReplicas": 7}, "spec.maxReplicas", "Invalid value: 5: must be greater than or equal to `minReplicas`"),
         ({"minReplicas": 0}, "spec.minReplicas", "Invalid value: 0: must be greater than or equal to 1"),
         ({"scaleTargetRef": {"kind": "Deployment", "name": ""}}, "spec.scaleTargetRef.name", "Required value"),
         (
             {"metrics": [{"type": "Pods"}]},
             "spec.metrics[0].pods",
-            "Required value: must populate information for the given metric source of type Pods",
+            "Required value: must populate information for the given metric source",
         ),
         (
             {"behavior": {"scaleUp": {"policies": []}, "scaleDown": {"selectPolicy": "No"}}},
@@ -200,7 +200,10 @@ async def test_a_pod_is_resized_in_its_cpu_and_memory_only(api: Api, refused: Ca
     assert (await api.patch("pods", "p", {"spec": same}, kind="strategic", sub="resize"))["spec"]["containers"][0][
         "resources"
     ]
-    e = await refused(api.patch("pods", "p", {"spec": {"hostNetwork": True}}, kind="merge", sub="resize"), 422, "Invalid")
+    kept = await api.patch("pods", "p", {"spec": {"hostNetwork": True}}, kind="merge", sub="resize")
+    assert "hostNetwork" not in kept["spec"], "what is no resize is dropped, as the real server drops it"
+    more = {"containers": [{"name": "main", "resources": {"limits": {"example.com/gpu": "1"}}}]}
+    e = await refused(api.patch("pods", "p", {"spec": more}, kind="strategic", sub="resize"), 422, "Invalid")
     assert "only cpu and memory resources are mutable" in e.message
 
 
