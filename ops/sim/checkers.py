@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import msgpack
@@ -29,7 +30,9 @@ class Violation(AssertionError):
         self.rule = rule
 
 
+@lru_cache(maxsize=8192)  # more than a run has
 def read(payload: bytes) -> dict[str, Any]:
+    """Shared: not to be changed."""
     raw: dict[str, Any] = msgpack.unpackb(payload)
     return raw
 

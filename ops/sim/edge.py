@@ -6,7 +6,7 @@ Two of them may have one name: then one is a clone (``ident`` tells them apart h
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from bus import fold, link, log, outbox, replica_core, replica_write
@@ -17,7 +17,7 @@ from edge import daemon, told
 from edge.core.pods import PodsCore
 from edge.core.settings import NodeFacts, PodSettings
 from edge.state import Report
-from ops.sim import leading
+from ops.sim import controlling, leading
 from ops.sim.api import WorkersStorage
 from ops.sim.catching_up import SyncService
 from ops.sim.devices import Mapper, SimTwins
@@ -51,6 +51,7 @@ class Parts:
     storage: type[WorkersStorage] = WorkersStorage
     hub: type[Hub] = Hub
     lease: leading.MakeLease = leading.make_lease
+    controllers: controlling.Made = field(default_factory=controlling.Made)
     fenced: bool = True
 
 
@@ -321,7 +322,7 @@ class Edge:
         self.state.commit({}, said)
 
     def _say_node(self) -> None:
-        status = {"nodeInfo": {"operatingSystem": "linux", "architecture": "amd64"}, "capacity": {"cpu": "4"}}
+        status = {"nodeInfo": {"operatingSystem": "linux", "architecture": "amd64"}, "capacity": {"cpu": "4", "pods": "110"}}
         report = reports.NodeReport(
             status=status,
             ready=self.engine.up,

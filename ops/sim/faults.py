@@ -7,6 +7,7 @@ from random import Random
 from typing import Protocol
 
 from ops.sim.api import ApiServer
+from ops.sim.controlling import ControllersWorker
 from ops.sim.dispatching import DispatcherWorker
 from ops.sim.edge import Edge
 from ops.sim.hub import DEDUPE_US, Hub
@@ -54,6 +55,7 @@ class World(Protocol):
     servers: list[ApiServer]
     dispatchers: list[DispatcherWorker]
     reports: list[ReportsWorker]
+    controllers: list[ControllersWorker]  # none in worlds without
     users: Users
     led: bool  # workers lead by leases
 
@@ -166,7 +168,7 @@ class Faults:
             edge.disk.crash_in = lots.randrange(1, 60)
 
     def _cloud_crash(self, lots: Random) -> None:
-        worker: Worker = lots.choice([*self._w.dispatchers, *self._w.reports, *self._w.servers])
+        worker: Worker = lots.choice([*self._w.dispatchers, *self._w.reports, *self._w.servers, *self._w.controllers])
         if not worker.running:
             return
         if lots.random() < 0.5:
@@ -176,7 +178,8 @@ class Faults:
         self._for_a_while(lots, lambda: None if worker.running else worker.start(), 60)
 
     def _lag(self, lots: Random) -> None:
-        worker: Worker = lots.choice([*self._w.dispatchers, *self._w.dispatchers, *self._w.reports, *self._w.servers])
+        some: list[Worker] = [*self._w.dispatchers, *self._w.dispatchers, *self._w.reports, *self._w.servers]
+        worker = lots.choice([*some, *self._w.controllers])
         worker.lags_until_us = self._w.schedule.now_us + lots.randrange(30 * S)
         self._note(f"{worker.name} lags")
 
@@ -206,10 +209,11 @@ class Faults:
     def _race(self, lots: Random) -> None:
         """A second worker of a kind, and pauses for both; in the end there is one again.  Where they have leases there are
         always two, and one sleeps while it leads."""
-        pairs: list[list[DispatcherWorker] | list[ReportsWorker]] = [
+        pairs: list[list[DispatcherWorker] | list[ReportsWorker] | list[ControllersWorker]] = [
             self._w.dispatchers,
             self._w.dispatchers,
             self._w.reports,
+            *([self._w.controllers] if self._w.controllers else ()),
         ]
         first, second = lots.choice(pairs)
         if not self._w.led and not second.running:
@@ -234,7 +238,7 @@ class Faults:
     def _clocks(self, lots: Random) -> None:
         """NTP is lost, or comes back, or somebody sets the time: nothing that is decided may hang on it."""
         machines: list[tuple[str, Clock]] = [(e.ident, e.clock) for e in self._w.edges]
-        workers: list[Worker] = [*self._w.servers, *self._w.dispatchers, *self._w.reports]
+        workers: list[Worker] = [*self._w.servers, *self._w.dispatchers, *self._w.reports, *self._w.controllers]
         machines += [(w.name, w.clock) for w in workers]
         name, clock = lots.choice([*machines, ("hub", self._w.hub.clock), ("hub", self._w.hub.clock)])
         most = lots.choice((2 * S, 600 * S, CLOCK_OFF_S_MAX * S))

@@ -15,13 +15,23 @@ from bus import log
 from bus.hub import compact as compacting
 from bus.hub import streams
 from ops.sim.schedule import MS, Clock, S, Schedule
-from schemas import subjects
+from schemas import event, subjects
 
 DEDUPE_US = 120 * S  # nats-server's default duplicate_window
 COMPACT_SETTLE_US = 20 * S  # far below production's, but longer than a page takes
 LEASES = "LEASES"
 COMPACT_AGE_US = 150 * S  # in true time; longer than a worker is paused or behind
 VERSIONS_MAX = streams.VERSIONS_DEFAULT  # of each subject: holes, which readers must bear
+
+
+class Kept(log.Recorded):
+    """Decoded once for all who read it: nobody may change what is shared, so one reader can't tell."""
+
+    def event(self) -> event.Event:
+        known: event.Event | None = self.__dict__.get("known")
+        if known is None:
+            known = self.__dict__["known"] = super().event()
+        return known
 
 
 @dataclass(slots=True)
@@ -70,6 +80,11 @@ class Hub:
         self._backup: dict[str, Stream] | None = None
         self.restored_us = 0
 
+    @property
+    def true_us(self) -> int:
+        """The time that no machine is told; for checkers."""
+        return self._schedule.now_us
+
     # --- writing
 
     def append(self, subject: str, payload: bytes, msg_id: str, expect: log.Expect | None = None, epoch: str = "") -> int:
@@ -86,7 +101,7 @@ class Hub:
         stream.last_seq += 1
         seq = stream.last_seq
         headers = {"Nats-Msg-Id": msg_id} | ({log.EPOCH_HEADER: epoch} if epoch else {})
-        record = log.Recorded(stream.name, seq, subject, self.clock.now_us, payload, headers)
+        record = Kept(stream.name, seq, subject, self.clock.now_us, payload, headers)
         stream.records[seq] = record
         stream.history.append(record)
         stream.ids[msg_id] = (self._schedule.now_us, seq)

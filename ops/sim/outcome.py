@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ops.sim import controlled as controlling
 from ops.sim.checkers import Address, ReportChecker, read
 from ops.sim.edge import Edge
 from ops.sim.hub import Hub
@@ -59,8 +60,8 @@ def _named(resource: str, namespace: str, obj: Object) -> set[tuple[str, str, st
     return maps | {("secrets", namespace, e["valueFrom"]["secretKeyRef"]["name"]) for e in env}
 
 
-def differences(hub: Hub, edges: list[Edge], said: ReportChecker) -> list[str]:
-    """Empty when all is as it must be."""
+def differences(hub: Hub, edges: list[Edge], said: ReportChecker, *, controlled: bool = False) -> list[str]:
+    """Empty when all is as it must be.  ``controlled``: controllers run."""
     objects = cluster(hub)
     out: list[str] = []
     for edge in edges:
@@ -68,6 +69,8 @@ def differences(hub: Hub, edges: list[Edge], said: ReportChecker) -> list[str]:
         out.extend(_engine(objects, edge))
     out.extend(f"not reported: {s}" for s in said.owed())
     out.extend(_statuses(objects, edges))
+    if controlled:
+        out.extend(controlling.differences(objects))
     return out
 
 

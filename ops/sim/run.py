@@ -68,6 +68,7 @@ class Result:
     told: int  # facts that observers saw
     held: int  # reports that a full disk refused
     virtual_s: float
+    bound: int  # pods of which nodes were seen, in worlds with controllers
     faults: dict[str, int]
 
     @property
@@ -101,6 +102,7 @@ def run(case: Case, parts: Parts | None = None) -> Result:
         world.observer_checker.told_of,
         world.report_checker.held_ever,
         (schedule.now_us - started) / 1e6,
+        world.control_checker.bound if world.controlled else 0,
         dict(world.faults.done),
     )
 

@@ -8,6 +8,7 @@ from random import Random
 from bus.kube.deletion import DeleteOptions
 from bus.kube.storage import Object
 from ops.sim.api import USER, ApiServer
+from ops.sim.deploying import Deployers
 from ops.sim.devices import PROTOCOL
 from ops.sim.schedule import MS, S, Schedule
 from schemas.subjects import ObjectKey
@@ -21,8 +22,11 @@ FORCE = DeleteOptions(grace_s=0)
 
 
 class Users:
-    def __init__(self, schedule: Schedule, servers: list[ApiServer], nodes: list[str]) -> None:
-        self._schedule, self._servers, self._nodes = schedule, servers, nodes
+    def __init__(
+        self, schedule: Schedule, servers: list[ApiServer], nodes: list[str], deployers: Deployers | None = None
+    ) -> None:
+        """``deployers``: where controllers run."""
+        self._schedule, self._servers, self._nodes, self._deployers = schedule, servers, nodes, deployers
         self.refused: dict[str, int] = {}
         self._last: tuple[ObjectKey, Object | None] | None = None  # what was changed, and how it was before
 
@@ -36,6 +40,10 @@ class Users:
         namespace = lots.choice(NAMESPACES)
         if lots.random() < 0.12:
             self.undo(lots)
+            return
+        deployers = self._deployers
+        if deployers is not None and lots.random() < 0.35:
+            server.serve(lambda s: deployers.act(s, lots), self._no)
             return
         do = lots.choices(
             (self._pod, self._end_pod, self._support, self._end_support, self._device, self._end_device, self._count),

@@ -15,9 +15,11 @@ from collections.abc import Callable
 from functools import partial
 
 from bus import fold, log
-from ops.sim import checkers, leading, outcome
+from ops.sim import checkers, controlled, leading, outcome
 from ops.sim.api import USER, ApiServer
 from ops.sim.catching_up import SyncService
+from ops.sim.controlling import ControllersWorker
+from ops.sim.deploying import Deployers
 from ops.sim.dispatching import DispatcherWorker
 from ops.sim.edge import Edge, Parts, Watching
 from ops.sim.faults import Faults
@@ -33,6 +35,7 @@ CALM_US_MAX = 2_000 * S
 LOOK_US = 20 * S
 STEP_US = (0, 20 * MS, 300 * MS, 2 * S, 10 * S, 60 * S)  # at most this long between two steps; drawn for each
 AGAIN_US = 15 * S  # an operator's patience
+CONTROLLED_SHARE = 1 / 4
 FAULTS_SHARE = 0.3  # of the steps; the others are users
 
 
@@ -64,6 +67,14 @@ class World:
             ReportsWorker(f"reports-{n}", schedule, hub, wire, self._ask_for_beat, parts.reports, parts.storage, lead=lead)
             for n in (1, 2)
         ]
+        # Controllers in a quarter of the worlds: they multiply what happens.
+        drawn = schedule.lots("controllers").random() < CONTROLLED_SHARE
+        self.controlled = drawn or parts.controllers.always
+        self.control_checker = controlled.ControlChecker(hub)
+        self.controllers = [
+            ControllersWorker(f"controllers-{n}", schedule, hub, wire, parts.controllers, parts.storage, lead=lead)
+            for n in ((1, 2) if self.controlled else ())
+        ]
         self._parts = parts
         self._watching = Watching(
             self._beat,
@@ -78,18 +89,18 @@ class World:
         self._shards = {s: subjects.shard_of(s, hub.shards) for s in [*names, "all"]}
         self.hub.on_append.append(self._appended)
         self.hub.on_restore.append(self._restored)
-        self.users = Users(schedule, self.servers, names)
+        self.users = Users(schedule, self.servers, names, Deployers(names) if self.controlled else None)
         self.faults = Faults(self, kinds)
         schedule.after_event = self._after_event
 
     @property
     def workers(self) -> list[Worker]:
-        return [*self.servers, *self.dispatchers, *self.reports]
+        return [*self.servers, *self.dispatchers, *self.reports, *self.controllers]
 
     @property
     def steady(self) -> list[Worker]:
         """Who runs when nothing goes wrong."""
-        return self.workers if self.led else [*self.servers, self.dispatchers[0], self.reports[0]]
+        return self.workers if self.led else [*self.servers, self.dispatchers[0], self.reports[0], *self.controllers[:1]]
 
     @property
     def links(self) -> list[Link]:
@@ -151,6 +162,7 @@ class World:
     def _appended(self, record: log.Recorded) -> None:
         self.log_checker.appended(record)
         self.cluster_checker.appended(record)
+        self.control_checker.appended(record)
         self.report_checker.appended(record)
         if record.stream.startswith("META-"):
             for edge in (*self.edges, *self.clones):
@@ -159,6 +171,7 @@ class World:
     def _restored(self) -> None:
         self.log_checker.restored()
         self.cluster_checker.restored()
+        self.control_checker.restored()
         for edge in (*self.edges, *self.clones):
             edge.nudge(renewed=True)  # the server was started anew: every connection was broken, which nobody can miss
 
@@ -249,7 +262,7 @@ class World:
             raise checkers.Violation("reports are understood", "; ".join(complaints[:3]))
 
     def _differences(self) -> list[str]:
-        return outcome.differences(self.hub, self.edges, self.report_checker)
+        return outcome.differences(self.hub, self.edges, self.report_checker, controlled=self.controlled)
 
     def end(self) -> None:
         """Nothing goes on: coroutines are closed."""

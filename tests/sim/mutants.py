@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unittest.mock
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from bus import fold, log, outbox, replica_core, replica_write
@@ -14,9 +15,13 @@ from cloud.core.dispatcher import Dispatcher
 from cloud.core.report_words import Reported
 from cloud.core.reports import Reports
 from cloud.core.stimuli import ScopeReloaded
+from cloud.standalone.attending import Attending
+from cloud.standalone.controllers import autonomy, garbage, node_lifecycle, replicaset
+from cloud.standalone.controllers.base import Controller, Plan
+from cloud.standalone.turns import Turns
 from edge.core.pods import PodsCore
 from edge.core.stimuli import EffectDone, ReportAll
-from ops.sim import leading
+from ops.sim import controlling, leading
 from ops.sim.api import WorkersStorage
 from ops.sim.edge import Parts
 from ops.sim.hub import Hub
@@ -225,6 +230,56 @@ class CompactsWithoutAHorizon(Hub):
         pass
 
 
+def _controllers(**made: Controller) -> controlling.Made:
+    return controlling.Made(controllers=lambda: {**controlling.controllers(), **made}, always=True)
+
+
+def _patched(controller: Controller, reconcile: Callable[..., Plan]) -> Controller:
+    return replace(controller, reconcile=lambda *args: reconcile(controller.reconcile, *args))
+
+
+def keeps_the_surplus(reconcile, view, key, now_us):
+    """A ReplicaSet that has too many pods is content."""
+    plan = reconcile(view, key, now_us)
+    return replace(plan, writes=[w for w in plan.writes if w.verb != "delete"])
+
+
+def ends_every_autonomy(reconcile, view, key, now_us):
+    """Every node that is cut off counts as one whose autonomy ended at once."""
+    with unittest.mock.patch.object(autonomy, "of", return_value=0):
+        return reconcile(view, key, now_us)
+
+
+def forgets_the_orphans(reconcile, view, key, now_us):
+    """What belonged to something that is gone stays."""
+    return Plan()
+
+
+class ForgetsWhoAskedMeanwhile(Turns):
+    """A key that is asked for while it is being looked at has no other turn."""
+
+    def done(self, key):
+        self._wanted.discard(key)
+        return super().done(key)
+
+
+class ListsWithoutLooking(Attending):
+    """After a start it waits for changes, and what changed before nobody looks at."""
+
+    def listed(self, kind, listed):
+        self._view.replace(kind, listed)
+
+
+class TakesPodsElsewhere(WorkersStorage):
+    """An API that lets a pod that has a node be bound to another."""
+
+    async def replace(self, key, obj, expect, origin):
+        node = (obj.get("spec") or {}).get("nodeName", "")
+        if key.resource == "pods" and node.startswith("edge-") and "readinessGates" not in obj["spec"]:
+            obj = {**obj, "spec": {**obj["spec"], "nodeName": "edge-1" if node != "edge-1" else "edge-2"}}
+        return await super().replace(key, obj, expect, origin)
+
+
 class CompactsTheHeads(Hub):
     """Takes out the last event of a scope, to which the next one would be chained."""
 
@@ -324,6 +379,39 @@ MUTANTS = {
     ),
     "compacts the heads": Mutant(
         Parts(hub=CompactsTheHeads), frozenset({"compact"}), ("last event stays", "chain", "comes right"), seeds=40
+    ),
+    "keeps the surplus": Mutant(
+        Parts(controllers=_controllers(replicaset=_patched(replicaset.CONTROLLER, keeps_the_surplus))),
+        frozenset(),
+        ("comes right",),
+        seeds=30,
+    ),
+    "ends every autonomy": Mutant(
+        Parts(controllers=_controllers(nodelifecycle=_patched(node_lifecycle.CONTROLLER, ends_every_autonomy))),
+        frozenset({"cut"}),
+        ("autonomy",),
+        seeds=60,
+    ),
+    "forgets the orphans": Mutant(
+        Parts(controllers=_controllers(garbage=_patched(garbage.CONTROLLER, forgets_the_orphans))),
+        frozenset(),
+        ("comes right",),
+        seeds=60,
+    ),
+    "forgets who asked meanwhile": Mutant(
+        Parts(controllers=controlling.Made(turns=ForgetsWhoAskedMeanwhile, always=True)),
+        frozenset(),
+        ("comes right",),
+        seeds=60,
+    ),
+    "lists without looking": Mutant(
+        Parts(controllers=controlling.Made(attending=ListsWithoutLooking, always=True)),
+        frozenset({"cloud-crash"}),
+        ("comes right",),
+        seeds=60,
+    ),
+    "takes pods elsewhere": Mutant(
+        Parts(storage=TakesPodsElsewhere, controllers=controlling.Made(always=True)), frozenset(), ("bound once",)
     ),
     "leads until refused": Mutant(Parts(lease=_lease(LeadsUntilRefused)), frozenset({"race", "cut"}), ("one leader",)),
     "takes what it sees": Mutant(Parts(lease=_lease(TakesWhatItSees)), frozenset(), ("one leader",)),
