@@ -6,6 +6,7 @@ import functools
 import os
 import time
 from pathlib import Path
+from typing import Protocol
 
 from schemas import event
 
@@ -45,6 +46,25 @@ def boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
+
+
+class Stamps(Protocol):
+    """Time and ids, for code that a simulation gives others of."""
+
+    def now_us(self) -> int: ...
+
+    def new_id(self) -> str: ...
+
+
+class _Host:
+    def now_us(self) -> int:
+        return now_us()
+
+    def new_id(self) -> str:
+        return new_id()
+
+
+HOST: Stamps = _Host()
 
 
 def source(component: str) -> str:

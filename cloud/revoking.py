@@ -62,6 +62,27 @@ def changes(
     )
 
 
+class Looks:
+    """Look after look; pure but for what was seen at the one before."""
+
+    def __init__(self) -> None:
+        self.stale: frozenset[str] = frozenset()  # refused in EDGE, and nobody knows why: taken out when it is so twice
+
+    def look(
+        self, out: Mapping[str, int], shut: Iterable[str], edge: Mapping[str, int], join: Mapping[str, int], now_s: int
+    ) -> tuple[Change, Change]:
+        """As ``changes``.  A door that is being shut at this moment may be at the server and not yet known here."""
+        in_join, in_edge = changes(out, shut, edge, join, now_s)
+        twice, self.stale = in_edge.remove & self.stale, in_edge.remove
+        return in_join, Change(in_edge.add, twice)
+
+
+def taken_out(state: identity.NodeState, time_us: int) -> dict[str, int]:
+    """Keys that a node's state, stored at that time, says are out for good, with the second of it."""
+    out = {key: at // times.US_PER_S for key, at in state.former.items()}
+    return out | {state.public_key: time_us // times.US_PER_S} if state.revoked else out
+
+
 class Revoking:
     """``run`` in one process of the cloud.  ``shut``: keys of the doors that are shut now."""
 
@@ -78,7 +99,7 @@ class Revoking:
         self._out: dict[str, int] = {}
         self._look = asyncio.Event()
         self._read = asyncio.Event()
-        self._stale: frozenset[str] = frozenset()
+        self._looks = Looks()
         self.pushed = 0
         sys.on_change(lambda up: self._look.set() if up else None)
 
@@ -92,7 +113,7 @@ class Revoking:
                 wait_s = self._look_s
                 try:
                     await self._compare()
-                    if self._stale:
+                    if self._looks.stale:
                         wait_s = RETRY_S
                 except accounts.PushFailed as e:
                     logger.warning("revoking.retrying", error=str(e))
@@ -109,10 +130,7 @@ class Revoking:
         now_s = stamp.now_us() // times.US_PER_S
         edge = await accounts.revocations(self._hub, self._sys, "edge")
         join = await accounts.revocations(self._hub, self._sys, "join")
-        in_join, in_edge = changes(self._out, self._shut(), edge, join, now_s)
-        # A door that is being shut at this moment may be at the server and not yet known here: only what is so twice.
-        stale, self._stale = in_edge.remove & self._stale, in_edge.remove
-        in_edge = Change(in_edge.add, stale)
+        in_join, in_edge = self._looks.look(self._out, self._shut(), edge, join, now_s)
         for account, change in (("join", in_join), ("edge", in_edge)):
             if change:
                 await accounts.change(self._hub, self._sys, account, add=change.add, remove=change.remove)  # type: ignore[arg-type]
@@ -139,7 +157,4 @@ class Revoking:
         except codec.DecodeError as e:
             logger.warning("revoking.foreign_event", reason=str(e))
             return
-        for key, at in state.former.items():
-            self._out[key] = at // times.US_PER_S
-        if state.revoked:
-            self._out[state.public_key] = r.time_us // times.US_PER_S
+        self._out |= taken_out(state, r.time_us)

@@ -37,7 +37,12 @@ class Key:
 
 
 def generate(role: Role) -> Key:
-    return from_seed(nkeys.encode_seed(os.urandom(32), _PREFIX[role]).decode(), role)
+    return from_raw(os.urandom(32), role)
+
+
+def from_raw(raw: bytes, role: Role) -> Key:
+    """The pair of 32 random bytes."""
+    return from_seed(nkeys.encode_seed(raw, _PREFIX[role]).decode(), role)
 
 
 def from_seed(seed: str, role: Role) -> Key:

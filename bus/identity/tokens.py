@@ -105,16 +105,23 @@ async def create_token(
 
 
 def identity_event(
-    type_: str, resource: str, name: str, data: dict[str, object], *, actor: str = "", cause: event.Event | None = None
+    type_: str,
+    resource: str,
+    name: str,
+    data: dict[str, object],
+    *,
+    actor: str = "",
+    cause: event.Event | None = None,
+    stamps: stamp.Stamps = stamp.HOST,
 ) -> event.Event:
     """An event of the IDENTITY or AUDIT stream."""
-    i = stamp.new_id()
+    i = stamps.new_id()
     return event.Event(
         id=i,
         type=type_,
         resource=resource,
         name=name,
-        time=stamp.now_us(),
+        time=stamps.now_us(),
         source=stamp.source("bus/identity"),
         actor=actor,
         cause=None if cause is None else cause.id,

@@ -222,7 +222,10 @@ class Reports:
         said = folds.said(reports.EventReport, s)
         key = status.event_key(said.node, f"{s.event.namespace}/{s.event.name}", said.report)
         if self._loaded and key not in self._events and key not in self._objects:
-            spent = max(self._told.get(said.node, 0), said.time_us - EVENTS_AT_ONCE * EVENT_EVERY_US)
+            told = self._told.get(said.node, 0)
+            if told > said.time_us + EVENT_EVERY_US:
+                told = 0  # the log's clock was set back
+            spent = max(told, said.time_us - EVENTS_AT_ONCE * EVENT_EVERY_US)
             if spent >= said.time_us:
                 self._out.append(Complain(s.seq, f"{said.node} event", "tells more Events than a node may"))
                 return

@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 
 from bus import fold, log
-from ops.sim.edge import Edge
 from ops.sim.hub import Hub, Stream
 from ops.sim.leading import TTL_US, Campaign
 from ops.sim.worker import Worker
 from schemas import event
+
+if TYPE_CHECKING:
+    from ops.sim.edge import Edge
 
 Address = tuple[str, ...]  # (scope, group, resource, namespace, name)
 ANYWHERE_LOOKS = 12  # cursors of each stream that are tried at the end

@@ -17,7 +17,7 @@ from edge import daemon, told
 from edge.core.pods import PodsCore
 from edge.core.settings import NodeFacts, PodSettings
 from edge.state import Report
-from ops.sim import controlling, leading
+from ops.sim import controlling, gate, leading
 from ops.sim.api import WorkersStorage
 from ops.sim.catching_up import SyncService
 from ops.sim.devices import Mapper, SimTwins
@@ -52,7 +52,9 @@ class Parts:
     hub: type[Hub] = Hub
     lease: leading.MakeLease = leading.make_lease
     controllers: controlling.Made = field(default_factory=controlling.Made)
+    gated: gate.Gated = field(default_factory=gate.Gated)
     fenced: bool = True
+    plain: bool = False  # neither controllers nor a gate in any world
 
 
 @dataclass(frozen=True)

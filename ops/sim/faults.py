@@ -10,6 +10,8 @@ from ops.sim.api import ApiServer
 from ops.sim.controlling import ControllersWorker
 from ops.sim.dispatching import DispatcherWorker
 from ops.sim.edge import Edge
+from ops.sim.entering import Entrance
+from ops.sim.gate import Gate
 from ops.sim.hub import DEDUPE_US, Hub
 from ops.sim.reporting import ReportsWorker
 from ops.sim.schedule import MS, Clock, S, Schedule
@@ -43,6 +45,7 @@ KINDS = (
     "restore",  # the hub comes back from an older backup, in a new epoch
     "sync-busy",
     "compact",  # an operator takes out of the log what is over
+    "old-claims",  # the folder that says who may not come in is restored from an old copy
 )
 CLOCK_OFF_S_MAX = 5 * 3600
 
@@ -56,11 +59,15 @@ class World(Protocol):
     dispatchers: list[DispatcherWorker]
     reports: list[ReportsWorker]
     controllers: list[ControllersWorker]  # none in worlds without
+    gate: Gate | None  # where machines join and are revoked
     users: Users
     led: bool  # workers lead by leases
 
     @property
     def links(self) -> list[Link]: ...
+
+    @property
+    def entrances(self) -> list[Entrance]: ...
 
     def sync_up(self, up: bool) -> None: ...
 
@@ -168,7 +175,8 @@ class Faults:
             edge.disk.crash_in = lots.randrange(1, 60)
 
     def _cloud_crash(self, lots: Random) -> None:
-        worker: Worker = lots.choice([*self._w.dispatchers, *self._w.reports, *self._w.servers, *self._w.controllers])
+        some: list[Worker] = [*self._w.dispatchers, *self._w.reports, *self._w.servers, *self._w.controllers]
+        worker = lots.choice([*some, *self._w.entrances])
         if not worker.running:
             return
         if lots.random() < 0.5:
@@ -222,7 +230,7 @@ class Faults:
         self._nap(lots, lots.choice((first, second)))
 
     def _pause(self, lots: Random) -> None:
-        self._nap(lots, lots.choice(self._w.servers))
+        self._nap(lots, lots.choice([*self._w.servers, *self._w.entrances]))
 
     def _nap(self, lots: Random, worker: Worker) -> None:
         """A pause is of use when there is something in its hands: soon after the next write of a user."""
@@ -351,6 +359,10 @@ class Faults:
     def _compact(self, _: Random) -> None:
         self._w.hub.compact()
         self._w.compacted()
+
+    def _old_claims(self, _: Random) -> None:
+        if self._w.gate is not None:
+            self._w.gate.old_claims()
 
     def _sync_busy(self, lots: Random) -> None:
         self._w.sync_up(False)

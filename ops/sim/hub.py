@@ -71,6 +71,7 @@ class Hub:
         self.up = True
         self.epoch = "e1"
         names = ["CLUSTER", *(f"META-{n}" for n in range(shards)), *(f"REPORT-{n}" for n in range(shards)), LEASES]
+        names += ["IDENTITY", "AUDIT"]
         self.streams = {n: Stream(n, self.epoch) for n in names}
         self.past: list[dict[str, Stream]] = []  # streams of ended epochs, for checkers
         self.on_append: list[Callable[[log.Recorded], None]] = []
@@ -181,7 +182,7 @@ class Hub:
         pods = compacting.pods_of(r.event() for r in self.lasts("CLUSTER"))
         found: list[log.Recorded] = []
         for name, stream in self.streams.items():
-            if name == LEASES:
+            if name in (LEASES, "IDENTITY", "AUDIT"):
                 continue
             lasts = [(r, r.event()) for r in self.lasts(name)]
             if name.startswith("META-"):

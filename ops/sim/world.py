@@ -22,7 +22,9 @@ from ops.sim.controlling import ControllersWorker
 from ops.sim.deploying import Deployers
 from ops.sim.dispatching import DispatcherWorker
 from ops.sim.edge import Edge, Parts, Watching
+from ops.sim.entering import Entrance
 from ops.sim.faults import Faults
+from ops.sim.gate import Gate
 from ops.sim.reporting import ReportsWorker
 from ops.sim.schedule import MS, S, Schedule
 from ops.sim.wire import Link, Wire
@@ -36,6 +38,7 @@ LOOK_US = 20 * S
 STEP_US = (0, 20 * MS, 300 * MS, 2 * S, 10 * S, 60 * S)  # at most this long between two steps; drawn for each
 AGAIN_US = 15 * S  # an operator's patience
 CONTROLLED_SHARE = 1 / 4
+GATED_SHARE = 1 / 4
 FAULTS_SHARE = 0.3  # of the steps; the others are users
 
 
@@ -69,12 +72,14 @@ class World:
         ]
         # Controllers in a quarter of the worlds: they multiply what happens.
         drawn = schedule.lots("controllers").random() < CONTROLLED_SHARE
-        self.controlled = drawn or parts.controllers.always
+        self.controlled = parts.controllers.always or (drawn and not parts.plain)
         self.control_checker = controlled.ControlChecker(hub)
         self.controllers = [
             ControllersWorker(f"controllers-{n}", schedule, hub, wire, parts.controllers, parts.storage, lead=lead)
             for n in ((1, 2) if self.controlled else ())
         ]
+        gated = parts.gated.always or (schedule.lots("gate").random() < GATED_SHARE and not parts.plain)
+        self.gate = Gate(schedule, hub, wire, parts.gated) if gated else None
         self._parts = parts
         self._watching = Watching(
             self._beat,
@@ -95,16 +100,23 @@ class World:
 
     @property
     def workers(self) -> list[Worker]:
-        return [*self.servers, *self.dispatchers, *self.reports, *self.controllers]
+        return [*self.servers, *self.dispatchers, *self.reports, *self.controllers, *self.entrances]
+
+    @property
+    def entrances(self) -> list[Entrance]:
+        return self.gate.entrances if self.gate is not None else []
 
     @property
     def steady(self) -> list[Worker]:
         """Who runs when nothing goes wrong."""
-        return self.workers if self.led else [*self.servers, self.dispatchers[0], self.reports[0], *self.controllers[:1]]
+        if self.led:
+            return self.workers
+        return [*self.servers, self.dispatchers[0], self.reports[0], *self.controllers[:1], *self.entrances]
 
     @property
     def links(self) -> list[Link]:
-        return [*(e.link for e in self.edges), *(w.link for w in self.workers)]
+        machines = self.gate.machines if self.gate is not None else []
+        return [*(e.link for e in self.edges), *(w.link for w in self.workers), *(m.link for m in machines)]
 
     # --- what faults do to more than one
 
@@ -164,6 +176,8 @@ class World:
         self.cluster_checker.appended(record)
         self.control_checker.appended(record)
         self.report_checker.appended(record)
+        if self.gate is not None:
+            self.gate.checker.appended(record)
         if record.stream.startswith("META-"):
             for edge in (*self.edges, *self.clones):
                 edge.live(record)
@@ -172,6 +186,8 @@ class World:
         self.log_checker.restored()
         self.cluster_checker.restored()
         self.control_checker.restored()
+        if self.gate is not None:
+            self.gate.restored()
         for edge in (*self.edges, *self.clones):
             edge.nudge(renewed=True)  # the server was started anew: every connection was broken, which nobody can miss
 
@@ -198,16 +214,24 @@ class World:
             edge.boot()
         self.schedule.run_for(1 * S)
         self.users.begin()
+        if self.gate is not None:
+            self.gate.begin()
         self.schedule.run_for(1 * S)
         for n in range(steps):
             lots = random.Random(f"{self.schedule.seed}/step/{n}")
-            act = self.faults.act if lots.random() < FAULTS_SHARE else self.users.act
+            act = self.faults.act if lots.random() < FAULTS_SHARE else self._users_act
             wait_us = lots.randrange(1 + lots.choice(STEP_US))
             if only is None or n in only:
                 self.schedule.do(partial(act, lots))
             self.schedule.run_for(wait_us)
         self.heal()
         self._come_right()
+
+    def _users_act(self, lots: random.Random) -> None:
+        if self.gate is not None and lots.random() < 0.25:
+            self.gate.act(lots)
+        else:
+            self.users.act(lots)
 
     def heal(self) -> None:
         """All but the clocks: those are as they were set."""
@@ -262,7 +286,11 @@ class World:
             raise checkers.Violation("reports are understood", "; ".join(complaints[:3]))
 
     def _differences(self) -> list[str]:
-        return outcome.differences(self.hub, self.edges, self.report_checker, controlled=self.controlled)
+        found = outcome.differences(self.hub, self.edges, self.report_checker, controlled=self.controlled)
+        if self.gate is not None:
+            self.gate.help()
+            found += self.gate.differences()
+        return found
 
     def end(self) -> None:
         """Nothing goes on: coroutines are closed."""

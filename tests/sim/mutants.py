@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 
 from bus import fold, log, outbox, replica_core, replica_write
 from bus.hub import compact as compacting
+from bus.identity import accounts
 from bus.kube.storage import Unavailable
 from bus.stores import base
+from cloud.admitting import Admitting, Refused
 from cloud.core import leases
 from cloud.core.dispatcher import Dispatcher
 from cloud.core.report_words import Reported
@@ -21,11 +23,11 @@ from cloud.standalone.controllers.base import Controller, Plan
 from cloud.standalone.turns import Turns
 from edge.core.pods import PodsCore
 from edge.core.stimuli import EffectDone, ReportAll
-from ops.sim import controlling, leading
+from ops.sim import controlling, gate, leading
 from ops.sim.api import WorkersStorage
 from ops.sim.edge import Parts
 from ops.sim.hub import Hub
-from schemas import subjects
+from schemas import identity, subjects
 
 
 class IgnoresTheChain(replica_core.ReplicaCore):
@@ -230,6 +232,31 @@ class CompactsWithoutAHorizon(Hub):
         pass
 
 
+def until_its_own_second(old, now_s, *, forget, add=(), remove=()):
+    """A revocation counts for JWTs that were issued before it; this was so once."""
+    new = accounts.changed(old, now_s, forget=forget, add=add, remove=remove)
+    return {k: min(t, now_s) for k, t in new.items()}
+
+
+class UsesTokensTwice(Admitting):
+    """Looks whether a token was used, and doesn't tell the log what it saw."""
+
+    async def _use(self, token_id, token, state, request):
+        used = state.model_copy(update={"used_by": request.node, "used_key": request.public_key})
+        ev = self._event(identity.TOKEN_USED, "tokens", token_id, used, f"node:{request.node}", token.event)
+        await self._log.append(subjects.identity_token(token_id), ev)
+
+
+class RenewsWhoeverWasANode(Admitting):
+    """Gives a JWT to every key that a node ever had."""
+
+    async def _renewed(self, node, key):
+        last = await self._last("IDENTITY", subjects.identity_node(node))
+        if last.event is None:
+            raise Refused("not known")
+        return identity.NodeState.model_validate(last.event.data).model_copy(update={"public_key": key})
+
+
 def _controllers(**made: Controller) -> controlling.Made:
     return controlling.Made(controllers=lambda: {**controlling.controllers(), **made}, always=True)
 
@@ -335,7 +362,7 @@ class Mutant:
 MUTANTS = {
     "ignores the chain": Mutant(Parts(replica=IgnoresTheChain), frozenset({"loss", "delay"}), ("replica",)),
     "takes the first page for all": Mutant(
-        Parts(replica=TakesTheFirstPageForAll), frozenset({"disk-lost"}), ("replica", "observer")
+        Parts(replica=TakesTheFirstPageForAll), frozenset({"disk-lost"}), ("replica", "observer", "comes right")
     ),
     "keeps its cursor across epochs": Mutant(
         Parts(replica=KeepsItsCursorAcrossEpochs), frozenset({"restore"}), ("replica",)
@@ -351,7 +378,7 @@ MUTANTS = {
         Parts(dispatcher=DecidesOnAnOldView), frozenset({"race", "lag"}), ("fencing", "observer")
     ),
     "looks away after loading": Mutant(
-        Parts(dispatcher=LooksAwayAfterLoading), frozenset({"failover"}), ("comes right",), seeds=60
+        Parts(dispatcher=LooksAwayAfterLoading), frozenset({"failover"}), ("comes right", "stays right"), seeds=60
     ),
     "removes before the ack": Mutant(Parts(outbox=RemovesBeforeTheAck), frozenset({"cut"}), ("report",)),
     "sends a run in any order": Mutant(Parts(outbox=SendsARunInAnyOrder), frozenset({"cut"}), ("report order",)),
@@ -380,29 +407,45 @@ MUTANTS = {
     "compacts the heads": Mutant(
         Parts(hub=CompactsTheHeads), frozenset({"compact"}), ("last event stays", "chain", "comes right"), seeds=40
     ),
+    "revokes until its own second": Mutant(
+        Parts(gated=gate.Gated(changed=until_its_own_second, always=True)), frozenset({"pause"}), ("revoked",), seeds=60
+    ),
+    "uses tokens twice": Mutant(
+        Parts(gated=gate.Gated(admitting=UsesTokensTwice, always=True)), frozenset(), ("token once",), seeds=60, first=4
+    ),
+    "renews whoever was a node": Mutant(
+        Parts(gated=gate.Gated(admitting=RenewsWhoeverWasANode, changed=until_its_own_second, always=True)),
+        frozenset(),
+        ("revoked", "comes right", "stays right"),
+        seeds=60,
+    ),
     "keeps the surplus": Mutant(
         Parts(controllers=_controllers(replicaset=_patched(replicaset.CONTROLLER, keeps_the_surplus))),
         frozenset(),
         ("comes right",),
         seeds=30,
+        first=2,
     ),
     "ends every autonomy": Mutant(
         Parts(controllers=_controllers(nodelifecycle=_patched(node_lifecycle.CONTROLLER, ends_every_autonomy))),
         frozenset({"cut"}),
         ("autonomy",),
         seeds=60,
+        first=2,
     ),
     "forgets the orphans": Mutant(
         Parts(controllers=_controllers(garbage=_patched(garbage.CONTROLLER, forgets_the_orphans))),
         frozenset(),
         ("comes right",),
         seeds=60,
+        first=3,
     ),
     "forgets who asked meanwhile": Mutant(
         Parts(controllers=controlling.Made(turns=ForgetsWhoAskedMeanwhile, always=True)),
         frozenset(),
         ("comes right",),
         seeds=60,
+        first=4,
     ),
     "lists without looking": Mutant(
         Parts(controllers=controlling.Made(attending=ListsWithoutLooking, always=True)),
@@ -417,4 +460,9 @@ MUTANTS = {
     "takes what it sees": Mutant(Parts(lease=_lease(TakesWhatItSees)), frozenset(), ("one leader",)),
     "hears no devices": Mutant(Parts(reports=HearsNoDevices), frozenset(), ("comes right",)),
     "never says again": Mutant(Parts(pods=NeverSaysAgain), frozenset({"restore"}), ("comes right",), seeds=60),
+}
+# What is broken elsewhere is found sooner where nothing else happens.
+MUTANTS = {
+    name: m if m.parts.controllers.always or m.parts.gated.always else replace(m, parts=replace(m.parts, plain=True))
+    for name, m in MUTANTS.items()
 }

@@ -116,6 +116,15 @@ def test_a_scope_whose_last_event_is_no_longer_kept_is_written_to() -> None:
     assert out == [] and core.idle
 
 
+def test_events_are_heard_after_the_clock_of_the_log_was_set_back() -> None:
+    """What a node may tell was counted by times of the log: set back by hours, every Event was refused for hours."""
+    core = _reports_of_a_node(boot="m1")
+    told = [
+        core.handle(report_words.Reported(2 + n, _event(n), T + off)) for n, off in enumerate((0, -5 * 3600 * 1_000_000))
+    ]
+    assert not [i for out in told for i in out if isinstance(i, report_words.Complain)]
+
+
 @pytest.mark.parametrize("before", [None, b"e1"], ids=["a new store", "a store that another log knows"])
 def test_a_node_says_everything_to_a_log_that_may_not_have_heard_it(before: bytes | None) -> None:
     """A node with an empty store said how it is, the hub was restored to before that, and then it was synced: it thought
@@ -142,6 +151,16 @@ def _said(kind: str, boot: str) -> event.Event:
     return event.Event(
         id=ident, type=event.REPORT, scope="n", resource=kind, name="", time=T, boot=boot, source="t", trace=ident, data=data
     )
+
+
+def _event(n: int) -> event.Event:
+    ident = event.uuid7(T + n, bytes(10))
+    involved = {"apiVersion": "v1", "kind": "Node", "name": "n", "namespace": "", "uid": ""}
+    said = {"involved": involved, "type": "Normal", "reason": f"R{n}", "message": "m", "count": 1, "first": T, "last": T}
+    return event.Event(
+        id=ident, type=event.REPORT, scope="n", resource="event", namespace="default", name=f"e{n}", time=T, boot="m1",
+        source="t", trace=ident, data=said,
+    )  # fmt: skip
 
 
 def _reports_of_a_node(boot: str) -> Reports:

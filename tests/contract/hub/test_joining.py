@@ -147,6 +147,10 @@ async def test_a_known_name_with_another_key_needs_a_token_made_for_it(hub: Runn
         with pytest.raises(join.JoinRefused):
             await join.renew(tmp_path / "old")
         await old.close()
+        (tmp_path / "old" / "identity.json").unlink()  # its key stays, and would stay out whatever the log said
+        again = await tokens.create_token(hub.log, hub.hub, node="edge-1")
+        with pytest.raises(join.JoinRefused, match="was replaced"):
+            await join.join(again, "edge-1", tmp_path / "old")
 
 
 async def test_without_a_hub_or_a_service_or_with_another_hub_the_node_says_so(
