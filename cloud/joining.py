@@ -129,11 +129,13 @@ class JoinService:
         expires = now_s + self._jwt_s
         late = {**permissions.late_renewal(node), "issuer_account": hub.accounts.join}
         key, ca, generation = state.public_key, hub.ca_path.read_text(), authority.state(hub).generation
+        signer = hub.node_signer()
         return NodeIdentity(
             node=node,
             hub=hub.id,
             shards=hub.shards,
-            jwt=hub.node_signer().sign(node, key, now_s=now_s, expires_s=expires),
+            jwt=signer.sign(node, key, now_s=now_s, expires_s=expires),
+            direct_jwt=signer.sign(node, key, now_s=now_s, expires_s=expires, leaf=False),
             late_jwt=jwt.sign(key, node, late, hub.key("join-signing"), now_s=now_s),
             expires=expires,
             urls=hub.urls,

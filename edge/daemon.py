@@ -452,7 +452,7 @@ async def _direct(settings: Settings, identity: NodeIdentity) -> connect.Connect
     direct = connect.ConnectSettings(
         tuple(identity.urls),
         f"edge {identity.node}",
-        credentials=join.creds_path(settings.data_dir),
+        credentials=join.direct_creds_path(settings.data_dir),
         ca=join.ca_path(settings.data_dir),
         inbox=subjects.inbox(identity.node),
         wait_s=None,

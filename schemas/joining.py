@@ -40,6 +40,10 @@ class NodeIdentity(Model):
     hub: str = Field(description="the hub's id; another hub's answers are refused")
     shards: int
     jwt: str
+    direct_jwt: str = Field(
+        default="",
+        description="as ``jwt``, for a node without a leaf server: less, and so a smaller link; empty: use ``jwt``",
+    )
     late_jwt: str = Field(description="for the same key, without expiry: it may only ask for a new ``jwt``")
     expires: int = Field(description="when ``jwt`` ends, seconds since 1970")
     urls: list[str]

@@ -83,11 +83,14 @@ class NodeSigner:
         self._key, self._account, self._shards = key, account, shards
         self._bound = key.public in scoped(hub_dir)
 
-    def sign(self, node: str, public_key: str, *, now_s: int, expires_s: int) -> str:
-        """The JWT of ``node``, whose key is ``public_key``."""
+    def sign(self, node: str, public_key: str, *, now_s: int, expires_s: int, leaf: bool = True) -> str:
+        """The JWT of ``node``, whose key is ``public_key``.  ``leaf``: as in ``permissions.node``."""
         if self._bound:
-            name, claims = permissions.name_in_role(node), permissions.node_in_role(node, public_key, self._shards)
+            name, claims = (
+                permissions.name_in_role(node),
+                permissions.node_in_role(node, public_key, self._shards, leaf=leaf),
+            )
         else:
-            name, claims = node, permissions.node(node, public_key, self._shards)
+            name, claims = node, permissions.node(node, public_key, self._shards, leaf=leaf)
         claims = {**claims, "issuer_account": self._account}
         return jwt.sign(public_key, name, claims, self._key, now_s=now_s, expires_s=expires_s, numbered=False)

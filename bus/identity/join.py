@@ -5,6 +5,7 @@ The node makes its own key; the seed never leaves it.  In the node's folder, all
     node.seed       the key, written before anything is asked, so that a repeated join is the same node
     ca.pem          whom to trust; replaced when the hub's authority is (bus/hub/authority.py)
     node.creds      JWT and seed, renewed long before they expire
+    direct.creds    the same for a node without a leaf server, which is served by less
     late.creds      may only ask for a new JWT: for a node that was out of reach for longer than its JWT lives
     identity.json   written last: it says that joining is done
 """
@@ -75,6 +76,12 @@ class NotJoined(JoinError):
 
 def creds_path(directory: Path) -> Path:
     return directory / "node.creds"
+
+
+def direct_creds_path(directory: Path) -> Path:
+    """Of a node without a leaf server; of one that joined before there were such, the same as with one until it renews."""
+    path = directory / "direct.creds"
+    return path if path.exists() else creds_path(directory)
 
 
 def late_creds_path(directory: Path) -> Path:
@@ -165,6 +172,7 @@ def _own_key(data_dir: Path) -> keys.Key:
 def _store(data_dir: Path, identity: NodeIdentity, key: keys.Key) -> None:
     try:
         creds.Credentials(identity.jwt, key.seed).write(creds_path(data_dir))
+        creds.Credentials(identity.direct_jwt or identity.jwt, key.seed).write(data_dir / "direct.creds")
         creds.Credentials(identity.late_jwt, key.seed).write(late_creds_path(data_dir))
         keys.write_private(ca_path(data_dir), identity.ca)
         keys.write_private(data_dir / "identity.json", identity.model_dump_json(indent=2) + "\n")

@@ -22,6 +22,8 @@ RESPONSE_TTL_S = 300
 # guessing 36 random bits while the request waits.
 RESPONSES = "_R_.>"
 
+_FLOW = "FC"  # the hub's word to a leaf's stream that it may go on: $JS.FC.<stream>...
+
 _UNLIMITED: Claims = {"subs": -1, "data": -1, "payload": -1}
 # A report or sample at its limit, and headers.  The server ends the connection of whoever sends more, client or leaf.
 NODE_PAYLOAD_MAX = REPORT_BYTES_MAX + (64 << 10)
@@ -34,10 +36,16 @@ def life_of(public_key: str) -> str:
     return public_key[1:17]
 
 
-def node(name: str, public_key: str, shards: int) -> Claims:
-    """The ``nats`` part of a node's user JWT, spelled out: for a hub whose signing key is not bound to the role below."""
-    shard = str(subjects.shard_of(name, shards))
-    return {"type": "user", **_node(subjects.escape(name), shard, life_of(public_key))}
+def node(name: str, public_key: str, shards: int, *, leaf: bool = True) -> Claims:
+    """The ``nats`` part of a node's user JWT, spelled out: for a hub whose signing key is not bound to the role below.
+
+    ``leaf``: for a leaf server, from whose store the hub fetches telemetry.  A node without one is served as well by less,
+    and each subject here is some hundred bytes of the hub's memory for as long as the link is there."""
+    tags = dict(tag.split(":", 1) for tag in _tags(name, public_key, shards, leaf))
+    claims = _node(subjects.escape(name), tags["shard"], tags.get("life", ""), tags.get("flow", ""))
+    for way in ("pub", "sub"):
+        claims[way]["allow"] = [s for s in claims[way]["allow"] if ".." not in s]
+    return {"type": "user", **claims}
 
 
 def node_role() -> Claims:
@@ -45,12 +53,20 @@ def node_role() -> Claims:
 
     The account binds the key that signs nodes' JWTs to it (ADR-14, scoped signing keys).  A JWT then says only who the node
     is, which is a third of the bytes; and whoever steals that key can make nodes, and nothing that is more than a node."""
-    return _node("{{name()}}", "{{tag(shard)}}", "{{tag(life)}}")
+    return _node("{{name()}}", "{{tag(shard)}}", "{{tag(life)}}", "{{tag(flow)}}")
 
 
-def node_in_role(name: str, public_key: str, shards: int) -> Claims:
-    """The ``nats`` part of a JWT under the role.  Its ``name`` must be ``name_in_role``."""
-    return {"type": "user", "tags": [f"shard:{subjects.shard_of(name, shards)}", f"life:{life_of(public_key)}"]}
+def node_in_role(name: str, public_key: str, shards: int, *, leaf: bool = True) -> Claims:
+    """The ``nats`` part of a JWT under the role.  Its ``name`` must be ``name_in_role``.
+
+    A subject of the role for which the JWT has no tag is left out by the server, so the tags say also what it is *not* for:
+    ``leaf`` as in ``node``."""
+    return {"type": "user", "tags": _tags(name, public_key, shards, leaf)}
+
+
+def _tags(name: str, public_key: str, shards: int, leaf: bool) -> list[str]:
+    of_leaf = [f"life:{life_of(public_key)}", f"flow:{_FLOW}"] if leaf else []
+    return [f"shard:{subjects.shard_of(name, shards)}", *of_leaf]
 
 
 def name_in_role(name: str) -> str:
@@ -58,7 +74,7 @@ def name_in_role(name: str) -> str:
     return subjects.escape(name)
 
 
-def _node(token: str, shard: str, life: str) -> Claims:
+def _node(token: str, shard: str, life: str, flow: str) -> Claims:
     up = f"up.{token}.{life}"
     return {
         **_UNLIMITED,
@@ -86,7 +102,7 @@ def _node(token: str, shard: str, life: str) -> Claims:
                 "$SRV.>",
                 f"_INBOX.{token}.>",
                 f"{up}.api.CONSUMER.CREATE.{TELEMETRY_STREAM}.>",
-                f"$JS.FC.{TELEMETRY_STREAM}.>",
+                f"$JS.{flow}.{TELEMETRY_STREAM}.>",
             ]
         },
         "resp": {"max": RESPONSES_MAX, "ttl": RESPONSE_TTL_S * 1_000_000_000},

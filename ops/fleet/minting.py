@@ -24,10 +24,11 @@ class Mint:
     def __init__(self, hub: Hub) -> None:
         self._hub, self._signer = hub, hub.node_signer()
 
-    def node(self, name: str) -> str:
+    def node(self, name: str, *, leaf: bool = False) -> str:
+        """``leaf``: for a node that has a leaf server."""
         key = keys.generate("user")
         now_s = int(time.time())
-        token = self._signer.sign(name, key.public, now_s=now_s, expires_s=now_s + JWT_S)
+        token = self._signer.sign(name, key.public, now_s=now_s, expires_s=now_s + JWT_S, leaf=leaf)
         return creds.Credentials(token, key.seed).text()
 
     def crowd(self) -> str:

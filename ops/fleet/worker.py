@@ -159,7 +159,7 @@ class Worker:
         crowd = self.crew.per_connection > 1
         name = minting.CROWD if crowd else nodes[0].name
         if name not in self._credentials:
-            self._credentials[name] = self.mint.crowd() if crowd else self.mint.node(name)
+            self._credentials[name] = self.mint.crowd() if crowd else self.mint.node(name, leaf=self.crew.leafs)
         urls = self.crew.urls or (self.hub.leaf_urls if self.crew.leafs else self.hub.urls)
         return connect.ConnectSettings(
             (urls[number % len(urls)],),
@@ -175,7 +175,7 @@ class Worker:
         began = time.monotonic()
         if self.crew.per_connection == 1:
             for node in self.nodes:
-                self._credentials[node.name] = self.mint.node(node.name)
+                self._credentials[node.name] = self.mint.node(node.name, leaf=self.crew.leafs)
         return {"seconds": time.monotonic() - began}
 
     async def do_away(self, **_: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 from bus import connect
 from bus.hub import init, rotate, signers
 from bus.identity import accounts, creds, join, jwt, keys, permissions
+from schemas import subjects
 from tests.contract import node_fixture
 from tests.contract.hub.test_rotate_keys import issuer, refused, reports
 from tests.contract.hub_fixture import RunningHub
@@ -70,6 +71,43 @@ async def test_a_jwt_of_the_role_is_short_and_says_and_hears_what_is_its_own(hub
     heard, said = await heard_and_said(hub, creds.Credentials(token, key.seed).text())
     assert heard == {"live.edge-1.x", "live.all.x", "answer.edge-1.x", "cmd.edge-1.x", "tunnel.edge-1.down.a.b"}
     assert said == {"sync.edge-1.x", "beat.edge-1", "renew.edge-1", "tunnel.edge-1.up.a.b"}, "not the up of another life"
+
+
+async def test_a_node_without_a_leaf_server_is_given_less_and_is_served_by_it(hub: RunningHub, tmp_path: Path) -> None:
+    async with node_fixture.join_service(hub):
+        await node_fixture.join_node(hub, tmp_path / "n", "edge-1")
+        directory = tmp_path / "n"
+        life = permissions.life_of(join.public_key(directory))
+        of_leafs = (f"up.edge-1.{life}.api.CONSUMER.CREATE.TELEMETRY.>", "$JS.FC.TELEMETRY.>")
+        for path, is_leaf in ((join.creds_path(directory), True), (join.direct_creds_path(directory), False)):
+            r = await raw.connect(hub.hub.urls[0], path, hub.hub.ca_path)
+            r.sub(*of_leafs)
+            r.pub(f"up.edge-1.{life}.deliver.x")
+            await r.flush()
+            assert len(r.errors) == (0 if is_leaf else 3), r.errors
+            await r.close()
+        direct = connect.ConnectSettings(
+            tuple(hub.hub.urls), "n", credentials=join.direct_creds_path(directory), ca=join.ca_path(directory),
+            inbox="_INBOX.edge-1",
+        )  # fmt: skip
+        c = await connect.connect(direct)
+        try:  # asks, is answered, is asked and answers
+            await c.request(subjects.report("edge-1", "node", hub.hub.shards), b"x", timeout_s=15)
+
+            async def answer(msg: connect.Message) -> None:
+                await c.publish(msg.reply, b"mine")
+
+            await c.subscribe("cmd.edge-1.tunnel", answer)
+            await c.flush()
+            assert (await hub.core.request("cmd.edge-1.tunnel", b"", timeout_s=15)).data == b"mine"
+            before = join.load(directory).direct_jwt
+            await asyncio.sleep(1.1)  # a JWT's time has seconds
+            await join.renew(directory, c)
+            assert creds.read(join.direct_creds_path(directory)).jwt == join.load(directory).direct_jwt != before
+        finally:
+            await c.close()
+        (directory / "direct.creds").unlink()  # as of a node that joined before there were such
+        assert join.direct_creds_path(directory) == join.creds_path(directory)
 
 
 async def test_the_key_that_signs_for_nodes_can_make_nothing_that_is_more_than_a_node(hub: RunningHub) -> None:

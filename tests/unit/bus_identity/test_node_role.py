@@ -11,10 +11,11 @@ from schemas import subjects
 SHARDS = 7
 
 
+@pytest.mark.parametrize("leaf", [True, False])
 @pytest.mark.parametrize("name", ["edge-1", "a.b.example", "n"])
-def test_the_role_filled_in_is_what_a_jwt_would_have_spelled_out(name: str) -> None:
+def test_the_role_filled_in_is_what_a_jwt_would_have_spelled_out(name: str, leaf: bool) -> None:
     public = keys.generate("user").public
-    tags = dict(t.split(":", 1) for t in permissions.node_in_role(name, public, SHARDS)["tags"])
+    tags = dict(t.split(":", 1) for t in permissions.node_in_role(name, public, SHARDS, leaf=leaf)["tags"])
     values = {"{{name()}}": permissions.name_in_role(name)} | {f"{{{{tag({k})}}}}": v for k, v in tags.items()}
 
     def filled(subject: str) -> str:
@@ -22,9 +23,9 @@ def test_the_role_filled_in_is_what_a_jwt_would_have_spelled_out(name: str) -> N
             subject = subject.replace(variable, value)
         return subject
 
-    role, spelled = permissions.node_role(), permissions.node(name, public, SHARDS)
-    for way in ("pub", "sub"):
-        assert [filled(s) for s in role[way]["allow"]] == spelled[way]["allow"]
+    role, spelled = permissions.node_role(), permissions.node(name, public, SHARDS, leaf=leaf)
+    for way in ("pub", "sub"):  # the server leaves out what it has no tag for
+        assert [s for s in map(filled, role[way]["allow"]) if "{" not in s] == spelled[way]["allow"]
         assert not any("{" in s for s in spelled[way]["allow"])
     assert {**role, "pub": {}, "sub": {}} == {k: v for k, v in spelled.items() if k != "type"} | {"pub": {}, "sub": {}}
     # And those are the subjects that everybody else means.
@@ -34,10 +35,11 @@ def test_the_role_filled_in_is_what_a_jwt_would_have_spelled_out(name: str) -> N
         subjects.report_node(name, SHARDS),
         subjects.beat(name),
         subjects.renew_request(name),
-        f"{up}.deliver.>",
         subjects.tunnels_up(name),
         permissions.RESPONSES,
-    }
+    } | ({f"{up}.deliver.>"} if leaf else set())
+    of_leafs = {f"{up}.api.CONSUMER.CREATE.TELEMETRY.>", "$JS.FC.TELEMETRY.>"}
+    assert of_leafs & set(spelled["sub"]["allow"]) == (of_leafs if leaf else set())
     assert {
         subjects.live_scope(name),
         subjects.live_scope("all"),
