@@ -8,7 +8,7 @@ JOIN  holds who has only a join token, or an expired JWT: they may ask to join o
 SYS   the server's own: account claims and revocations are pushed here.
 
 EDGE -> CORE  requests: sync, report (the stream's ack comes back), beat, renew; messages: telemetry deliveries, tunnels
-CORE -> EDGE  messages: live, answer, tunnels; requests: cmd, $SRV (`nats micro ls`), the two that fetch a leaf's telemetry
+CORE -> EDGE  messages: live, answer, tunnels; requests: cmd, the two that fetch a leaf's telemetry
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ _LIVE = ("live.>", "answer.>", "tunnel.*.down.>")
 # Requests that CORE makes of nodes; Stream: many answers to one request.
 _COMMANDS = (
     ("cmd.>", "Stream"),
-    ("$SRV.>", "Stream"),
     (f"up.*.*.api.CONSUMER.CREATE.{TELEMETRY_STREAM}.>", "Singleton"),
     (f"$JS.FC.{TELEMETRY_STREAM}.>", "Singleton"),
 )

@@ -17,10 +17,11 @@ TELEMETRY_STREAM = "TELEMETRY"  # on the leaf and at the hub
 RESPONSES_MAX = 1024
 RESPONSE_TTL_S = 300
 
-# Answers to commands, seen from a node: `_R_.<account's random>.<request's random>`.  A client could do with `resp` below, a
+# Answers to commands, seen from a node: `_R_.<account's random>.<request's random>`.  A client does with `resp` below, a
 # leaf link can't (the leaf needs to hear of interest in advance).  It lets a node answer a request it did not get only by
 # guessing 36 random bits while the request waits.
-RESPONSES = "_R_.>"
+_ANSWERS = "_R_"
+RESPONSES = f"{_ANSWERS}.>"
 
 _FLOW = "FC"  # the hub's word to a leaf's stream that it may go on: $JS.FC.<stream>...
 
@@ -42,9 +43,10 @@ def node(name: str, public_key: str, shards: int, *, leaf: bool = True) -> Claim
     ``leaf``: for a leaf server, from whose store the hub fetches telemetry.  A node without one is served as well by less,
     and each subject here is some hundred bytes of the hub's memory for as long as the link is there."""
     tags = dict(tag.split(":", 1) for tag in _tags(name, public_key, shards, leaf))
-    claims = _node(subjects.escape(name), tags["shard"], tags.get("life", ""), tags.get("flow", ""))
+    filled = (tags["shard"], *(tags.get(tag, "") for tag in ("life", "flow", "answers")))
+    claims = _node(subjects.escape(name), *filled)
     for way in ("pub", "sub"):
-        claims[way]["allow"] = [s for s in claims[way]["allow"] if ".." not in s]
+        claims[way]["allow"] = [s for s in claims[way]["allow"] if all(s.split("."))]
     return {"type": "user", **claims}
 
 
@@ -53,7 +55,7 @@ def node_role() -> Claims:
 
     The account binds the key that signs nodes' JWTs to it (ADR-14, scoped signing keys).  A JWT then says only who the node
     is, which is a third of the bytes; and whoever steals that key can make nodes, and nothing that is more than a node."""
-    return _node("{{name()}}", "{{tag(shard)}}", "{{tag(life)}}", "{{tag(flow)}}")
+    return _node("{{name()}}", "{{tag(shard)}}", "{{tag(life)}}", "{{tag(flow)}}", "{{tag(answers)}}")
 
 
 def node_in_role(name: str, public_key: str, shards: int, *, leaf: bool = True) -> Claims:
@@ -65,7 +67,7 @@ def node_in_role(name: str, public_key: str, shards: int, *, leaf: bool = True) 
 
 
 def _tags(name: str, public_key: str, shards: int, leaf: bool) -> list[str]:
-    of_leaf = [f"life:{life_of(public_key)}", f"flow:{_FLOW}"] if leaf else []
+    of_leaf = [f"life:{life_of(public_key)}", f"flow:{_FLOW}", f"answers:{_ANSWERS}"] if leaf else []
     return [f"shard:{subjects.shard_of(name, shards)}", *of_leaf]
 
 
@@ -74,7 +76,7 @@ def name_in_role(name: str) -> str:
     return subjects.escape(name)
 
 
-def _node(token: str, shard: str, life: str, flow: str) -> Claims:
+def _node(token: str, shard: str, life: str, flow: str, answers: str) -> Claims:
     up = f"up.{token}.{life}"
     return {
         **_UNLIMITED,
@@ -89,7 +91,7 @@ def _node(token: str, shard: str, life: str, flow: str) -> Claims:
                 f"renew.{token}",
                 f"{up}.deliver.>",
                 f"tunnel.{token}.up.>",
-                RESPONSES,
+                f"{answers}.>",
             ]
         },
         "sub": {
@@ -99,7 +101,6 @@ def _node(token: str, shard: str, life: str, flow: str) -> Claims:
                 f"answer.{token}.*",
                 f"cmd.{token}.>",
                 f"tunnel.{token}.down.>",
-                "$SRV.>",
                 f"_INBOX.{token}.>",
                 f"{up}.api.CONSUMER.CREATE.{TELEMETRY_STREAM}.>",
                 f"$JS.{flow}.{TELEMETRY_STREAM}.>",
