@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import nats.errors
 import pytest
 
 from bus import connect, log
+from bus.identity import join
 from schemas import subjects
 from tests.contract import node_fixture
 from tests.contract.bus import plain
@@ -32,10 +34,12 @@ async def pair(hub: RunningHub, tmp_path: Path) -> AsyncIterator[Pair]:
     async with node_fixture.join_service(hub):
         for name in ("edge-1", "edge-2"):
             await node_fixture.join_node(hub, tmp_path / name, name)
-        connections = [
-            await connect.connect(node_fixture.direct_settings(tmp_path / name, inbox=subjects.inbox(name)))
-            for name in ("edge-1", "edge-2")
-        ]
+        evil, good = (
+            node_fixture.direct_settings(tmp_path / name, inbox=subjects.inbox(name)) for name in ("edge-1", "edge-2")
+        )
+        # Who attacks takes the credentials with more rights; who is honest and has no leaf, those that it needs.
+        good = dataclasses.replace(good, credentials=join.direct_creds_path(tmp_path / "edge-2"))
+        connections = [await connect.connect(settings) for settings in (evil, good)]
         yield Pair(hub, *connections)
         for c in connections:
             await c.close()
