@@ -9,6 +9,8 @@ order in a namespace of its own, ``{ns}``.  A step::
     {"do": "GET|POST|PUT|PATCH|DELETE|WATCH", "path": "/api/v1/...", "type": content type, "accept": ...,
      "body": object or string, "save": {"rv": "metadata.resourceVersion"},   # {rv} in later paths and bodies
      "count": 3, "seconds": 5,                       # WATCH: until so many events, at most so long
+     "send": {"Impersonate-User": "x"},              # more headers; {"Authorization": ""} sends none
+     "headers": ["Warning"],                         # of the answer, recorded with it
      "until": {"metadata.phase": "Bound"}, "within": 10,  # asked again until this is so
      "ignore": ["metadata.managedFields", "items[*].spec.clusterIP"]}  # left out of the comparison
 
@@ -16,8 +18,9 @@ A case with ``"hooks"`` (see ops/webhook_double.py) has a webhook at ``{hook}``,
 ``{"do": "HEARD"}`` is what that webhook was asked since the last such step.  ``{"do": "PAUSE"}`` waits, where a server sees
 what it was configured with only after a moment.
 
-An answer is ``{"code": HTTP status, "body": JSON or text}``, *the whole of it*, with what differs from run to run made
-equal: UIDs, times, resource versions, generated names, continue tokens, and the namespace's name.
+An answer is ``{"code": HTTP status, "body": JSON or text, "headers": {name: [values]}}``, *the whole of it*, with what
+differs from run to run made equal: UIDs, times, resource versions, generated names, continue tokens, the order of
+managedFields, and the namespace's name.
 """
 
 from __future__ import annotations
@@ -43,6 +46,7 @@ PAUSE_S = 1.5  # a real server sees its own configuration with a delay
 AGENT = "conversations/1"  # which managedFields name as the manager
 UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
+OWNER = ("operation", "manager", "apiVersion", "subresource")
 VERSIONS = ("resourceVersion", "resourceVersionMatch")
 NAMED = re.compile(r"\{(\w+)\}")
 PART = re.compile(r"\[\*\]|\[\d+\]|(?:\\.|[^.\[\]])+")
@@ -104,6 +108,11 @@ def evened(value: Any, names: dict[str, Any]) -> Any:
     for key in VERSIONS:
         if out.get(key) not in (None, "", "0"):
             out[key] = "<version>"
+    owners = out.get("managedFields")
+    if isinstance(owners, list):  # sorted by seconds, which two writes may share or not
+        out["managedFields"] = sorted(
+            owners, key=lambda e: [str(e.get(k, "")) for k in OWNER] if isinstance(e, dict) else []
+        )
     if out.get("continue"):
         out["continue"] = "<continue>"
     prefix = out.get("generateName")
@@ -163,17 +172,21 @@ class Server:
             body = step["body"]
             data = (body if isinstance(body, str) else json.dumps(body)).encode()
             headers["Content-Type"] = step.get("type", "application/json")
+        headers = {name: value for name, value in {**headers, **step.get("send", {})}.items() if value}
         watching = step["do"] == "WATCH"
         async with self._session.request(
             "GET" if watching else step["do"], self._url + step["path"], data=data, headers=headers
         ) as answer:
             if watching and answer.status == 200:
                 return {"code": 200, "body": {"events": await self._events(answer, step)}}
-            text = await answer.text()
+            raw = await answer.read()
+            text = raw.decode("utf8", "backslashreplace")
+            told = {name: answer.headers.getall(name, []) for name in step.get("headers", ())}
+        whole = {"code": answer.status, "body": text, **({"headers": told} if told else {})}
         try:
-            return {"code": answer.status, "body": json.loads(text)}
+            return {**whole, "body": json.loads(text)}
         except ValueError:
-            return {"code": answer.status, "body": text}
+            return whole
 
     @staticmethod
     async def _events(answer: aiohttp.ClientResponse, step: dict[str, Any]) -> list[Any]:
@@ -217,7 +230,7 @@ class Server:
         if step["do"] == "HEARD" and double is not None:
             heard, double.heard = double.heard, []
             return self._even(step, {"code": 200, "body": [anonymous(h) for h in heard]}, names)
-        filled = {**step, **fill({key: step[key] for key in ("path", "body") if key in step}, names)}
+        filled = {**step, **fill({key: step[key] for key in ("path", "body", "send") if key in step}, names)}
         clock = asyncio.get_running_loop().time
         end = clock() + step.get("within", PATIENCE_S if "until" in step else 0)
         answer = await self.ask(filled)
@@ -230,7 +243,9 @@ class Server:
 
     @staticmethod
     def _even(step: dict[str, Any], answer: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
-        even = {"code": answer["code"], "body": evened(answer["body"], names)}
+        even = {**answer, "body": evened(answer["body"], names)}
+        if "headers" in even:
+            even["headers"] = evened(even["headers"], names)
         for path in step.get("ignore", ()):
             even["body"] = without(even["body"], parts_of(path))
         return even

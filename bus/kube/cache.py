@@ -17,6 +17,7 @@ import itertools
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable
 
+from bus.kube.ordered import Ordered, Place, Snapshot
 from bus.kube.storage import Change, Expired, Listing, Object, Stored
 from schemas.subjects import ObjectKey
 
@@ -24,35 +25,22 @@ RING_CHANGES_MAX = 2048  # per resource: minutes of a busy kind; an informer tha
 BUFFER_CHANGES_MAX = 1024  # per watcher: a burst (a deployment of a thousand pods), not an absence
 BOOKMARK_S = 30.0  # idle watchers learn the revision this often; kube-apiserver does it about once a minute
 
+list_of = list  # inside the class it is a method
+
 WAITERS_SWEEP = 1024  # waiters that gave up are swept out beyond this many
 
 
 class _Bucket:
     """Everything about one (group, resource)."""
 
-    __slots__ = ("dropped", "namespaces", "ring", "state", "watchers")
+    __slots__ = ("dropped", "objects", "ring", "state", "watchers")
 
     def __init__(self) -> None:
-        self.namespaces: dict[str, dict[str, Stored]] = {}
+        self.objects = Ordered()
         self.ring: deque[Change] = deque()
         self.dropped = 0  # revision of the newest change that the ring no longer holds
         self.watchers: dict[str | None, set[_Watcher]] = {}
         self.state = 0  # a number that no other state of this resource has
-
-    def put(self, stored: Stored) -> None:
-        self.namespaces.setdefault(stored.key.namespace, {})[stored.key.name] = stored
-
-    def pop(self, key: ObjectKey) -> Stored | None:
-        names = self.namespaces.get(key.namespace)
-        if names is None:
-            return None
-        old = names.pop(key.name, None)
-        if not names:
-            del self.namespaces[key.namespace]
-        return old
-
-    def get(self, key: ObjectKey) -> Stored | None:
-        return self.namespaces.get(key.namespace, {}).get(key.name)
 
 
 class _Watcher:
@@ -122,13 +110,13 @@ class WatchCache:
         if bucket is None:
             bucket = self._buckets[key.group, key.resource] = _Bucket()
             bucket.dropped = self._floor
-        old = bucket.get(key)
+        old = bucket.objects.get(key)
         if obj is not None:
             stored = Stored(key, rev, obj, event_id, trace, source_rev)
             change = Change("MODIFIED" if old else "ADDED", rev, stored, old, time_us)
-            bucket.put(stored)
+            bucket.objects.put(stored)
         elif old is not None:
-            bucket.pop(key)
+            bucket.objects.pop(key)
             change = Change("DELETED", rev, Stored(key, rev, old.object, event_id, trace, source_rev), old, time_us)
         else:  # a tombstone of something that we never saw, as in a fold of last states
             self.advance(rev)
@@ -165,7 +153,7 @@ class WatchCache:
         for stored in objects:
             bucket = self._buckets.setdefault((stored.key.group, stored.key.resource), _Bucket())
             bucket.dropped, bucket.state = rev, next(self._states)
-            bucket.put(stored)
+            bucket.objects.put(stored)
         self._wake()
 
     def _remember(self, bucket: _Bucket, change: Change) -> None:
@@ -204,7 +192,7 @@ class WatchCache:
 
     def get(self, key: ObjectKey) -> Stored | None:
         bucket = self._buckets.get((key.group, key.resource))
-        return bucket.get(key) if bucket else None
+        return bucket.objects.get(key) if bucket else None
 
     def changed(self, group: str, resource: str) -> int:
         bucket = self._buckets.get((group, resource))
@@ -212,30 +200,22 @@ class WatchCache:
 
     def list(self, group: str, resource: str, namespace: str | None = None) -> Listing:
         bucket = self._buckets.get((group, resource))
-        if bucket is None:
-            return []
-        if namespace is not None:
-            return _sorted(bucket.namespaces.get(namespace, {}))
-        return [stored for ns in sorted(bucket.namespaces) for stored in _sorted(bucket.namespaces[ns])]
+        return list_of(bucket.objects.walk(namespace)) if bucket is not None else []
 
-    def list_at(self, group: str, resource: str, namespace: str | None, rev: int) -> Listing:
-        """The same list as it was at revision ``rev``, by undoing the ring; raises Expired when that is too long ago."""
+    def at(self, group: str, resource: str, namespace: str | None, rev: int) -> Snapshot:
+        """The list as it was at revision ``rev``, by undoing the ring; raises Expired when that is too long ago."""
         bucket = self._buckets.get((group, resource))
         if rev < (bucket.dropped if bucket else self._floor):
             raise Expired(f"revision {rev} is too old to list {resource} at")
-        state = {(s.key.namespace, s.key.name): s for s in self.list(group, resource, namespace)}
+        undone: dict[Place, Stored | None] = {}
         for change in reversed(bucket.ring if bucket else ()):
             if change.rev <= rev:
                 break
             assert change.stored is not None
             key = change.stored.key
-            if namespace is not None and key.namespace != namespace:
-                continue
-            if change.old is None:
-                del state[key.namespace, key.name]
-            else:
-                state[key.namespace, key.name] = change.old
-        return [state[k] for k in sorted(state)]
+            if namespace is None or key.namespace == namespace:
+                undone[key.namespace, key.name] = change.old
+        return Snapshot(bucket.objects if bucket else Ordered(), namespace, undone)
 
     async def watch(
         self, group: str, resource: str, namespace: str | None = None, *, after: int
@@ -276,10 +256,6 @@ class WatchCache:
             watchers.discard(watcher)
             if not watchers and bucket.watchers.get(namespace) is watchers:
                 del bucket.watchers[namespace]
-
-
-def _sorted(names: dict[str, Stored]) -> Listing:
-    return [names[n] for n in sorted(names)]
 
 
 def _in(change: Change, namespace: str | None) -> bool:

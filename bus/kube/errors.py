@@ -31,19 +31,20 @@ class Cause:
 class StatusError(Exception):
     """A refusal with its HTTP code; ``as_status`` is the body that a client gets."""
 
-    def __init__(self, code: int, reason: str, message: str, details: dict[str, Any] | None = None) -> None:
+    def __init__(self, code: int, reason: str, message: str, details: dict[str, Any] | None = None, go_on: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason
         self.message = message
         self.details = details or {}
         self._detailed = details is not None
+        self._continue = go_on
 
     def as_status(self) -> dict[str, Any]:
         return {
             "kind": "Status",
             "apiVersion": "v1",
-            "metadata": {},
+            "metadata": {"continue": self._continue} if self._continue else {},
             "status": "Failure",
             "message": self.message,
             **({"reason": self.reason} if self.reason else {}),
@@ -128,11 +129,6 @@ def invalid(group: str, kind: str, name: str, causes: list[Cause]) -> StatusErro
     return StatusError(422, "Invalid", message, _details(group, kind, name, shown))
 
 
-def bad_option(option: str, why: str) -> StatusError:
-    """422 for an option of the query that doesn't fit the others."""
-    return invalid("meta.k8s.io", "ListOptions", "", [not_permitted(option, why)])
-
-
 def forbidden(group: str, resource: str, name: str, why: str, causes: Iterable[Cause] = ()) -> StatusError:
     """403; without a ``name`` it is about the whole resource."""
     named = f' "{name}"' if name else ""
@@ -167,14 +163,14 @@ def too_large(message: str) -> StatusError:
     return StatusError(413, "RequestEntityTooLarge", message)
 
 
-def expired(message: str) -> StatusError:
-    """410: clients list again."""
-    return StatusError(410, "Expired", message)
+def expired(message: str, go_on: str = "") -> StatusError:
+    """410: clients list again, or go on without consistency by the token ``go_on``."""
+    return StatusError(410, "Expired", message, go_on=go_on)
 
 
 def revision_too_large(asked: int, current: int) -> StatusError:
     """504 with the cause by which client-go knows to try again (a revision that this server has not seen yet)."""
-    message = f"Too large resource version: {asked}, current: {current}"
+    message = f"Timeout: Too large resource version: {asked}, current: {current}"
     cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
     return StatusError(504, "Timeout", message, {"causes": [cause], "retryAfterSeconds": 1})
 

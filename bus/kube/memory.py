@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator
 
 from bus.kube import cache
+from bus.kube.ordered import Snapshot
 from bus.kube.storage import AlreadyExists, Change, Conflict, Listing, Object, Origin, StorageError, Stored, TooLarge
 from schemas.codec import EVENT_BYTES_MAX
 from schemas.event import uuid7
@@ -37,8 +38,8 @@ class MemoryStorage:
     def list(self, group: str, resource: str, namespace: str | None = None) -> Listing:
         return self.cache.list(group, resource, namespace)
 
-    def list_at(self, group: str, resource: str, namespace: str | None, rev: int) -> Listing:
-        return self.cache.list_at(group, resource, namespace, rev)
+    def at(self, group: str, resource: str, namespace: str | None, rev: int) -> Snapshot:
+        return self.cache.at(group, resource, namespace, rev)
 
     def watch(self, group: str, resource: str, namespace: str | None = None, *, after: int) -> AsyncIterator[Change]:
         return self.cache.watch(group, resource, namespace, after=after)

@@ -369,6 +369,8 @@ class Registry:
     async def _apply(self, target: Target, patch: Any, how: Write) -> Object:
         """Server-side apply: creates what isn't there, merges into what is."""
         res, ver, sub = target.resource, target.version, target.subresource
+        if sub == "scale" and sub in ver.subresources:
+            return await subresources.apply_scale(self, target, patch, how)
         if sub not in ("", "status"):
             raise errors.unsupported_media_type(choose.PATCH_TYPES[:3])
         kind = managers.kind_of(res, ver)
@@ -441,7 +443,9 @@ class Registry:
                 del new["metadata"]["managedFields"]
             if tracked and not ours and "managedFields" in new["metadata"]:
                 now = times.of_micros(self._clock())
-                me = managers.Entry(how.manager, "Update", target.subresource, new["apiVersion"], now, frozenset())
+                who = (how.manager, "Update", asked.subresource, new["apiVersion"])
+                timed = "" if asked.subresource == "scale" else now  # as the real server, which forgets that of a scaling
+                me = managers.Entry(*who, timed, frozenset())
                 managers.updated(new, current, managers.kind_of(res, inner), me)
             if listening:
                 after = await self.presented(res, ver, dataclasses.replace(stored, object=new))

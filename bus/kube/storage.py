@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from schemas.subjects import ObjectKey
+
+if TYPE_CHECKING:
+    from bus.kube.ordered import Snapshot
 
 Object = dict[str, Any]
 
@@ -99,7 +102,7 @@ class Reader(Protocol):
     def list(self, group: str, resource: str, namespace: str | None = None) -> Listing:
         """All objects of a resource (of one namespace), sorted by namespace and name."""
 
-    def list_at(self, group: str, resource: str, namespace: str | None, rev: int) -> Listing:
+    def at(self, group: str, resource: str, namespace: str | None, rev: int) -> Snapshot:
         """``list`` as it was at revision ``rev``, so that pages of one list fit each other; raises Expired."""
 
     def watch(self, group: str, resource: str, namespace: str | None = None, *, after: int) -> AsyncIterator[Change]:

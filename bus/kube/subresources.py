@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from bus.kube import decoding, errors, eviction, times, typed
+from bus.kube import decoding, errors, eviction, objectmeta, times, typed
 from bus.kube.catalog import Resource, Version
 from bus.kube.kinds import base, core, pods
 from bus.kube.kinds.base import at
+from bus.kube.patches import apply, checks, managers
 from bus.kube.printing import text
 from bus.kube.storage import Object
 
@@ -126,11 +127,7 @@ async def update(registry: Registry, target: Target, make: Callable[[Object], An
 
         def scaled(current: Object) -> Object:
             new = decoding.read(make(scale_of(ver, current)), SCALE, SCALE.versions["v1"], validation=how.validation)
-            replicas = at(new, "spec", "replicas") or 0
-            if not 0 <= replicas < REPLICAS_MAX:
-                cause = errors.bad_value("spec.replicas", replicas, "must be greater than or equal to 0")
-                raise errors.invalid("autoscaling", "Scale", name, [cause])
-            set_replicas(ver, current, replicas)
+            set_replicas(ver, current, _replicas(new, name))
             return _at_revision(current, new)
 
         asked = dataclasses.replace(target, subresource="")
@@ -144,6 +141,37 @@ def set_replicas(ver: Version, obj: Object, replicas: int) -> None:
     for step in path:
         obj = obj.setdefault(step, {})
     obj[last] = replicas
+
+
+def _replicas(scale: Object, name: str) -> int:
+    """Raises StatusError 422."""
+    replicas: int = at(scale, "spec", "replicas") or 0
+    if not 0 <= replicas < REPLICAS_MAX:
+        cause = errors.bad_value("spec.replicas", replicas, "must be greater than or equal to 0")
+        raise errors.invalid("autoscaling", "Scale", name, [cause])
+    return replicas
+
+
+async def apply_scale(registry: Registry, target: Target, sent: Any, how: Write) -> Object:
+    """Server-side apply of a scale: of the one field of its object.  Raises StatusError 400, 404, 409, 422, 500."""
+    res, ver, name, scale = target.resource, target.version, target.name, SCALE.versions["v1"]
+    said = checks.applied(sent, "autoscaling/v1", "Scale", name, scale.schema)
+    config = decoding.read(said, SCALE, scale)
+    objectmeta.check_address(config["metadata"], res, target.namespace, name)
+    part: Object = {"apiVersion": res.api_version(ver.name), "kind": res.kind, "metadata": {"name": name}}
+    if at(config, "spec", "replicas") is not None:
+        set_replicas(ver, part, _replicas(config, name))
+    me = managers.Entry(how.manager, "Apply", "scale", part["apiVersion"], "", frozenset())  # no time: as of any scaling
+
+    def make(current: Object) -> Object:
+        kind = managers.kind_of(res, ver)
+        merged = apply.apply(current, part, part, kind, me, force=how.force, told_in="autoscaling/v1")
+        new = decoding.read(merged, res, ver)
+        new["metadata"]["managedFields"] = merged["metadata"]["managedFields"]
+        return new
+
+    whole = dataclasses.replace(target, subresource="")
+    return scale_of(ver, await registry.change(whole, make, how, tracked=False, asked_as="scale"))
 
 
 def _at_revision(current: Object, asked: Object) -> Object:

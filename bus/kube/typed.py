@@ -37,7 +37,9 @@ class Types:
     def __init__(self, definitions: dict[str, Node], kinds: dict[str, str]) -> None:
         self.definitions = definitions
         self.kinds = kinds
-        self.names = {id(node): name.rpartition(".")[2] for name, node in definitions.items()}  # of what a kind's type is
+        self.names = {id(node): name for name, node in definitions.items()}  # of what a kind's type is
+        self._resolved: dict[int, tuple[Node, Node]] = {}  # by identity; the nodes are kept, so that no other gets theirs
+        self._zeros: dict[str, Node] = {}
 
     def of_kind(self, group: str, version: str, kind: str) -> Node | None:
         name = self.kinds.get(f"{group}/{version}/{kind}")
@@ -48,9 +50,30 @@ class Types:
         ref = node.get("$ref")
         if ref is None:
             return node
-        own = {k: v for k, v in node.items() if k != "$ref"}
-        target = self.definitions[ref]
-        return {**target, **own} if own else target
+        if len(node) == 1:
+            return self.definitions[ref]
+        known = self._resolved.get(id(node))
+        if known is None:
+            own = {k: v for k, v in node.items() if k not in ("$ref", "default")}
+            known = self._resolved[id(node)] = (node, {**self.definitions[ref], **own} if own else self.definitions[ref])
+        return known[1]
+
+    def zeros(self, name: str) -> Node:
+        """What a definition's struct says of fields that nobody set: Go writes structs without a pointer, scalars without
+        ``omitempty``, and times that are no pointers as null.  The types tell it by ``default``."""
+        found = self._zeros.get(name)
+        if found is None:
+            found = self._zeros[name] = {}
+            short, absent = name.rpartition(".")[2], self.definitions[name].get(ZEROS, ())
+            for field, node in self.definitions[name].get("properties", {}).items():
+                zero = node.get("default")
+                if zero == {} and "$ref" in node:
+                    found[field] = dict(self.zeros(node["$ref"]))
+                elif zero is not None and zero in ("", 0, False) and field not in absent and (short, field) not in _OMITTED:
+                    found[field] = zero
+                elif node.get("format") in ("date-time", "micro-time") and field in _NULL_TIMES:
+                    found[field] = None
+        return found
 
 
 @functools.cache
@@ -75,6 +98,23 @@ def decode(value: Any, node: Node, path: str = "", unknown: list[str] | None = N
     return _value(value, node, at, dropped, known)
 
 
+# Fields with a zero default that are pointers, or out of use.
+_OMITTED = frozenset(
+    {
+        ("AzureDiskVolumeSource", "readOnly"),
+        ("FileKeySelector", "optional"),
+        ("GRPCAction", "service"),
+        ("TokenRequestStatus", "token"),
+    }
+)
+# Times that are no pointers: unset, they are null.
+_NULL_TIMES = frozenset(
+    {
+        *("lastProbeTime", "lastTransitionTime", "lastHeartbeatTime", "lastUpdateTime", "startedAt", "finishedAt"),
+        *("evictionTime", "firstTimestamp", "lastTimestamp", "eventTime", "lastObservedTime"),
+        *("deprecatedFirstTimestamp", "deprecatedLastTimestamp"),
+    }
+)
 # Numbers that are int64 in Go; the others are int32.
 _LONG = frozenset(
     {
@@ -162,7 +202,7 @@ def _value(value: Any, node: Node, where: _Where | None, unknown: list[str], kno
     if kind == "object":
         if not isinstance(value, dict):
             raise _wrong(value, where, _go_type(spelt, where, known))
-        return _object(value, node, where, unknown, known, spelt.get("$ref", "").rpartition(".")[2])
+        return _object(value, node, where, unknown, known, spelt.get("$ref", ""))
     if kind == "array":
         if not isinstance(value, list):
             raise _wrong(value, where, _go_type(spelt, where, known))
@@ -181,7 +221,8 @@ def _object(value: Any, node: Node, where: _Where | None, unknown: list[str], kn
     more = node.get("additionalProperties")
     if more is not None:
         return {k: _value(v, more, (where, _KEY, k, ""), unknown, known) for k, v in value.items()}
-    fields, required, zeros = node["properties"], node.get("required", ()), node.get(ZEROS, ())
+    fields, required, absent = node["properties"], node.get("required", ()), node.get(ZEROS, ())
+    definition, owner = owner, owner.rpartition(".")[2]
     out = {}
     for name, item in value.items():
         field = fields.get(name)
@@ -189,11 +230,18 @@ def _object(value: Any, node: Node, where: _Where | None, unknown: list[str], kn
             unknown.append(_path((where, _KEY, name, "")))
         elif item is not None:
             decoded = _value(item, field, (where, _FIELD, name, owner), unknown, known)
-            if name in zeros and not decoded:
+            if name in absent and not decoded:
                 continue
             if name in required or not _is_empty(decoded, field):
                 out[name] = decoded
+    for name, zero in known.zeros(definition).items() if definition else ():
+        if name not in out:
+            out[name] = _copy(zero)
     return out
+
+
+def _copy(zero: Any) -> Any:
+    return {name: _copy(value) for name, value in zero.items()} if isinstance(zero, dict) else zero
 
 
 def _is_empty(decoded: Any, field: Node) -> bool:

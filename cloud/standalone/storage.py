@@ -15,6 +15,7 @@ import structlog
 
 from bus import log, stamp
 from bus.kube import cache
+from bus.kube.ordered import Snapshot
 from bus.kube.storage import (
     AlreadyExists,
     Change,
@@ -144,8 +145,8 @@ class ClusterStorage:
     def list(self, group: str, resource: str, namespace: str | None = None) -> Listing:
         return self.cache.list(group, resource, namespace)
 
-    def list_at(self, group: str, resource: str, namespace: str | None, rev: int) -> Listing:
-        return self.cache.list_at(group, resource, namespace, rev)
+    def at(self, group: str, resource: str, namespace: str | None, rev: int) -> Snapshot:
+        return self.cache.at(group, resource, namespace, rev)
 
     def watch(self, group: str, resource: str, namespace: str | None = None, *, after: int) -> AsyncIterator[Change]:
         return self.cache.watch(group, resource, namespace, after=after)

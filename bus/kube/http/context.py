@@ -96,9 +96,9 @@ class Context:
         return self.query.get(name, "false").lower() not in ("false", "0")
 
     def number(self, name: str, minimum: int = 0) -> int | None:
-        """A whole number of the query, None when absent or empty; raises StatusError 400."""
-        text = self.query.get(name, "")
-        if text == "":
+        """A whole number of the query, None when absent; raises StatusError 400."""
+        text = self.query.get(name)
+        if text is None:
             return None
         if not re.fullmatch(r"[+-]?[0-9]{1,40}", text, re.ASCII):
             raise errors.bad_request(f"strconv.ParseInt: parsing {errors.show(text[:80])}: invalid syntax")

@@ -122,7 +122,8 @@ async def watch(ctx: Context) -> web.StreamResponse:
         fields = ",".join(f for f in (fields, f"metadata.name={ctx.address.name}") if f)
     wanted = Filter(res, ver, ctx.query.get("labelSelector", ""), fields)
     initial, after = await _start(ctx)
-    seconds = ctx.number("timeoutSeconds") or server.limits.watch_s_default
+    asked = ctx.number("timeoutSeconds", minimum=-1)
+    seconds = (0 if asked is not None and asked < 0 else asked) if asked else server.limits.watch_s_default
     if server.watches >= server.limits.watches_max:
         raise errors.too_many(f"this server has its {server.limits.watches_max} watches")
     stream = _Stream(ctx, wanted)
@@ -147,12 +148,20 @@ async def _start(ctx: Context) -> tuple[bool, int | None]:
     """Whether to begin with what there is, and from which revision to go on (None: from that of the list)."""
     rev, match = ctx.revision(), ctx.query.get("resourceVersionMatch", "")
     listed = "sendInitialEvents" in ctx.query
+    causes = []
     if listed and match != "NotOlderThan":
         why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-        raise errors.bad_option("resourceVersionMatch", why)
+        causes.append(errors.not_permitted("resourceVersionMatch", why))
     if match and not listed:
         why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
-        raise errors.bad_option("resourceVersionMatch", why)
+        causes.append(errors.not_permitted("resourceVersionMatch", why))
+    if match not in ("", "NotOlderThan"):
+        causes.append(errors.not_supported("resourceVersionMatch", match, ("NotOlderThan",)))
+    if ctx.query.get("continue") and (match or (not listed and not rev)):  # who starts anew asks for the same, unsaid
+        why = "resourceVersionMatch is forbidden when continue is provided"
+        causes.append(errors.not_permitted("resourceVersionMatch", why))
+    if causes:
+        raise errors.invalid("meta.k8s.io", "ListOptions", "", causes)
     if rev:
         await ctx.server.registry.wait_revision(rev)
     if listed and ctx.flag("sendInitialEvents"):

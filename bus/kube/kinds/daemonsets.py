@@ -34,6 +34,7 @@ class DaemonSets(workloads.ReplicaSets):
             rolling.setdefault("maxUnavailable", 1)
             rolling.setdefault("maxSurge", 0)
         spec.setdefault("revisionHistoryLimit", 10)
+        obj["metadata"].setdefault("annotations", {}).setdefault(TEMPLATE_GENERATION, "0")  # as who says nothing counts
 
     def prepare_create(self, obj: Object, ctx: Context) -> None:
         obj["status"] = dict.fromkeys(_COUNTS[:4], 0)

@@ -42,11 +42,11 @@ def first(said: Object, kind: Kind, me: Entry) -> list[Object]:
     return managers.write([replace(me, fields=_said(said, kind, me))])
 
 
-def apply(live: Object, config: Object, said: Object, kind: Kind, me: Entry, *, force: bool) -> Object:
+def apply(live: Object, config: Object, said: Object, kind: Kind, me: Entry, *, force: bool, told_in: str = "") -> Object:
     """The next object, with its ``managedFields`` (an empty list where nobody owns anything any more).
 
     ``config`` is what is applied in the form of its kind, ``said`` the same as it was sent; ``me`` says who applies (its
-    fields are filled in).  Raises StatusError 409 with every conflict."""
+    fields are filled in).  ``told_in``: in which conflicts are told.  Raises StatusError 409 with every conflict."""
     node = kind.node
     entries = managers.read(live["metadata"]) or managers.before_first_apply(live, kind, me)
     before = next((e for e in entries if e.who == me.who), None)
@@ -63,7 +63,9 @@ def apply(live: Object, config: Object, said: Object, kind: Kind, me: Entry, *, 
         noted = _noted(live, kind)
         conflicts = [] if all(paths <= noted for _, paths in conflicts) else _without(conflicts, noted)
     if conflicts and not force:
-        raise errors.apply_conflict([(e.named, [*map(fieldsets.said, fieldsets.ordered(paths))]) for e, paths in conflicts])
+        raise errors.apply_conflict(
+            [(e.named(told_in), [*map(fieldsets.said, fieldsets.ordered(paths))]) for e, paths in conflicts]
+        )
     others = [replace(e, fields=e.fields - taken - changed.removed) for e in others]
     same = not (taken or changed.removed)
     now = replace(me, fields=mine, time=(before.time if before else "") if same else me.time)

@@ -186,25 +186,25 @@ def _compare_elements(
 
 
 def whole(value: Any, node: Node | None) -> Any:
-    """A built-in object with what the real server's types always say: structs that are there though nobody set them, and
-    fields whose zero value is written.  Their ``default`` in the types tells which."""
-    if isinstance(value, list):
-        items = element(node)
-        return [whole(v, items) for v in value] if items is not None else value
-    if not isinstance(value, dict) or node is None:
+    """A built-in object with what the real server's types always say, where an older one of ours doesn't: structs that are
+    there though nobody set them, zero values that are written, and null for lists that must be there."""
+    known = typed.types()
+    if node is None:
         return value
-    out = {name: whole(item, child(node, name)) for name, item in value.items()}
-    needed = node.get("required", ())
-    for name, field in node.get("properties", {}).items():
-        if name in out:
-            continue
-        zero = field.get("default")
-        if zero == {}:
-            out[name] = whole({}, child(node, name))
-        elif zero in ("", 0, False) and zero is not None:
-            out[name] = zero
-        elif name in needed:
-            out[name] = None
+    spelt, node = node, known.resolve(node)
+    if isinstance(value, list) and "items" in node:
+        return [whole(v, node["items"]) for v in value]
+    if not isinstance(value, dict):
+        return value
+    fields, others = node.get("properties", {}), node.get("additionalProperties")
+    name = spelt.get("$ref") or known.names.get(id(spelt), "")
+    zeros, needed = known.zeros(name) if name else {}, node.get("required", ())
+    out = {field: whole(item, fields.get(field, others)) for field, item in value.items()}
+    for field, inner in fields.items():
+        if field not in out and field in zeros:
+            out[field] = whole(zeros[field], inner)
+        elif field not in out and field in needed:
+            out[field] = None
     return out
 
 

@@ -40,13 +40,12 @@ class Entry:
         version = self.api_version if self.operation == "Update" else ""
         return self.manager, self.operation, self.subresource, version
 
-    @property
-    def named(self) -> str:
-        """As conflicts name it."""
+    def named(self, version: str = "") -> str:
+        """As conflicts name it; in another ``version`` than its own, if wanted."""
         said = f'"{self.manager}"'
         if self.subresource:
             said += f' with subresource "{self.subresource}"'
-        return said + (f" using {self.api_version}" if self.operation == "Update" else "")
+        return said + (f" using {version or self.api_version}" if self.operation == "Update" else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -178,7 +180,7 @@ def test_list_at_any_revision_is_what_was_listed_then(ops: list[tuple[str, str, 
     for rev, want in seen.items():
         for namespace in (None, "a"):
             try:
-                got = c.list_at("", "pods", namespace, rev)
+                got = list(c.at("", "pods", namespace, rev).walk())
             except Expired:
                 assert rev < len(ops)  # the present is never expired
                 continue
@@ -213,3 +215,53 @@ def test_a_watch_from_any_revision_folds_to_the_present(ops: list[tuple[str, str
         assert state == {(s.key.namespace, s.key.name): s.rev for s in c.list("", "pods")}
 
     asyncio.run(run())
+
+
+class Counted(dict[str, Any]):
+    """A namespace's objects, with how many were looked at."""
+
+    reads = 0
+
+    def __getitem__(self, name: str) -> Any:
+        Counted.reads += 1
+        return super().__getitem__(name)
+
+
+@pytest.mark.parametrize("namespace", [None, "b"])
+def test_a_page_costs_what_is_on_it(namespace: str | None) -> None:
+    c, each, limit = WatchCache(), 2_000, 50
+    for i in range(each):
+        for j, space in enumerate("abc"):
+            c.apply(1 + 3 * i + j, key(f"n{i:04}", space), {})
+    first = c.revision()
+    for i in range(0, each, 100):  # what comes, changes and goes while somebody reads page by page
+        c.apply(c.revision() + 1, key(f"m{i}", "b"), {})
+        c.apply(c.revision() + 1, key(f"n{i:04}", "b"), {"new": True})
+        c.apply(c.revision() + 1, key(f"n{i + 1:04}", "b"), None)
+    objects = c._buckets["", "pods"].objects
+    for space in "abc":
+        objects.namespaces[space] = Counted(objects.namespaces[space])
+    Counted.reads, seen, after = 0, list[Any](), ("", "")
+    total = each * (1 if namespace else 3)
+    while True:
+        snapshot = c.at("", "pods", namespace, first)
+        page = list(itertools.islice(snapshot.walk(after), limit))
+        if not page:
+            break
+        seen += page
+        after = (page[-1].key.namespace, page[-1].key.name)
+        assert snapshot.count(after) == total - len(seen)
+    assert [s.rev for s in seen] == [s.rev for s in sorted(seen, key=lambda s: (s.key.namespace, s.key.name))]
+    assert len(seen) == total and all(s.rev <= first for s in seen)
+    assert Counted.reads <= total + 2 * (total // limit) + 100  # each once, not once a page
+
+
+@given(writes)
+def test_order_is_kept_while_things_come_and_go(ops: list[tuple[str, str, bool]]) -> None:
+    c = WatchCache()
+    for rev, (ns, name, gone) in enumerate(ops, 1):
+        c.apply(rev, key(name, ns), None if gone else {"v": rev})
+        for namespace in (None, "a"):
+            listed = [(s.key.namespace, s.key.name) for s in c.list("", "pods", namespace)]
+            assert listed == sorted(set(listed))
+            assert c.at("", "pods", namespace, rev).count(("", "")) == len(listed)

@@ -215,7 +215,7 @@ async def test_a_reader_only_refuses_every_write(refused: Any) -> None:
     class OnlyReads:
         def __init__(self, inner: MemoryStorage) -> None:
             self.revision, self.get, self.list = inner.revision, inner.get, inner.list
-            self.list_at, self.watch = inner.list_at, inner.watch
+            self.at, self.watch = inner.at, inner.watch
 
     rules = Registry(OnlyReads(MemoryStorage()))
     how = Write(ME)
