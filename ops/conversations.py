@@ -116,7 +116,7 @@ def evened(value: Any, names: dict[str, Any]) -> Any:
     if out.get("continue"):
         out["continue"] = "<continue>"
     prefix = out.get("generateName")
-    if prefix and str(out.get("name", "")).startswith(prefix):
+    if isinstance(prefix, str) and prefix and str(out.get("name", "")).startswith(prefix):
         out["name"] = f"{prefix}<generated>"
     return out
 

@@ -101,7 +101,7 @@ def problems(rules: Any, path: str) -> list[Cause]:
             continue
         for field in ("rule", "messageExpression"):
             try:
-                if field in rule:
+                if rule.get(field):
                     compiled(str(rule[field]))
             except RuleError as e:
                 out.append(errors.bad_value(f"{path}[{i}].{field}", rule[field], str(e)))

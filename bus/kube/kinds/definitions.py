@@ -7,7 +7,7 @@ from typing import Any
 
 from bus.kube import cel_rules, errors, names, validity
 from bus.kube.errors import Cause
-from bus.kube.kinds import admission_rules
+from bus.kube.kinds import admission_rules, definition_rules
 from bus.kube.kinds.base import Context, Strategy, at
 from bus.kube.storage import Object, Stored
 
@@ -31,6 +31,8 @@ class Definitions(Strategy):
         service = at(conversion, "webhook", "clientConfig", "service")
         if isinstance(service, dict):
             service.setdefault("port", 443)
+        for version in spec.get("versions") or []:
+            _drop_nulls(at(version, "schema", "openAPIV3Schema"))
 
     def prepare_create(self, obj: Object, ctx: Context) -> None:
         obj["status"] = self._status(obj, {}, ctx)
@@ -67,10 +69,8 @@ class Definitions(Strategy):
         for field in ("group", "scope"):
             if not spec.get(field):
                 out.append(errors.required(f"spec.{field}"))
-        for field in ("plural", "kind"):
-            if not spec["names"].get(field):
-                out.append(errors.required(f"spec.names.{field}"))
-        if out:
+        out += definition_rules.naming(spec["names"])
+        if any(c.reason == "FieldValueRequired" for c in out):
             return out
         naming = spec["names"]
         want = f"{naming['plural']}.{spec['group']}"
@@ -82,9 +82,6 @@ class Definitions(Strategy):
             out.append(errors.bad_value("spec.group", spec["group"], problem))
         elif "." not in spec["group"]:
             out.append(errors.bad_value("spec.group", spec["group"], "should be a domain with at least one dot"))
-        for field in ("plural", "singular"):
-            if problem := names.dns_label_1035(naming.get(field, "")):
-                out.append(errors.bad_value(f"spec.names.{field}", naming.get(field, ""), problem))
         if spec["scope"] not in ("Cluster", "Namespaced"):
             out.append(errors.not_supported("spec.scope", spec["scope"], ("Cluster", "Namespaced")))
         out += _conversion(spec.get("conversion") or {}, "spec.conversion")
@@ -101,6 +98,21 @@ class Definitions(Strategy):
             if now != before:
                 out.append(errors.bad_value(field, now, "field is immutable"))
         return out
+
+
+def _drop_nulls(node: Any) -> None:
+    """A word of a schema that is null is none, in place; what defaults and enums hold are values."""
+    if isinstance(node, list):
+        for item in node:
+            _drop_nulls(item)
+    if not isinstance(node, dict):
+        return
+    for word in [w for w, value in node.items() if value is None]:
+        if word not in ("default", "example"):
+            del node[word]
+    for word, value in node.items():
+        if word not in ("default", "enum", "example"):
+            _drop_nulls(value)
 
 
 def _condition(kind: str, reason: str, message: str, now: str, good: bool = True) -> Object:
@@ -201,10 +213,10 @@ def _stored_rules(obj: Object) -> list[Cause]:
 def _versions(versions: list[Object]) -> list[Cause]:
     out = []
     if sum(bool(v.get("storage")) for v in versions) != 1:
-        out.append(
-            errors.bad_value("spec.versions", len(versions), "must have exactly one version marked as storage version")
-        )
+        shown = versions or None
+        out.append(errors.bad_value("spec.versions", shown, "must have exactly one version marked as storage version"))
     seen: set[str] = set()
+    one = {f: definition_rules.together(versions, f) for f in ("schema", *_TOLD)}
     for i, v in enumerate(versions):
         path, name = f"spec.versions[{i}]", v.get("name", "")
         if problem := names.dns_label_1035(name):
@@ -212,24 +224,39 @@ def _versions(versions: list[Object]) -> list[Cause]:
         if name in seen:
             out.append(errors.duplicate(f"{path}.name", name))
         seen.add(name)
+        out += definition_rules.version(v, path)
         schema = at(v, "schema", "openAPIV3Schema")
-        at_schema = f"{path}.schema.openAPIV3Schema"
         if schema is None:
-            out.append(errors.required(at_schema, "schemas are required"))
-            continue
-        before = len(out)
-        _schema(schema, at_schema, out, 0)
-        if schema.get("type") != "object" and len(out) == before:
-            out.append(errors.bad_value(f"{at_schema}.type", schema.get("type", ""), "must be object at the root"))
-        for j, column in enumerate(v.get("additionalPrinterColumns") or []):
-            for field in ("name", "type", "jsonPath"):
-                if not column.get(field):
-                    out.append(errors.required(f"{path}.additionalPrinterColumns[{j}].{field}"))
-        scale = at(v, "subresources", "scale")
-        for field in ("specReplicasPath", "statusReplicasPath") if scale is not None else ():
-            if not scale.get(field):
-                out.append(errors.required(f"{path}.subresources.scale.{field}"))
+            out.append(errors.required(f"{path}.schema.openAPIV3Schema"))
+        elif i == 0 or not one["schema"]:
+            at_schema = "spec.validation.openAPIV3Schema" if one["schema"] else f"{path}.schema.openAPIV3Schema"
+            _root(schema, at_schema, out)
+        for field in _TOLD:
+            if i == 0 or not one[field]:
+                out += _told(v, field, "spec" if one[field] else path)
     return out
+
+
+_TOLD = ("subresources", "additionalPrinterColumns", "selectableFields")
+
+
+def _told(v: Object, field: str, path: str) -> list[Cause]:
+    if field == "subresources":
+        return definition_rules.scale(at(v, field, "scale"), f"{path}.{field}.scale")
+    listed = v.get(field) or []
+    if field == "selectableFields":
+        return definition_rules.selectable(listed, at(v, "schema", "openAPIV3Schema"), f"{path}.{field}")
+    return [cause for i, one in enumerate(listed) for cause in definition_rules.column(one, f"{path}.{field}[{i}]")]
+
+
+def _root(schema: Any, path: str, out: list[Cause]) -> None:
+    if isinstance(schema, dict) and not schema.get("type"):
+        out.append(errors.required(f"{path}.type", "must not be empty at the root"))
+        return
+    before = len(out)
+    _schema(schema, path, out, 0)
+    if len(out) == before and schema["type"] != "object":
+        out.append(errors.bad_value(f"{path}.type", schema["type"], "must be object at the root"))
 
 
 def _schema(node: Any, path: str, out: list[Cause], depth: int, junctor: bool = False) -> None:
@@ -253,8 +280,14 @@ def _schema(node: Any, path: str, out: list[Cause], depth: int, junctor: bool = 
         except (re.error, TypeError, OverflowError) as e:
             out.append(errors.bad_value(f"{path}.pattern", node["pattern"], f"must be a valid regular expression: {e}"))
     out += _extensions(node, path)
-    if node.get("x-kubernetes-validations"):
-        out += cel_rules.problems(node["x-kubernetes-validations"], f"{path}.x-kubernetes-validations")
+    out += definition_rules.words(node, path, inside=junctor) + definition_rules.lists(node, path)
+    rules = node.get("x-kubernetes-validations")
+    if rules:
+        wrong = cel_rules.problems(rules, f"{path}.x-kubernetes-validations")
+        out += wrong
+        for i, rule in enumerate([] if wrong else rules):
+            compares = "oldSelf" in cel_rules.compiled(rule["rule"]).variables()
+            out += definition_rules.rule(rule, node, f"{path}.x-kubernetes-validations[{i}]", compares)
     for name, field in _items(node.get("properties"), path, out):
         _schema(field, f"{path}.properties[{name}]", out, depth + 1, junctor)
     if isinstance(node.get("additionalProperties"), dict):
