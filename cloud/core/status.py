@@ -88,6 +88,9 @@ def node_status(current: Object, report: reports.NodeReport | None, unknown: str
     else:
         return current
     merged = {**old, **told, "conditions": merge_conditions(old.get("conditions"), now, now_us)}
+    if isinstance(merged.get("nodeInfo"), dict):  # what nobody said is stored as ""
+        blank = {k: "" for k, v in (old.get("nodeInfo") or {}).items() if v == ""}
+        merged["nodeInfo"] = {**blank, **merged["nodeInfo"]}
     if not merged.get("volumesInUse"):
         merged.pop("volumesInUse", None)  # no volumes is no field, as the API stores it
     return {**current, "status": merged}
@@ -183,7 +186,8 @@ def merge_conditions(old: object, new: Iterable[Object], now_us: int) -> list[Ob
                 merged["lastTransitionTime"] = keep
         else:
             merged["lastTransitionTime"] = _later(c, before) or times.rfc3339(now_us)
-        by_type[c.get("type")] = merged
+        blank = {k: None for k, v in (before or {}).items() if v is None}  # as the API stores what nobody said
+        by_type[c.get("type")] = {**blank, **merged}
     return list(by_type.values())
 
 
