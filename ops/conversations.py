@@ -19,8 +19,8 @@ A case with ``"hooks"`` (see ops/webhook_double.py) has a webhook at ``{hook}``,
 what it was configured with only after a moment.
 
 An answer is ``{"code": HTTP status, "body": JSON or text, "headers": {name: [values]}}``, *the whole of it*, with what
-differs from run to run made equal: UIDs, times, resource versions, generated names, continue tokens, the order of
-managedFields, and the namespace's name.
+differs from run to run made equal: UIDs, times, resource versions, generated names, continue tokens, ages in
+tables, the order of managedFields, and the namespace's name.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ AGENT = "conversations/1"  # which managedFields name as the manager
 UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 OWNER = ("operation", "manager", "apiVersion", "subresource")
+AGE = re.compile(r"\d+[smhd](?:\d+[smh])?")  # in a table's cells
 VERSIONS = ("resourceVersion", "resourceVersionMatch")
 NAMED = re.compile(r"\{(\w+)\}")
 PART = re.compile(r"\[\*\]|\[\d+\]|(?:\\.|[^.\[\]])+")
@@ -105,6 +106,8 @@ def evened(value: Any, names: dict[str, Any]) -> Any:
     if not isinstance(value, dict):
         return value
     out = {key: evened(item, names) for key, item in value.items()}
+    if isinstance(out.get("cells"), list):
+        out["cells"] = ["<age>" if isinstance(c, str) and AGE.fullmatch(c) else c for c in out["cells"]]
     for key in VERSIONS:
         if out.get(key) not in (None, "", "0"):
             out[key] = "<version>"
