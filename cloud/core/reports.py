@@ -373,9 +373,6 @@ class Reports:
             return folds.write("create", key, whole, None, cause)
         if report is None and not folds.is_edge(known):
             return None
-        main = status.node_main(known.object, report, unknown)
-        if main != known.object:
-            return folds.write("update", key, main, known, cause)
         with_status = status.node_status(known.object, report, unknown, self._now_us)
         with_status = status.with_devices(with_status, self._devices_on.get(key.name, {}).values())
         for mark, told in self._marks.items():
@@ -383,7 +380,10 @@ class Reports:
                 with_status = status.with_mark(with_status, mark, told[key.name], self._now_us)
         if self._kubelets is not None:
             with_status = self._kubelets.present(key.name, with_status)
-        return folds.write("status", key, with_status, known, cause)
+        # First what the node says, then the taints that follow from it: a node lifecycle controller, a cluster's own too,
+        # takes away a taint that the status doesn't explain yet.
+        told_status = folds.write("status", key, with_status, known, cause)
+        return told_status or folds.write("update", key, status.node_main(known.object, report, unknown), known, cause)
 
     def _owed_pod(self, key: ObjectKey) -> Write | None:
         known = self._objects.get(key)

@@ -218,6 +218,15 @@ def test_a_node_that_is_not_ready_says_why_and_takes_no_new_pods(joined: World) 
     assert joined.condition(NODE)["status"] == "True" and "taints" not in joined.at(NODE)["spec"]
 
 
+@pytest.mark.parametrize("ready", [False, True])
+def test_a_nodes_status_is_told_before_the_taint_that_follows_from_it(joined: World, ready: bool) -> None:
+    """Lifecycle controllers take a not-ready taint off a node that says that it is ready: first it must say otherwise."""
+    joined.report("edge-1", "node", node_data(ready=not ready))
+    joined.writes.clear()
+    joined.report("edge-1", "node", node_data(ready=ready))
+    assert [w.verb for w in joined.writes] == ["status", "update"]
+
+
 def test_a_silent_link_makes_everything_unknown_and_evicts_nothing(joined: World) -> None:
     joined.wait(10 * S, beats="edge-1")
     since = f"unknown since {times.rfc3339(joined.now)}"
