@@ -56,8 +56,7 @@ def read(
     obj["apiVersion"], obj["kind"] = api_version, resource.kind
     if validation == "Ignore":
         return obj
-    problems = [f'duplicate field "{d}"' for d in jsontext.duplicates(raw)]
-    problems = (problems + [f'unknown field "{u}"' for u in unknown])[:UNKNOWN_SHOWN_MAX]
+    problems = _strict(raw, unknown, patched)[:UNKNOWN_SHOWN_MAX]
     if problems and validation == "Strict":
         said = "strict decoding error: " + ", ".join(problems)
         if patched:
@@ -66,6 +65,43 @@ def read(
     if warnings is not None:
         warnings += problems
     return obj
+
+
+_OPERATION = ("op", "path", "from", "value")
+
+
+def _strict(raw: Any, unknown: list[str], patched: Any) -> list[str]:
+    """What a strict reading minds, in the order in which the real server comes upon it: of the patch, then of the object,
+    whose keys are sorted where a patch made it."""
+    if patched is None:
+        twice = jsontext.duplicates(raw)
+        return _merged(raw, twice, unknown) if twice else [f'unknown field "{u}"' for u in unknown]
+    if isinstance(patched, list):
+        out = []
+        for i, op in enumerate(patched):
+            out += [f'json patch duplicate field "{d}"' for d in jsontext.duplicates(op, f"[{i}]")]
+            out += [f'json patch unknown field "[{i}].{k}"' for k in op or () if k not in _OPERATION]
+    else:
+        out = [f'duplicate field "{d}"' for d in jsontext.duplicates(patched)]
+    return out + [f'unknown field "{u}"' for u in sorted(unknown)]
+
+
+def _merged(raw: Any, twice: list[str], unknown: list[str]) -> list[str]:
+    """Both kinds in the order of the document; what is unknown is not looked into."""
+    strange, doubled, out = set(unknown), set(twice), []
+    todo: list[tuple[str, Any]] = [("", raw)]
+    while todo:
+        at, value = todo.pop()
+        if at in strange:
+            out.append(f'unknown field "{at}"')
+            continue
+        if at in doubled:
+            out.append(f'duplicate field "{at}"')
+        if isinstance(value, dict):
+            todo += reversed([(f"{at}.{k}" if at else k, v) for k, v in value.items()])
+        elif isinstance(value, list):
+            todo += reversed([(f"{at}[{i}]", v) for i, v in enumerate(value)])
+    return out
 
 
 def require_version(raw: Any, resource: Resource, version: Version) -> None:

@@ -40,8 +40,12 @@ def options(raw: Any) -> DeleteOptions:
     """From a DeleteOptions body; raises StatusError 400, 422."""
     if raw is None:
         return DeleteOptions()
-    if not isinstance(raw, dict) or raw.get("kind", "DeleteOptions") != "DeleteOptions":
+    if not isinstance(raw, dict):
         raise errors.bad_request("the body of a delete is a DeleteOptions object")
+    if raw.get("kind", "DeleteOptions") != "DeleteOptions":
+        scheme = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27"
+        kind, version = errors.show(raw["kind"]), errors.show(raw.get("apiVersion", ""))
+        raise errors.bad_request(f'no kind {kind} is registered for version {version} in scheme "{scheme}"')
     grace, policy, orphan = raw.get("gracePeriodSeconds"), raw.get("propagationPolicy"), raw.get("orphanDependents")
     pre, dry = raw.get("preconditions") or {}, raw.get("dryRun") or []
     _check_type(grace, int, "gracePeriodSeconds", "int64")

@@ -104,6 +104,11 @@ def conflict(group: str, resource: str, name: str, why: str = "") -> StatusError
     return StatusError(409, "Conflict", message, _details(group, resource, name))
 
 
+def no_revision(text: str) -> StatusError:
+    """A resourceVersion in an object that is no number: the real server has no better word for it than a 500."""
+    return StatusError(500, "", f"strconv.ParseUint: parsing {show(text)}: invalid syntax")
+
+
 def apply_conflict(owned: list[tuple[str, list[str]]]) -> StatusError:
     """Server-side apply: other managers own what this one wants to change; ``owned`` says who owns which fields."""
     causes = [Cause(field, "FieldManagerConflict", f"conflict with {who}") for who, fields in owned for field in fields]
@@ -152,6 +157,17 @@ def method_not_allowed(group: str, resource: str, verb: str) -> StatusError:
 def not_acceptable(accepted: Iterable[str]) -> StatusError:
     message = "only the following media types are accepted: " + ", ".join(accepted)
     return StatusError(406, "NotAcceptable", message)
+
+
+def no_representation(offered: Iterable[str]) -> StatusError:
+    """406 where none of the media types asked for is served at all."""
+    message = "406: Not Acceptable\n\nAvailable representations: " + ", ".join(offered)
+    return StatusError(406, "NotAcceptable", message, {})
+
+
+def no_such_patch() -> StatusError:
+    """415 for a patch of a media type that is no patch's."""
+    return StatusError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
 
 
 def unsupported_media_type(accepted: Iterable[str]) -> StatusError:

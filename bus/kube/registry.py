@@ -430,7 +430,7 @@ class Registry:
             new, inner = decoding.hub(spoken, res, ver)
             wanted = new["metadata"].pop("resourceVersion", "") or "0"
             if wanted not in ("0", str(stored.rev)):
-                raise target.conflict()
+                raise target.conflict() if wanted.isdecimal() else errors.no_revision(wanted)
             if inner is not ver:
                 current = clone(stored.object)
             else:
@@ -562,7 +562,7 @@ class Registry:
                 after = "deleted and then recreated" if what == "UID" else "modified"
                 why = f"the {what} in the precondition ({wanted}) does not match the {what} in record ({have})"
                 why += f". The object might have been {after}"
-                raise errors.conflict(res.group, res.resource, stored.key.name, why)
+                raise errors.conflict(res.group, res.kind, stored.key.name, why)  # of the kind, as the real server
 
     async def delete_collection(
         self,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bus.kube import names
+from bus.kube import gotext, names
 
 SELECTOR_CHARS_MAX = 8192  # the length of a URL that proxies still carry
 VALUES_MAX = 1000
@@ -79,10 +79,6 @@ class _Tokens:
     def peek(self) -> tuple[str, str]:
         return self.tokens[self.at]
 
-    def last(self) -> str:
-        """The text of the token that ``next`` gave."""
-        return self.tokens[max(self.at - 1, 0)][1]
-
     def next(self) -> tuple[str, str]:
         token = self.tokens[self.at]
         self.at = min(self.at + 1, len(self.tokens) - 1)
@@ -118,62 +114,85 @@ def _parsed(tokens: _Tokens) -> LabelSelector:
             raise SelectorError(f"found '{after[1]}', expected: identifier after ','")
 
 
+_NO_INTEGER = "for 'Gt', 'Lt' operators, the value must be an integer"
+
+
 def _requirement(tokens: _Tokens) -> Requirement:
+    """The words of a text that can't be read come before those of a key or a value that may not be."""
     kind, value = tokens.next()
-    if (kind, value) == ("op", "!"):
+    missing = (kind, value) == ("op", "!")
+    if missing:
         kind, value = tokens.next()
-        return Requirement(_key(kind, value), "missing")
-    key = _key(kind, value)
+    if kind != "word":
+        raise SelectorError(f"found '{value}', expected: identifier")
+    key = value
     kind, op = tokens.peek()
-    if kind == "end" or op == ",":
-        return Requirement(key, "exists")
+    if missing or kind == "end" or op == ",":
+        return Requirement(_key(key), "missing" if missing else "exists")
     tokens.next()
     if kind == "word" and op in ("in", "notin"):
-        return Requirement(key, op, frozenset(_set(tokens, key)))
-    if op in ("=", "==", "!=", "<", ">"):
-        word = tokens.next()[1] if tokens.peek()[0] == "word" else ""
-        if op in "<>":
-            if not re.fullmatch(r"-?[0-9]{1,18}", word):
-                raise SelectorError(f"for 'Gt', 'Lt' operators, the value must be an integer, found '{word}'")
-            return Requirement(key, "lt" if op == "<" else "gt", frozenset([word]))
+        words = _set(tokens)
+        return Requirement(_key(key), op, frozenset(_value(w, key, at) for at, w in enumerate(words)))
+    if op not in ("=", "==", "!=", "<", ">"):
+        raise SelectorError(f"found '{op}', expected: in, notin, =, ==, !=, gt, lt")
+    word = _exact(tokens)
+    _key(key)
+    if op not in ("<", ">"):
         return Requirement(key, "notin" if op == "!=" else "in", frozenset([_value(word, key)]))
-    raise SelectorError(f"found '{op}', expected: in, notin, =, ==, !=, gt, lt")
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", word, re.ASCII):
+        raise SelectorError(f"values[0]: Invalid value: {gotext.quoted(word)}: {_NO_INTEGER}")
+    return Requirement(key, "lt" if op == "<" else "gt", frozenset([_value(word, key)]))
 
 
-def _set(tokens: _Tokens, key: str) -> list[str]:
-    if tokens.next() != ("op", "("):
-        raise SelectorError(f"found '{tokens.last()}' expected: '('")
+def _exact(tokens: _Tokens) -> str:
+    kind, value = tokens.peek()
+    if kind == "end" or value == ",":
+        return ""
+    tokens.next()
+    if kind != "word":
+        raise SelectorError(f"found '{value}', expected: identifier")
+    return value
+
+
+def _set(tokens: _Tokens) -> list[str]:
+    kind, value = tokens.next()
+    if (kind, value) != ("op", "("):
+        raise SelectorError(f"found '{value}' expected: '('")
     values: list[str] = []
-    word = ""
+    word: str | None = None
+    wanted = "',', ')' or identifier"
     while True:
         kind, value = tokens.next()
-        if kind == "word" and not word:
-            word = value
-        elif value in (",", ")") and kind == "op":
-            values.append(_value(word, key, len(values)))
-            word = ""
+        if kind == "word" and word is None:
+            word, wanted = value, "',' or ')'"
+        elif kind == "op" and value in (",", ")"):
+            values.append(word or "")
+            word, wanted = None, "',', or identifier"
             if value == ")":
                 return values
             if len(values) > VALUES_MAX:
                 raise SelectorError(f"a set has at most {VALUES_MAX} values")
         else:
-            raise SelectorError(f"found '{value}', expected: ',' or ')'")
+            raise SelectorError(f"found '{value}', expected: {wanted}")
 
 
-def _key(kind: str, value: str) -> str:
-    if kind != "word":
-        raise SelectorError(f"found '{value}', expected: identifier")
-    problem = names.label_key(value)
-    if problem:
-        raise SelectorError(f'<nil>: Invalid value: "{value[:80]}": {problem}')
-    return value
+def _key(key: str) -> str:
+    problems = names.problems(names.label_key, key)
+    if problems:
+        raise SelectorError(f"<nil>: Invalid value: {gotext.quoted(key)}: {_bytes('; '.join(problems))}")
+    return key
 
 
 def _value(word: str, key: str, at: int = 0) -> str:
-    problem = names.label_value(word)
+    problem = "; ".join(names.problems(names.label_value, word))
     if problem:
-        raise SelectorError(f'values[{at}][{key}]: Invalid value: "{word[:80]}": {problem}')
+        raise SelectorError(f"values[{at}][{key}]: Invalid value: {gotext.quoted(word)}: {_bytes(problem)}")
     return word
+
+
+def _bytes(problem: str) -> str:
+    """A selector's limits are told in bytes."""
+    return problem.replace("no more than 63 characters", "no more than 63 bytes")
 
 
 def of_label_selector(selector: Mapping[str, Any] | None) -> LabelSelector:
@@ -228,22 +247,53 @@ def field_of(obj: Mapping[str, Any], path: str) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-_TERM = re.compile(r"\s*((?:[^\\=!,]|\\.)*?)\s*(==|!=|=)((?:[^\\,=]|\\.)*)\Z", re.S)
+_OPERATORS = ("!=", "==", "=")
 
 
 def parse_fields(text: str, allowed: Collection[str]) -> FieldSelector:
     """A field selector; only ``allowed`` fields can be asked for.  Raises SelectorError."""
     if len(text) > SELECTOR_CHARS_MAX:
         raise SelectorError(f"a selector has at most {SELECTOR_CHARS_MAX} characters")
-    terms = []
-    for part in re.split(r"(?<!\\),", text):
-        if not part.strip():
-            continue
-        m = _TERM.match(part)
-        if m is None:
-            raise SelectorError(f"invalid selector: '{part[:80]}'; can't understand '{part[:80]}'")
-        field, op, value = m[1], m[2], re.sub(r"\\([\\,=])", r"\1", m[3])
+    terms = [_term(part, text) for part in _split(text) if part]
+    for field, _, _ in terms:
         if field not in allowed:
             raise UnknownField(field[:80])
-        terms.append((field, value, op != "!="))
     return FieldSelector(tuple(terms))
+
+
+def _split(text: str) -> list[str]:
+    """At every comma that no backslash is before."""
+    parts, start, escaped = [], 0, False
+    for at, letter in enumerate(text):
+        if escaped:
+            escaped = False
+        elif letter == "\\":
+            escaped = True
+        elif letter == ",":
+            parts.append(text[start:at])
+            start = at + 1
+    return [*parts, text[start:]]
+
+
+def _term(part: str, text: str) -> tuple[str, str, bool]:
+    """(field, value, equal)"""
+    for at in range(len(part)):
+        for op in _OPERATORS:
+            if part.startswith(op, at):
+                return part[:at], _unescaped(part[at + len(op) :]), op != "!="
+    raise SelectorError(f"invalid selector: '{text}'; can't understand '{part}'")
+
+
+def _unescaped(value: str) -> str:
+    out, escaped = [], False
+    for letter in value:
+        if escaped and letter not in "\\,=":
+            raise SelectorError(f"invalid field selector: invalid escape sequence: \\{letter}")
+        if not escaped and letter in ",=":
+            raise SelectorError(f"invalid field selector: unescaped character in value: {ord(letter)}")
+        escaped = not escaped and letter == "\\"
+        if not escaped:
+            out.append(letter)
+    if escaped:
+        raise SelectorError("invalid field selector: invalid escape sequence: \\")
+    return "".join(out)

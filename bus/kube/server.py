@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from bus.kube import catalog, errors
+from bus.kube import catalog, errors, names
 from bus.kube.admission.asked import CONNECT
 from bus.kube.auth import impersonation, requests, users
 from bus.kube.auth.reviews import Reviews
@@ -29,6 +29,7 @@ from bus.kube.http import (
     connecting,
     discovery,
     fairness,
+    health,
     metrics,
     negotiation,
     openapi,
@@ -44,8 +45,8 @@ from bus.kube.targets import Target, Write
 
 Authenticate = Callable[[Mapping[str, str]], User | None]
 EVERYBODY = users.authenticated("anonymous")  # where nobody is asked who they are
-OPEN_PATHS = ("/healthz", "/livez", "/readyz", "/version")  # the real server answers these to anybody
 SOURCE = "skerry"
+_CHANGED = ("status", "scale", "resize", "ephemeralcontainers", "finalize", "approval")  # subresources that nobody creates
 SHUTDOWN_S = 5.0  # for requests under way when the server ends; watches end at once
 LINE_BYTES_MAX = 32 << 10  # request line and headers: long selectors, long tokens
 
@@ -199,7 +200,7 @@ async def _refusing(request: web.Request) -> web.StreamResponse:
 
 async def _answer(request: web.Request) -> web.StreamResponse:
     server, path = request.app[_STATE].server, request.path
-    if path in OPEN_PATHS or path.startswith(("/livez/", "/readyz/", "/healthz/")):
+    if path == "/version" or health.about(path):
         return _open(request)
     authenticate = request.app[_STATE].authenticate
     user = authenticate(request.headers) if authenticate else EVERYBODY
@@ -236,8 +237,9 @@ async def _answer(request: web.Request) -> web.StreamResponse:
         raise target.not_found() if res.custom else errors.no_such_path()
     if made is not None:
         return await made.serve(request, target, user.actor)
-    ctx = Context(request, server, address, target, user, negotiation.choose(request.headers.get("Accept", "")))
-    if request.method in ("GET", "HEAD") and (address.watch or ctx.flag("watch")) and not address.subresource and res.stored:
+    output = negotiation.choose(request.headers.get("Accept", ""), watched=request.method == "GET" and not address.name)
+    ctx = Context(request, server, address, target, user, output)
+    if request.method == "GET" and (address.watch or ctx.flag("watch")) and not address.subresource and res.stored:
         return await _watch(ctx)
     handler = _verb(ctx)
     async with asyncio.timeout(server.limits.request_s):
@@ -258,15 +260,19 @@ def _verb(ctx: Context) -> Callable[[Context], Awaitable[web.StreamResponse]]:
         raise errors.no_such_path()
     if not res.stored:
         return writing.review if method == "POST" and not address.name else _no_verb(ctx)
-    if res.namespaced and address.namespace is None and address.name:
+    if (res.namespaced and address.namespace is None and address.name) or "/" in address.name:
         raise errors.no_such_path()
+    bad = names.path_segment(address.name)
+    if bad.startswith("may not"):
+        raise errors.bad_request(f"Name parameter invalid: {errors.show(address.name)}: {bad}")
     if address.name:
-        table = {"GET": reading.get, "HEAD": reading.get, "PUT": writing.update, "PATCH": writing.patch}
-        table["DELETE"] = writing.delete
-        if address.subresource:
+        table = {"GET": reading.get, "PUT": writing.update, "PATCH": writing.patch}
+        if not address.subresource:
+            table["DELETE"] = writing.delete
+        elif address.subresource not in _CHANGED or res.custom:
             table["POST"] = writing.create
     else:
-        table = {"GET": reading.listing, "HEAD": reading.listing, "DELETE": writing.delete_collection}
+        table = {"GET": reading.listing, "DELETE": writing.delete_collection}
         if not res.namespaced or address.namespace is not None:
             table["POST"] = writing.create
     handler = table.get(method)
@@ -301,13 +307,12 @@ async def _watch(ctx: Context) -> web.StreamResponse:
 
 
 def _open(request: web.Request) -> web.Response:
+    """What the real server answers to anybody."""
+    if request.path != "/version":
+        return health.answer(request.path, request.query, ready=request.app[_STATE].ready)
     if request.method not in ("GET", "HEAD"):
         raise errors.no_such_verb()
-    if request.path == "/version":
-        return answers.respond(discovery.version_info(SOURCE))
-    if request.path.startswith("/readyz") and not request.app[_STATE].ready():
-        return web.Response(status=503, text="not ready")
-    return web.Response(text="ok")
+    return answers.respond(discovery.version_info(SOURCE))
 
 
 def _metrics(request: web.Request) -> web.Response:

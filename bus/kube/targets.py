@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bus.kube import errors, selectors
+from bus.kube import errors, gotext, selectors
 from bus.kube.auth.users import User
 from bus.kube.catalog import Resource, Version
 from bus.kube.errors import StatusError
@@ -66,7 +66,7 @@ class Filter:
         except selectors.UnknownField as e:
             known = 'is not a known field selector: only "metadata.name", "metadata.namespace"'
             own = bool(rules.fields) or resource.custom
-            raise errors.bad_request(f"field label not supported: {e}" if own else f'"{e}" {known}') from e
+            raise errors.bad_request(f"field label not supported: {e}" if own else f"{gotext.quoted(str(e))} {known}") from e
         except selectors.SelectorError as e:
             raise errors.bad_request(str(e)) from e
         self._special = rules.special

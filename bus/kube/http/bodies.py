@@ -58,7 +58,7 @@ async def read_object(request: web.Request, kind: str) -> Any:
     try:
         value = parsed(data, yaml=media in _YAML)
         if not isinstance(value, dict):
-            raise ValueError("couldn't get version/kind; json parse error: " + _no_object(value))
+            raise ValueError("couldn't get version/kind; json parse error: " + no_object(value))
     except ValueError as e:
         raise errors.bad_request(
             f"the object provided is unrecognized (must be of type {kind}): {e} ({_summary(data)})"
@@ -66,7 +66,8 @@ async def read_object(request: web.Request, kind: str) -> Any:
     return value
 
 
-def _no_object(value: Any) -> str:
+def no_object(value: Any) -> str:
+    """What Go says of a body that is JSON but no object."""
     name = (
         "array"
         if isinstance(value, list)
@@ -94,7 +95,8 @@ async def read_patch(request: web.Request, media: str) -> Any:
         return parsed(await read_bytes(request), yaml=media.endswith("yaml"))
     except ValueError as e:
         said = str(e).removeprefix("couldn't get version/kind; json parse error: ")
-        said = "error decoding YAML: " + said if media.endswith("yaml") else "error decoding patch: " + said
+        if "strategic" not in media:  # which is decoded elsewhere, without a word of where
+            said = "error decoding YAML: " + said if media.endswith("yaml") else "error decoding patch: " + said
         raise errors.bad_request(said) from e
 
 

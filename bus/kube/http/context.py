@@ -106,16 +106,18 @@ class Context:
             raise errors.bad_request(f"strconv.ParseInt: parsing {errors.show(text)}: value out of range")
         return max(int(text), minimum)
 
-    def revision(self) -> int | None:
-        """``resourceVersion`` of the query; raises StatusError 400."""
+    def revision(self, *, listed: bool = False) -> int | None:
+        """``resourceVersion`` of the query; raises StatusError: a list's 400, or the 500 that the real server has for
+        one object and for a watch."""
         text = self.query.get("resourceVersion", "")
         if text == "":
             return None
         if not re.fullmatch(r"[0-9]{1,19}", text, re.ASCII):
             said = f"strconv.ParseUint: parsing {errors.show(text[:80])}: invalid syntax"
-            raise errors.bad_request(
-                f"invalid resource version: resourceVersion: Invalid value: {errors.show(text[:80])}: {said}"
-            )
+            why = f"resourceVersion: Invalid value: {errors.show(text[:80])}: {said}"
+            if not listed:
+                raise errors.StatusError(500, "", why)
+            raise errors.bad_request(f"invalid resource version: {why}")
         return int(text)
 
     def origin(self) -> Origin:

@@ -14,6 +14,7 @@ ACCEPTED = (
     *("application/json", "application/yaml", "application/vnd.kubernetes.protobuf"),
     *("application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"),
 )
+ONE = ACCEPTED[:3]  # of what can't be watched
 CHOICES_MAX = 32
 
 
@@ -28,19 +29,22 @@ class Output:
         return "application/yaml" if self.yaml else "application/json"
 
 
-def choose(accept: str) -> Output:
-    """The first of the client's choices that can be served; raises StatusError 406."""
+def choose(accept: str, *, watched: bool = False) -> Output:
+    """The first of the client's choices that can be served; raises StatusError 406.  ``watched``: what is asked for is a
+    collection, which has media types of a watch too."""
     choices = [c.strip() for c in accept.split(",") if c.strip()][:CHOICES_MAX]
     if not choices:
         return Output()
+    known = False
     for choice in choices:
         media, *params = [p.strip() for p in choice.split(";")]
         named = dict(p.split("=", 1) for p in params if "=" in p)
         media = media.lower()
         if media not in ("application/json", "application/yaml", "*/*", "application/*"):
             continue
+        known = True
         yaml = media == "application/yaml"
-        kind, version = named.get("as"), named.get("v", "v1")
+        kind, version = named.get("as"), named.get("v", "")
         if kind is None:
             return Output(yaml=yaml)
         if named.get("g") != "meta.k8s.io" or version not in ("v1", "v1beta1"):
@@ -49,4 +53,6 @@ def choose(accept: str) -> Output:
             return Output("table", version, yaml)
         if kind in ("PartialObjectMetadata", "PartialObjectMetadataList"):
             return Output("partial", version, yaml)
-    raise errors.not_acceptable(ACCEPTED)
+    if known:
+        raise errors.not_acceptable(ONE)
+    raise errors.no_representation(ACCEPTED if watched else ONE)

@@ -46,7 +46,7 @@ async def part(ctx: Context) -> Part:
     limit = max(ctx.number("limit", minimum=-1) or 0, 0)
     ctx.number("timeoutSeconds", minimum=-1)
     _check(ctx)
-    token, match, asked = ctx.query.get("continue", ""), ctx.query.get("resourceVersionMatch", ""), ctx.revision()
+    token, match, asked = ctx.query.get("continue", ""), ctx.query.get("resourceVersionMatch", ""), ctx.revision(listed=True)
     after, rev = START, asked or 0
     if token:
         if asked:

@@ -36,6 +36,8 @@ def parse(path: str) -> Address | None:
     watch = rest[0] == "watch"
     if watch:
         rest = rest[1:]
+    if len(rest) == 3 and rest[:2] == ["namespaces", ""]:  # an empty namespace is all of them
+        rest = rest[2:]
     if not rest or any(not p for p in rest):
         return None
     namespace = None

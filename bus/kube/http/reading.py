@@ -29,7 +29,7 @@ async def get(ctx: Context) -> web.Response:
 def answer_object(ctx: Context, obj: Object, code: int = 200, warnings: Any = ()) -> web.Response:
     """One object in the form the client wants."""
     out = ctx.output
-    if out.form == "partial" and "metadata" in obj:
+    if out.form == "partial" and obj.get("kind") != "Status":
         obj = answers.partial(obj, out.version)
     elif out.form == "table" and obj.get("kind") != "Status":
         obj = printer(ctx).table([obj], obj["metadata"].get("resourceVersion", ""), version=out.version)
@@ -40,7 +40,8 @@ def printer(ctx: Context) -> Printer:
     """For the rows of what is asked for."""
     registry, include = ctx.server.registry, ctx.query.get("includeObject", "") or "Metadata"
     if include not in ("None", "Metadata", "Object"):
-        raise errors.bad_request("includeObject is None, Metadata or Object")
+        why = f"includeObject: Invalid value: {errors.show(include)}: must be 'Metadata', 'Object', 'None', or empty"
+        raise errors.bad_request(f"Unable to convert to Table as requested: {why}")
     return Printer(ctx.target.resource, ctx.target.version, registry.reader, registry.now_us, include)
 
 
@@ -78,7 +79,9 @@ async def listing(ctx: Context) -> web.Response:
         return answers.respond(table, 200, out)
     if out.form == "partial":
         head = {"kind": "PartialObjectMetadataList", "apiVersion": f"meta.k8s.io/{out.version}"}
-        return answers.respond({**head, "metadata": meta, "items": [answers.partial(i) for i in items]}, 200, out)
+        return answers.respond(
+            {**head, "metadata": meta, "items": [answers.partial(i, out.version) for i in items]}, 200, out
+        )
     if not res.custom:  # a typed list has said what its items are
         items = [{k: v for k, v in item.items() if k not in ("apiVersion", "kind")} for item in items]
     whole: Object = {"kind": res.list_kind, "apiVersion": res.api_version(ver.name), "metadata": meta}

@@ -121,6 +121,7 @@ async def watch(ctx: Context) -> web.StreamResponse:
     if ctx.address.name:  # a watch of one named object
         fields = ",".join(f for f in (fields, f"metadata.name={ctx.address.name}") if f)
     wanted = Filter(res, ver, ctx.query.get("labelSelector", ""), fields)
+    ctx.number("limit")  # means nothing to a watch, but it must be a number
     initial, after = await _start(ctx)
     asked = ctx.number("timeoutSeconds", minimum=-1)
     seconds = (0 if asked is not None and asked < 0 else asked) if asked else server.limits.watch_s_default

@@ -81,7 +81,7 @@ async def update(ctx: Context) -> web.Response:
 async def patch(ctx: Context) -> web.Response:
     target, kind = ctx.target, bodies.content_type(ctx.request)
     if kind not in choose.KINDS:
-        raise errors.unsupported_media_type(choose.PATCH_TYPES)
+        raise errors.no_such_patch()
     applied = kind == "application/apply-patch+yaml"
     if applied and not ctx.query.get("fieldManager"):
         cause = errors.required("fieldManager", "is required for apply patch")
@@ -121,14 +121,12 @@ async def _options(ctx: Context) -> deletion.DeleteOptions:
     if raw is None:
         return deletion.options(query)
     if not isinstance(raw, dict):
-        raise errors.bad_request("the body of a delete is a DeleteOptions object")
+        raise errors.bad_request("couldn't get version/kind; json parse error: " + bodies.no_object(raw))
     return deletion.options({**query, **raw})
 
 
 async def delete(ctx: Context) -> web.Response:
     target, how, options = ctx.target, ctx.write(), await _options(ctx)
-    if target.subresource:
-        raise errors.method_not_allowed(target.resource.group, target.resource.resource, "delete")
     done = await ctx.server.registry.delete(
         target.resource.group,
         target.resource.resource,
@@ -153,6 +151,8 @@ def _told(res: Resource, done: Deleted) -> Object:
 async def delete_collection(ctx: Context) -> web.Response:
     target, how, options = ctx.target, ctx.write(), await _options(ctx)
     res = target.resource
+    ctx.number("limit")  # neither means anything here, but each must be one
+    ctx.revision(listed=True)
     items = await ctx.server.registry.delete_collection(
         res.group,
         res.resource,
@@ -164,6 +164,8 @@ async def delete_collection(ctx: Context) -> web.Response:
         version=target.version.name,
     )
     more = {"continue": ""} if res.custom else {}  # as lists of custom resources have it
+    if not res.custom:
+        items = [{k: v for k, v in item.items() if k not in ("apiVersion", "kind")} for item in items]
     meta = {**more, "resourceVersion": str(ctx.server.registry.reader.revision())}
     head = {"kind": res.list_kind, "apiVersion": res.api_version(target.version.name)}
     return answers.respond({**head, "metadata": meta, "items": items}, 200)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from bus.kube import errors
-from bus.kube.patches import choose, fieldsets
+from bus.kube import errors, gotext
+from bus.kube.patches import fieldsets
 from bus.kube.storage import Object
 from bus.kube.typed import Node
 
@@ -20,7 +20,7 @@ def applied(sent: Any, group_version: str, kind: str, name: str, node: Node) -> 
     """The configuration that was sent to the address of an object.  Raises StatusError 400, 500."""
     config: Object = {} if sent is None else sent
     if not isinstance(config, dict):
-        said = f"json: cannot unmarshal {choose.go_kind(sent)} into Go value of type map[string]interface {{}}"
+        said = f"json: cannot unmarshal {gotext.go_kind(sent)} into Go value of type map[string]interface {{}}"
         raise errors.bad_request(f"error decoding YAML: error unmarshaling JSON: while decoding JSON: {said}")
     version, named = (config.get(f) if isinstance(config.get(f), str) else "" for f in ("apiVersion", "kind"))
     if (version, named) != (group_version, kind):

@@ -7,6 +7,7 @@ from typing import Any
 
 from bus.kube import errors, typed
 from bus.kube.catalog import Resource, Version
+from bus.kube.gotext import go_kind
 from bus.kube.patches import jsonpatch, merge, strategic
 from bus.kube.storage import Object
 
@@ -19,12 +20,6 @@ KINDS = {
 PATCH_TYPES = tuple(KINDS)
 
 
-def go_kind(value: Any) -> str:
-    """What Go's JSON decoder calls it."""
-    names = {bool: "bool", int: "number", float: "number", str: "string", list: "array", dict: "object"}
-    return names.get(type(value), "null")
-
-
 def _unmarshal(value: Any) -> str:
     return f"json: cannot unmarshal {go_kind(value)}"
 
@@ -33,12 +28,18 @@ def patcher(patch: Any, kind: str, resource: Resource, version: Version) -> Call
     """What the patch does to an object; the function raises StatusError 400, 413 or 422 when it can't."""
     if kind == "json":
         return lambda current: jsonpatch.apply(current, patch)
+    strategic_type = kind == "strategic" and not resource.custom
+    if patch is None:
+        if strategic_type:
+            return lambda current: current
+        if kind == "merge":
+            raise errors.bad_request("Invalid JSON Patch")
     if not isinstance(patch, dict):
-        raise errors.bad_request(
-            f"error decoding patch: {_unmarshal(patch)} into Go value of type map[string]interface {{}}"
-        )
+        where = "" if strategic_type else "error decoding patch: "
+        raise errors.bad_request(f"{where}{_unmarshal(patch)} into Go value of type map[string]interface {{}}")
     if kind == "merge":
         return lambda current: merge.apply(current, patch)
-    if kind != "strategic" or resource.custom:
+    if not strategic_type:
         raise errors.unsupported_media_type([t for t, k in KINDS.items() if k != "strategic"])
-    return lambda current: strategic.apply(current, patch, version.schema, typed.types())
+    known = {k: v for k, v in patch.items() if k not in ("apiVersion", "kind")}  # which no such patch can change
+    return lambda current: strategic.apply(current, known, version.schema, typed.types())

@@ -46,7 +46,7 @@ def _map(target: Object, patch: Object, node: Node | None, types: Types) -> Obje
     retained = patch.get("$retainKeys")
     if retained is not None:
         if not isinstance(retained, list):
-            raise errors.bad_request("invalid patch format of $retainKeys: a list is needed")
+            raise errors.bad_request("invalid patch format of retainKeys")
         out = {k: v for k, v in out.items() if k in retained}
     for name, value in patch.items():
         if name in ("$patch", "$retainKeys") or name.startswith((_ORDER, _DELETE)):

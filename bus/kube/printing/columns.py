@@ -64,6 +64,8 @@ class Printer:
             elif self.include == "Metadata":
                 head = {"kind": "PartialObjectMetadata", "apiVersion": f"meta.k8s.io/{version}"}
                 row["object"] = {**head, "metadata": obj["metadata"]}
+            else:
+                row["object"] = None
             rows.append(row)
         return {
             "kind": "Table",

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+import yarl
 
 from bus.kube.auth import users
 from tests.unit.kube_http.conftest import CM, Http, config_map, started
@@ -73,7 +74,13 @@ async def test_compressed_bodies_are_not_taken(http: Http) -> None:
         ("POST", "/api/v1/configmaps", 405),
         ("OPTIONS", CM, 405),
         ("POST", "/api", 405),
-        ("POST", "/healthz", 405),
+        ("POST", "/version", 405),
+        ("DELETE", CM + "/x/status", 404),
+        ("GET", CM + "/a%25b", 400),
+        ("GET", CM + "/a%2Fb", 404),
+        ("GET", "/api/v1/namespaces//configmaps/x", 404),
+        ("GET", CM + "/x?resourceVersion=x", 500),
+        ("GET", CM + "?watch=1&resourceVersion=x", 500),
         ("GET", CM + "?labelSelector=%3D%3Dbad", 400),
         ("GET", CM + "?fieldSelector=data.a%3D1", 400),
         ("GET", CM + "?limit=x", 400),
@@ -92,6 +99,20 @@ async def test_compressed_bodies_are_not_taken(http: Http) -> None:
 async def test_bad_addresses_and_options(http: Http, method: str, path: str, code: int) -> None:
     got, status = await http.call(method, path)
     assert (got, status["kind"], status["code"]) == (code, "Status", code)
+
+
+async def test_nothing_answers_head(http: Http) -> None:
+    await http.call("POST", CM, config_map(a="1"))
+    for path in (CM, CM + "/x", CM + "?watch=1"):
+        async with http.client.head(http.url + path) as answer:
+            assert answer.status == 405
+
+
+async def test_a_name_that_is_a_step_up_is_none(http: Http) -> None:
+    for step in ("..", "%2e%2e"):
+        async with http.client.get(yarl.URL(f"{http.url}{CM}/{step}", encoded=True)) as answer:
+            assert answer.status == 400
+            assert (await answer.json())["message"] == "Name parameter invalid: \"..\": may not be '..'"
 
 
 @pytest.mark.parametrize("path", ["/nope", "/apis/nope.example.com", "/apis/nope.example.com/v1", "/apis/a.b/v1/things/x"])
@@ -163,6 +184,20 @@ async def test_a_bug_is_a_status_without_a_traceback(http: Http, monkeypatch: py
 
 async def test_readiness(http: Http) -> None:
     async with started(ready=lambda: False) as waiting:
-        assert (await waiting.call("GET", "/readyz"))[0] == 503
-        assert (await waiting.call("GET", "/livez"))[0] == 200
+        assert await waiting.call("GET", "/readyz") == (
+            503,
+            "[+]ping ok\n[+]log ok\n[-]informer-sync failed: reason withheld\n"
+            "[+]poststarthook/rbac/bootstrap-roles ok\nreadyz check failed\n",
+        )
+        assert (await waiting.call("GET", "/readyz/informer-sync"))[0] == 503
+        assert await waiting.call("GET", "/readyz/ping") == (200, "ok")
+        assert await waiting.call("GET", "/readyz?exclude=informer-sync") == (200, "ok")
+        assert await waiting.call("POST", "/livez") == (200, "ok")
     assert (await http.call("GET", "/readyz"))[0] == 200
+    assert await http.call("GET", "/livez?verbose&exclude=ping&exclude=b&exclude=a") == (
+        200,
+        "[+]ping excluded: ok\n[+]log ok\n[+]etcd ok\n[+]poststarthook/rbac/bootstrap-roles ok\n"
+        'warn: some health checks cannot be excluded: no matches for "a","b"\nlivez check passed\n',
+    )
+    for path in ("/livez/", "/livez/foo", "/readyz/ping/", "/healthz/foo?verbose"):
+        assert await http.call("GET", path) == (404, "404 page not found\n")

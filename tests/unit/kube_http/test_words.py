@@ -145,13 +145,7 @@ async def test_patches_that_break_their_object(http: Http) -> None:
         'PatchOptions.meta.k8s.io "" is invalid: force: Forbidden: may not be specified for non-apply patch',
     )
     code, status = await http.call("PATCH", CM + "/x", {}, Content_Type="text/plain")
-    kinds = (
-        "json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml"
-    )
-    assert (code, status["message"]) == (
-        415,
-        f"the body of the request was in an unknown format - accepted media types include: application/{kinds}",
-    )
+    assert (code, status["message"]) == (415, "415: Unsupported Media Type")
 
 
 async def test_puts_elsewhere(http: Http) -> None:
@@ -178,7 +172,7 @@ async def test_deletes(http: Http) -> None:
     code, status = await http.call("DELETE", CM + "/x", {"preconditions": {"uid": "nope"}})
     assert (code, status["message"]) == (
         409,
-        f'Operation cannot be fulfilled on configmaps "x": the UID in the precondition (nope) does not match the UID in '
+        f'Operation cannot be fulfilled on ConfigMap "x": the UID in the precondition (nope) does not match the UID in '
         f"record ({uid}). The object might have been deleted and then recreated",
     )
     code, status = await http.call("DELETE", CM + "/x", {"propagationPolicy": "Maybe"})

@@ -69,7 +69,8 @@ def test_json_patch_operations() -> None:
 
 
 @pytest.mark.parametrize(
-    "patch", [{"not": "a list"}, "x", [1], [{"op": "add"}], [{"path": "/a"}], [{"op": "frob", "path": "/a"}]]
+    "patch",
+    [{"not": "a list"}, "x", [1], [{"op": 1, "path": "/a"}], [{"op": "add", "path": []}], [{"op": "copy", "from": {}}]],
 )
 def test_what_is_no_json_patch_is_400(patch: Any) -> None:
     with pytest.raises(StatusError) as e:
@@ -85,7 +86,18 @@ def test_what_is_no_json_patch_is_400(patch: Any) -> None:
         {"op": "replace", "path": "/data/x/y", "value": 1},
         {"op": "add", "path": "/list/9", "value": 1},
         {"op": "add", "path": "no-slash", "value": 1},
-        {"op": "copy", "from": "/nope", "path": "/x"},
+        {"op": "copy", "from": "/nope/deeper", "path": "/x"},
+        {"op": "copy", "path": "/x"},
+        {"op": "move", "from": None, "path": "/x"},
+        {"op": "move", "from": "/nope", "path": "/x"},
+        {"op": "add"},
+        {"path": "/a"},
+        {"op": None, "path": None},
+        {"op": "frob", "path": "/a"},
+        {"op": "test", "path": "/data/a"},
+        {"op": "replace", "path": "", "value": []},
+        {"op": "add", "path": "", "value": {}},
+        {"op": "remove", "path": "/list/-4"},
         {"op": "remove", "path": "/list/x"},
         {"op": "add", "path": "/data/a/b", "value": 1},
     ],
@@ -94,6 +106,22 @@ def test_what_can_not_be_applied_is_422(op: dict[str, Any]) -> None:
     with pytest.raises(StatusError) as e:
         patched(op)
     assert (e.value.code, e.value.reason) == (422, "Invalid")
+
+
+def test_what_the_real_server_takes_beyond_the_standard() -> None:
+    got = patched(
+        {"op": "replace", "path": "/data/new", "value": "1"},
+        {"op": "test", "path": "/data/none"},
+        {"op": "test", "path": "/data/none", "value": None},
+        {"op": "add", "path": "/data/null"},
+        {"op": "copy", "from": "/data/none", "path": "/data/copied"},
+        {"op": "remove", "path": "/list/-1"},
+        {"op": "replace", "path": "/list/-1", "value": 9},
+        {"op": "add", "path": "/list/-1", "value": 8},
+    )
+    assert got["data"] == {"a": "1", "b": "2", "new": "1", "null": None, "copied": None}
+    assert got["list"] == [9, 8]
+    assert jsonpatch.apply(DOC, None) == DOC
 
 
 def test_copies_can_not_double_for_ever() -> None:
