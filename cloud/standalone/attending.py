@@ -18,7 +18,7 @@ from bus.kube.storage import Change, Stored
 from cloud import api
 from cloud.core.writes import Write
 from cloud.standalone import naming
-from cloud.standalone.controllers import base, events, quota
+from cloud.standalone.controllers import base, events, quota, telling
 from cloud.standalone.controllers.base import Controller, Kind
 from cloud.standalone.view import IndexedView
 from schemas.subjects import ObjectKey
@@ -48,7 +48,8 @@ class Stats:
 
 
 class Attending:
-    """``queues``: of the controllers that run, by name.  ``leads`` is asked before every write."""
+    """``queues``: of the controllers that run, by name.  ``leads`` is asked before every write.  ``tell`` hears what is to
+    be said of each write that succeeded, and who says it."""
 
     def __init__(
         self,
@@ -59,7 +60,9 @@ class Attending:
         *,
         leads: Callable[[], bool],
         now_us: Callable[[], int],
+        tell: Callable[[telling.Said, str], None] | None = None,
     ) -> None:
+        self._tell = tell
         self._registry, self._reader, self._view = registry, registry.reader, view
         self._controllers, self._queues, self._leads, self._now_us = controllers, queues, leads, now_us
         self._failures: dict[tuple[str, ObjectKey], int] = {}
@@ -109,14 +112,20 @@ class Attending:
         """One look at a key, with its writes.  It belongs to nobody else meanwhile."""
         queue = self._queues[controller.name]
         self.stats.reconciled += 1
+        tells = self._tell is not None and controller.name in telling.COMPONENTS
+        about = self._view.get(key) if tells else None
         plan = controller.reconcile(self._view, key, self._now_us())
         for write in naming.fixed(plan.writes, lambda k: self._reader.get(k) is not None):
             if not self._leads():
                 return  # about to be ended: whoever leads now looks at everything anew
+            before = self._reader.get(write.key) if about is not None and write.verb != "create" else None
             outcome = await api.execute(self._registry, write, controller.actor)
             if isinstance(outcome, api.Done):
                 self.stats.written += 1
                 self._written(write.key, outcome)
+                if about is not None:
+                    done = telling.Done(write, before.object if before is not None else None, outcome.object)
+                    self._say(controller, about, done)
             else:
                 await self._denied(controller, write, outcome)
                 self._retry(controller, queue, key, outcome)
@@ -124,6 +133,15 @@ class Attending:
         self._failures.pop((controller.name, key), None)
         if plan.again_us is not None:
             queue.add(key, plan.again_us / 1e6)
+
+    def _say(self, controller: Controller, about: Stored, done: telling.Done) -> None:
+        if self._tell is None:
+            return
+        try:
+            for said in telling.of(self._view, controller.name, about, done):
+                self._tell(said, controller.actor)
+        except Exception as e:  # what was written stays written: words about it are no reason to fail
+            logger.error("controller.untold", controller=controller.name, object=str(about.key), reason=repr(e))
 
     async def _denied(self, controller: Controller, write: Write, why: api.Outcome) -> None:
         """Whoever looks at an owner whose pods are not let in is told why, as an event (``kubectl describe``)."""
@@ -134,9 +152,8 @@ class Attending:
             return
         owner = self._view.get(ObjectKey(*served[0], write.key.namespace if served[1] else "", str(ref.get("name"))))
         if owner is not None and base.uid(owner.object) == ref.get("uid"):
-            said = f"Error creating: {denied}"
-            component = f"{controller.name}-controller"
-            for event in events.tell(self._view, owner, "FailedCreate", said, self._now_us(), component):
+            said = telling.refused(controller.name, owner, write, denied)
+            for event in events.tell(self._view, owner, said.reason, said.message, self._now_us(), said.component):
                 await api.execute(self._registry, event, controller.actor)
 
     def _written(self, key: ObjectKey, done: api.Done) -> None:

@@ -1,7 +1,7 @@
 """Runs the controllers that a cluster would bring: watches in, ``reconcile``, writes out.
 
 One process and one loop for all of them; each has its own queue and one worker, so a controller never races with itself.
-What is done with a change, a turn and a failure: attending.py.
+What is done with a change, a turn and a failure: attending.py.  What is told of it, as Events: recorder.py.
 Any of them can be left out by name (switches.py).
 """
 
@@ -46,6 +46,7 @@ from cloud.standalone.controllers import (
     taint_eviction,
 )
 from cloud.standalone.controllers.base import Controller, Kind
+from cloud.standalone.recorder import Recorder
 from cloud.standalone.view import IndexedView
 from cloud.standalone.workqueue import WorkQueue
 from schemas import local_volumes
@@ -123,8 +124,15 @@ class ControllerRunner:
         )
         self._controllers = {**CONTROLLERS, **{c.name: c for c in made}}
         self._queues = {n: WorkQueue() for n in wanted}
+        self._recorder = Recorder(registry, self._view, leads=leads, now_us=lambda: stamp.now_us())
         self._attending = Attending(
-            registry, self._view, self._controllers, self._queues, leads=leads, now_us=lambda: stamp.now_us()
+            registry,
+            self._view,
+            self._controllers,
+            self._queues,
+            leads=leads,
+            now_us=lambda: stamp.now_us(),
+            tell=self._recorder.add,
         )
         self._watched: dict[Kind, asyncio.Task[None]] = {}
         self._listed: set[Kind] = set()
@@ -148,6 +156,7 @@ class ControllerRunner:
             await self._ready.wait()
             if self._gauges is not None:
                 tasks.create_task(self._gauges.run(), name="controllers.gauges")
+            tasks.create_task(self._recorder.run(), name="controllers.recorder")
             for name, queue in self._queues.items():
                 tasks.create_task(self._work(self._controllers[name], queue), name=f"controller.{name}")
 

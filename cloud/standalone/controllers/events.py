@@ -26,18 +26,23 @@ def tell(
     *,
     kind: Literal["Warning", "Normal"] = "Warning",
     say_us: int = SAY_US,
+    series: str | None = None,
 ) -> list[Write]:
-    """At most one write: the Event, or its next count."""
-    tail = hashlib.blake2b(f"{base.uid(about.object)}\0{reason}\0{message}".encode(), digest_size=8).hexdigest()
+    """At most one write: the Event, or its next count.  ``series``: what counts in one, whatever the message; None: the
+    message itself."""
+    same = message if series is None else series
+    tail = hashlib.blake2b(f"{base.uid(about.object)}\0{reason}\0{same}".encode(), digest_size=8).hexdigest()
     space = about.key.namespace or OF_CLUSTER
     key = ObjectKey(*EVENTS, space, f"{about.key.name[:236]}.{tail}")
     now = times.rfc3339(now_us)
+    shown = message if len(message) <= MESSAGE_CHARS_MAX else f"{message[: MESSAGE_CHARS_MAX - 4]} ..."
     known = view.get(key)
     if known is not None:
         if now_us - (times.micros(known.object.get("lastTimestamp")) or 0) < say_us:
             return []
         count = int(known.object.get("count") or 1) + 1
-        return [base.update(known, {**known.object, "count": count, "lastTimestamp": now}, about)]
+        again = {**known.object, "count": count, "lastTimestamp": now, "message": shown}
+        return [base.update(known, again, about)]
     involved = {
         "apiVersion": about.object.get("apiVersion"),
         "kind": about.object.get("kind"),
@@ -46,7 +51,6 @@ def tell(
     }
     if about.key.namespace:
         involved["namespace"] = about.key.namespace
-    shown = message if len(message) <= MESSAGE_CHARS_MAX else f"{message[: MESSAGE_CHARS_MAX - 4]} ..."
     event = {
         "apiVersion": "v1",
         "kind": "Event",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,29 @@ async def test_stateful_sets(api: Served) -> None:
     names = await api.ok("get", "pods", "-o", "name")
     assert names.split() == ["pod/db-0", "pod/db-1", "pod/db-2"]
     await api.ok("delete", "sts", "db", "--cascade=foreground", "--timeout=20s")
+
+
+async def test_what_controllers_did_is_described(api: Served) -> None:
+    await api.apply(load("Deployment", "web", replicas=2))
+    await api.apply(load("StatefulSet", "db", replicas=1, serviceName="db"))
+    await api.ok("create", "job", "once", "--image=busybox:1", "--", "true")
+    made = "Normal SuccessfulCreate"
+    wanted = {
+        ("deploy", "web"): [r"Normal ScalingReplicaSet \S+ deployment-controller Scaled up replica set web-\w+ from 0 to 2"],
+        ("rs", "-l", "app=web"): [rf"{made} \S+ replicaset-controller Created pod: web-\w+-\w{{5}}"] * 2,
+        ("sts", "db"): [rf"{made} \S+ statefulset-controller Create Pod db-0 in StatefulSet db successful"],
+        ("job", "once"): [
+            rf"{made} \S+ job-controller Created pod: once-\w{{5}}",
+            r"Normal Completed \S+ job-controller Job completed",
+        ],
+    }
+    async with asyncio.timeout(60):
+        for what, events in wanted.items():
+            told = ""
+            while any(len(re.findall(e, told)) != events.count(e) for e in events):
+                told = " ".join((await api.ok("describe", *what)).split())
+                await asyncio.sleep(BEAT_S)
+    await api.ok("delete", "deploy/web", "sts/db", "job/once")
 
 
 async def test_services_and_accounts(api: Served) -> None:
