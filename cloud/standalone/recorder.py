@@ -73,8 +73,9 @@ class Recorder:
             outcome: api.Outcome | None = None
             for write in events.tell(self._view, *words, kind=said.type, say_us=0, series=series):
                 outcome = await api.execute(self._registry, write, actor)
-            if not isinstance(outcome, api.Stale | api.Unreachable):
-                return  # told; or refused: its namespace is going
+            away = isinstance(outcome, api.Unreachable) and not outcome.denied
+            if not away and not isinstance(outcome, api.Stale):
+                return  # told; or not let in: its namespace is going, or is full
             if tried + 1 < TRIES_MAX:
                 await asyncio.sleep(RETRY_S)
         self.untold += 1
