@@ -243,7 +243,10 @@ class NatsServer:
         if started is None:
             self._reap()
             raise ServerError(f"nats-server {self._name} died at once: {self._last_words()}")
-        self._process = _Process(pid, started, _boot(), self._hash())
+        found = _Process(pid, started, _boot(), self._hash())
+        if found == self._process:
+            return  # that is what is written there; a daemon is started on a full disk, too
+        self._process = found
         keys.write_private(self._pid_path, json.dumps({f: getattr(self._process, f) for f in _Process.__slots__}))
 
     def _left_behind(self) -> _Process | None:
