@@ -431,10 +431,12 @@ async def run(settings: Settings) -> None:
             server = node_leaf.server()
             leaf_system = node_leaf.system(f"edge {identity.node}: uplink")
             await server.start()
-            if server.adopted:
-                await server.reload()  # whom to trust may have changed, and we have ended before it was told
             connection = await connect.connect(node_leaf.daemon(f"edge {identity.node}"))
             await leaf.ensure_leaf_streams(log.Log(connection), identity.node)
+            # Whom to trust may have changed, and we have ended before the server was told.  Not earlier: one that reads its
+            # configuration again may drop a connection that was just made, which the daemon stands and a start doesn't.
+            if server.adopted and server.outdated(join.ca_path(settings.data_dir), join.creds_path(settings.data_dir)):
+                await server.reload()
         else:
             connection = await _direct(settings, identity)
         await Daemon(settings, identity, store, connection, server, leaf_system).run()

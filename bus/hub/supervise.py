@@ -191,6 +191,15 @@ class NatsServer:
             raise ServerError(f"{self._name} is not running")
         os.kill(self._process.pid, signal.SIGHUP)
         self._remember(self._process.pid)
+        with contextlib.suppress(OSError):  # a disk that takes nothing: it is read again at the next start, too
+            os.utime(self._pid_path)
+
+    def outdated(self, *files: Path) -> bool:
+        """Whether one of the files was changed after the server last read its configuration."""
+        try:
+            return max(f.stat().st_mtime_ns for f in files) > self._pid_path.stat().st_mtime_ns
+        except OSError:
+            return True
 
     # --- one life ---------------------------------------------------------------------------------------------------
 

@@ -205,7 +205,13 @@ async def test_a_running_server_is_adopted_and_a_changed_configuration_restarts_
     await first.server.release()  # what a daemon killed with -9 leaves behind
     second = supervise.hub_server(first.hub)
     await second.start()
-    assert second.pid == first.server.pid and second.running
+    assert second.pid == first.server.pid and second.running and second.adopted
+    # what was changed since it was started, it must read again
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_text("")
+    assert second.outdated(trusted) and not second.outdated(first.hub.config_path)
+    await second.reload()
+    assert not second.outdated(trusted)
     await second.release()
     wider = init.init_hub(first.hub.dir, hosts=["127.0.0.1"], listen="0.0.0.0")
     third = supervise.hub_server(wider)
