@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from bus.kube import cel_library, errors, times
+from bus.kube import cel_library, cel_words, errors, times
 from bus.kube.errors import Cause
 from bus.kube.validity import ABSENT, NOWHERE, elders, same, shown
 
@@ -27,31 +27,6 @@ Node = dict[str, Any]
 RULE_CHARS_MAX = 5 << 10
 STEPS_MAX = 1_000_000  # of one rule on one value: about a second at the worst
 _MACRO = re.compile(r"\.(all|exists|exists_one|map|filter)\s*\Z")
-_WORDS = frozenset(
-    {
-        "true",
-        "false",
-        "null",
-        "in",
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "for",
-        "function",
-        "if",
-        "import",
-        "let",
-        "loop",
-        "package",
-        "namespace",
-        "return",
-        "var",
-        "void",
-        "while",
-    }
-)
 _REASONS = {
     "FieldValueForbidden": "Forbidden: ",
     "FieldValueRequired": "Required value: ",
@@ -252,7 +227,7 @@ _READ: dict[str, Callable[[str], Any]] = {
 
 @functools.lru_cache(maxsize=4096)
 def _spelt(name: str) -> str:
-    if name in _WORDS:
+    if name in cel_words.RESERVED:
         return f"__{name}__"
     name = name.replace("__", "__underscores__")
     return name.replace(".", "__dot__").replace("-", "__dash__").replace("/", "__slash__")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from bus.kube import cel_admission, errors, names
+from bus.kube import cel_admission, cel_words, errors, names
 from bus.kube.errors import Cause
 from bus.kube.kinds import admission_rules, selector_rules
 from bus.kube.kinds.base import Context, Strategy
@@ -15,31 +15,6 @@ REASONS = ("Forbidden", "Invalid", "RequestEntityTooLarge")
 ANNOTATIONS_MAX = 20
 _NONE = "validations or auditAnnotations must contain at least one item"
 _IDENTIFIER = re.compile(r"[_a-zA-Z][_a-zA-Z0-9]*\Z")
-_RESERVED = frozenset(
-    (
-        "true",
-        "false",
-        "null",
-        "in",
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "for",
-        "function",
-        "if",
-        "import",
-        "let",
-        "loop",
-        "package",
-        "namespace",
-        "return",
-        "var",
-        "void",
-        "while",
-    )
-)
 
 
 class Policies(Strategy):
@@ -118,7 +93,7 @@ def _variable(variable: Object, path: str, known: set[str]) -> list[Cause]:
     name, text, out = (variable.get("name") or "").strip(), (variable.get("expression") or "").strip(), []
     if not name:
         out.append(errors.required(f"{path}.name", "name is not specified"))
-    elif not _IDENTIFIER.match(name) or name in _RESERVED:
+    elif not _IDENTIFIER.match(name) or name in cel_words.RESERVED:
         out.append(errors.bad_value(f"{path}.name", variable["name"], "must be a valid CEL identifier"))
     if not text:
         out.append(errors.required(f"{path}.expression", "expression is not specified"))
