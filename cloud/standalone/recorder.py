@@ -37,6 +37,7 @@ class Recorder:
         self._queue: deque[tuple[Said, str]] = deque()
         self._bell = asyncio.Event()
         self.untold = 0  # since the start: found the queue full, or the API away
+        self._full = False
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -45,6 +46,11 @@ class Recorder:
         """Returns at once.  ``actor``: who tells it."""
         if len(self._queue) >= QUEUED_MAX:
             self.untold += 1
+            if not self._full:  # once, until it has been empty again
+                self._full = True
+                logger.warning(
+                    "controllers.events_dropped", queued=QUEUED_MAX, object=str(said.about.key), reason=said.reason
+                )
             return
         self._queue.append((said, actor))
         self._bell.set()
@@ -52,6 +58,7 @@ class Recorder:
     async def run(self) -> None:
         while True:
             while not self._queue:
+                self._full = False
                 self._bell.clear()
                 await self._bell.wait()
             said, actor = self._queue.popleft()

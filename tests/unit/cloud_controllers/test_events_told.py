@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+import structlog
 
 from bus.kube.storage import StorageError, Stored
 from cloud.core.writes import Write
@@ -350,9 +351,11 @@ async def test_the_combined_one_counts_and_shows_the_last_message(cluster: Clust
 
 async def test_a_full_queue_and_a_lost_lead_cost_words_only(cluster: Cluster) -> None:
     one = Recorder(cluster.registry, cluster.runner._view, leads=lambda: False, now_us=cluster.registry.now_us)
-    for n in range(QUEUED_MAX + 3):
-        one.add(said_of(f"x{n}"), "system:controller:test")
+    with structlog.testing.capture_logs() as logs:
+        for n in range(QUEUED_MAX + 3):
+            one.add(said_of(f"x{n}"), "system:controller:test")
     assert (len(one), one.untold) == (QUEUED_MAX, 3)
+    assert [line["event"] for line in logs] == ["controllers.events_dropped"]
     leads = False
     async with recording(cluster, lambda: leads) as other:
         other.add(said_of(message="before"), "system:controller:test")
